@@ -1,0 +1,144 @@
+"""Start, find again and end the testbed's own processes; wait with a limit.
+
+A process is remembered by pid *and* start time, so that a later run never
+signals a stranger that got the same pid.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class TestbedError(Exception):
+    """The testbed could not do what it was asked; the text says what to do."""
+
+
+def wait_for(
+    what: str,
+    predicate: Callable[[], T],
+    limit_seconds: float,
+    interval_seconds: float = 0.1,
+) -> T:
+    """Return predicate()'s first true value.
+
+    :raises TestbedError: nothing true within limit_seconds; names ``what``
+    """
+    end = time.monotonic() + limit_seconds
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise TestbedError(f"not within {limit_seconds:g} s: {what}")
+        time.sleep(interval_seconds)
+
+
+def start_time(pid: int) -> int | None:
+    """Clock ticks between boot and the process's start; None: no such process.
+
+    A zombie counts as gone: pid 1 of a container may reap late.
+    """
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rsplit(")", 1)[1].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+class Process:
+    """One daemon, remembered in ``folder/<name>.json``, logging to a file."""
+
+    def __init__(self, folder: pathlib.Path, name: str):
+        self.name = name
+        self.record = folder / f"{name}.json"
+
+    def start(
+        self,
+        command: Sequence[str],
+        log: pathlib.Path,
+        env: Mapping[str, str] | None = None,
+        cwd: pathlib.Path | None = None,
+    ) -> int:
+        """Start in a session of its own; the pid. Already running: its pid."""
+        if (pid := self.pid()) is not None:
+            return pid
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as out:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+            )
+        self.adopt(child.pid)
+        return child.pid
+
+    def adopt(self, pid: int) -> None:
+        """Remember a process that something else started (a daemon)."""
+        entry = {"pid": pid, "start": start_time(pid)}
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        self.record.write_text(json.dumps(entry))
+
+    def pid(self) -> int | None:
+        """The pid while it runs, else None."""
+        try:
+            entry = json.loads(self.record.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        alive = start_time(entry["pid"]) == entry["start"] is not None
+        return entry["pid"] if alive else None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; not running: nothing happens."""
+        if (pid := self.pid()) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def stop(
+        self, limit_seconds: float = 15, group: bool = False
+    ) -> None:
+        """End it: SIGTERM, then SIGKILL after the limit. Not running: done.
+
+        :param group: SIGKILL what is left of its session's process group
+        """
+        pid = self.pid()
+        if pid is not None:
+            self.signal(signal.SIGTERM)
+            try:
+                wait_for(
+                    f"{self.name} (pid {pid}) ends",
+                    lambda: _reaped(pid) or self.pid() is None,
+                    limit_seconds,
+                )
+            except TestbedError:
+                self.signal(signal.SIGKILL)
+                wait_for(
+                    f"{self.name} (pid {pid}) ends after SIGKILL",
+                    lambda: _reaped(pid) or self.pid() is None,
+                    10,
+                )
+            if group:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
+        self.record.unlink(missing_ok=True)
+
+
+def _reaped(pid: int) -> bool:
+    """Reap our own child, if it is one and has ended."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False
