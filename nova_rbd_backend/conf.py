@@ -1,0 +1,416 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Every option, and how the generic ones reach Nova's ``[libvirt]`` group.
+
+The rest of the code is handed a :class:`Settings`, never a configuration
+object. This module imports no Nova, so that ``nova-rbd-check`` and the unit
+tests run without one: whoever calls :func:`apply` passes the configuration
+object on which Nova (or :func:`register_nova_options`) registered Nova's own.
+"""
+
+import dataclasses
+import logging
+import typing
+import uuid
+
+from oslo_config import cfg
+
+from nova_rbd_backend import errors
+
+COMPUTE_DRIVER = "rbd_backend.LibvirtDriver"
+
+# The same values as Nova's [libvirt] images_type (nova/conf/libvirt.py, 26 to
+# 34): the generic option is another way to give that one.
+IMAGES_TYPES = ("raw", "flat", "qcow2", "lvm", "rbd", "ploop", "default")
+
+# Which of Nova's options keeps the store of an image type; no other has one.
+STORE_OPTIONS = {"rbd": "images_rbd_pool", "lvm": "images_volume_group"}
+
+GENERIC_OPTS = [
+    cfg.StrOpt(
+        "libvirt_images_type",
+        choices=IMAGES_TYPES,
+        help="""
+Kind of storage that holds the disks of instances.
+
+Sets ``[libvirt] images_type``. With ``rbd`` the disks are RBD images in Ceph,
+kept by this backend; every other type goes to Nova's own code. When unset,
+``[libvirt] images_type`` decides.
+
+Related options:
+
+* ``libvirt_images_store``: required for ``rbd`` and ``lvm``
+* ``compute_driver``: must be ``rbd_backend.LibvirtDriver``
+* ``force_raw_images``: must stay true for ``rbd``
+""",
+    ),
+    cfg.StrOpt(
+        "libvirt_images_store",
+        sample_default="vms",
+        help="""
+Where disks of instances are made: the Ceph pool for ``rbd`` (sets
+``[libvirt] images_rbd_pool``), the volume group for ``lvm`` (sets ``[libvirt]
+images_volume_group``). No other type has a store.
+""",
+    ),
+    # An option of its own and no deprecated_name, behind which oslo.config
+    # hides one of two values without a word: two stores must not start.
+    cfg.StrOpt(
+        "libvirt_images_volume_group",
+        deprecated_for_removal=True,
+        deprecated_reason="It is now called libvirt_images_store.",
+        help="""
+Old name of ``libvirt_images_store``.
+""",
+    ),
+    cfg.StrOpt(
+        "rbd_user",
+        sample_default="nova",
+        help="""
+Ceph user of Nova and of the guests, without ``client.``.
+
+Sets ``[libvirt] rbd_user``, which Nova also falls back to for Cinder volumes
+without a user of their own. Leave it unset only where the cluster asks for no
+authentication.
+
+Related options:
+
+* ``rbd_secret_uuid``: required with it
+""",
+    ),
+    cfg.StrOpt(
+        "rbd_secret_uuid",
+        sample_default="457eb676-33da-42ec-9a8c-9293d545c337",
+        help="""
+UUID of the libvirt secret that holds the key of ``rbd_user``.
+
+Sets ``[libvirt] rbd_secret_uuid``. The same UUID has to be defined on every
+compute host that guests may migrate to.
+""",
+    ),
+]
+
+NOVA_RBD_GROUP = cfg.OptGroup(
+    "nova_rbd",
+    title="RBD image backend",
+    help="Tuning of the RBD image backend. The defaults suit most clouds.",
+)
+
+NOVA_RBD_OPTS = [
+    cfg.IntOpt(
+        "operation_timeout_seconds",
+        default=60,
+        min=1,
+        help="""
+Longest that one request to Ceph may wait for an answer before it fails, so
+that a cluster that is down gives an error and not a stuck instance.
+""",
+    ),
+    cfg.IntOpt(
+        "trash_retention_seconds",
+        default=0,
+        min=0,
+        help="""
+How long a deleted disk stays in the pool's trash, from where an operator can
+restore it. With 0 its space is given back as soon as possible.
+""",
+    ),
+    cfg.IntOpt(
+        "import_workers",
+        default=4,
+        min=1,
+        max=64,
+        help="""
+Parallel writes for one image that has to be copied into Ceph.
+""",
+    ),
+    cfg.StrOpt(
+        "data_pool",
+        sample_default="vms-data",
+        help="""
+Pool for the data of new disks, usually an erasure-coded one; names and
+metadata stay in the pool of ``libvirt_images_store``. When unset the data goes
+there too. Disks that exist are not moved.
+""",
+    ),
+]
+
+# Generic option -> Nova's in [libvirt], where that doesn't depend on the type.
+_PAIRS = {
+    "libvirt_images_type": "images_type",
+    "rbd_user": "rbd_user",
+    "rbd_secret_uuid": "rbd_secret_uuid",
+}
+
+# Generic names of the store, the one in use first.
+_STORE_NAMES = ("libvirt_images_store", "libvirt_images_volume_group")
+
+# Options of Nova that are read here, with Nova's defaults (26 to 34).
+_NOVA_OPTS: dict[str | None, list[cfg.Opt]] = {
+    None: [
+        cfg.StrOpt("compute_driver"),
+        cfg.BoolOpt("force_raw_images", default=True),
+    ],
+    "libvirt": [
+        cfg.StrOpt("images_type", default="default", choices=IMAGES_TYPES),
+        cfg.StrOpt("images_volume_group"),
+        cfg.StrOpt("images_rbd_pool", default="rbd"),
+        cfg.StrOpt("images_rbd_ceph_conf", default=""),
+        cfg.StrOpt("rbd_user"),
+        cfg.StrOpt("rbd_secret_uuid"),
+        cfg.IntOpt("rbd_connect_timeout", default=5),
+        cfg.StrOpt("virt_type", default="kvm"),
+        cfg.StrOpt("connection_uri", default=""),
+    ],
+    "ephemeral_storage_encryption": [cfg.BoolOpt("enabled", default=False)],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the configuration comes down to; None means "not given".
+
+    ``pool`` is empty unless ``images_type`` is rbd. ``ceph_conf`` None leaves
+    the search for ceph.conf to librados.
+    """
+
+    images_type: str
+    pool: str
+    data_pool: str | None
+    user: str | None
+    secret_uuid: str | None
+    ceph_conf: str | None
+    connect_timeout_seconds: int
+    operation_timeout_seconds: int
+    trash_retention_seconds: int
+    import_workers: int
+
+    @property
+    def uses_rbd(self) -> bool:
+        return self.images_type == "rbd"
+
+    def log_effective(self, log: logging.Logger) -> None:
+        """Log what is in force: Nova logs options before they are mapped."""
+        log.info("Instance disks: %s", self.summary())
+
+    def summary(self) -> str:
+        """One line for logs; there is no secret in it."""
+        if not self.uses_rbd:
+            return f"images_type={self.images_type}, through Nova's own code"
+        facts = dataclasses.asdict(self)
+        return ", ".join(f"{name}={value}" for name, value in facts.items())
+
+
+def list_opts() -> list[tuple[str | cfg.OptGroup, list[cfg.Opt]]]:
+    """Return the options for oslo-config-generator."""
+    return [("DEFAULT", GENERIC_OPTS), (NOVA_RBD_GROUP, NOVA_RBD_OPTS)]
+
+
+def register(conf: cfg.ConfigOpts) -> None:
+    """Register the options, before or after parsing; again changes nothing."""
+    conf.register_opts(GENERIC_OPTS)
+    conf.register_group(NOVA_RBD_GROUP)
+    conf.register_opts(NOVA_RBD_OPTS, group=NOVA_RBD_GROUP)
+
+
+def register_nova_options(conf: cfg.ConfigOpts) -> None:
+    """Register those of Nova's options that are read here.
+
+    For programs without Nova. Not for use on Nova's own configuration object.
+    """
+    for group, opts in _NOVA_OPTS.items():
+        conf.register_opts(opts, group=group)
+
+
+def generic_flags_given(conf: cfg.ConfigOpts) -> list[str]:
+    """Return the names of the generic options that the operator set.
+
+    Bad values count: a flag that cannot be read was nevertheless meant.
+    """
+    register(conf)
+    return [opt.name for opt in GENERIC_OPTS if _is_given(conf, opt.name)]
+
+
+def apply(conf: cfg.ConfigOpts) -> Settings:
+    """Map the generic options onto [libvirt], check all, return the result.
+
+    Has to run before nova.virt.libvirt.driver is imported: functions there
+    have defaults taken from ``[libvirt] images_type`` (Nova 26 to 34). A
+    second call finds everything mapped and returns the same.
+
+    :raises errors.ConfigError: options that contradict each other, that
+        cannot work, or that have no valid value
+    """
+    register(conf)
+    _refuse_two_stores(conf)
+    for generic, nova_name in _PAIRS.items():
+        _map(conf, generic, nova_name)
+    images_type = _get(conf, "images_type", "libvirt")
+    _map_store(conf, images_type)
+    if images_type == "rbd":
+        _refuse_what_rbd_cannot_do(conf)
+    return _settings(conf, images_type)
+
+
+def _settings(conf: cfg.ConfigOpts, images_type: str) -> Settings:
+    pool = _get(conf, "images_rbd_pool", "libvirt")
+    return Settings(
+        images_type=images_type,
+        pool=pool if images_type == "rbd" else "",
+        data_pool=_get(conf, "data_pool", "nova_rbd") or None,
+        user=_get(conf, "rbd_user", "libvirt") or None,
+        secret_uuid=_get(conf, "rbd_secret_uuid", "libvirt") or None,
+        ceph_conf=_get(conf, "images_rbd_ceph_conf", "libvirt") or None,
+        connect_timeout_seconds=_get(conf, "rbd_connect_timeout", "libvirt"),
+        operation_timeout_seconds=_get(
+            conf, "operation_timeout_seconds", "nova_rbd"
+        ),
+        trash_retention_seconds=_get(
+            conf, "trash_retention_seconds", "nova_rbd"
+        ),
+        import_workers=_get(conf, "import_workers", "nova_rbd"),
+    )
+
+
+def _refuse_two_stores(conf: cfg.ConfigOpts) -> None:
+    new, old = (_get(conf, name) for name in _STORE_NAMES)
+    if new and old and new != old:
+        raise errors.ConfigError(
+            f"[DEFAULT] libvirt_images_store is {new!r}, and its deprecated "
+            f"name libvirt_images_volume_group is {old!r}: remove "
+            "libvirt_images_volume_group"
+        )
+
+
+def _map(conf: cfg.ConfigOpts, generic: str, nova_name: str) -> None:
+    """Give Nova's option the generic one's value, unless they differ.
+
+    set_override, because it outlives a reload of the files (SIGHUP), which
+    set_default does not.
+    """
+    value = _get(conf, generic)
+    if not value:
+        return
+    theirs = _get(conf, nova_name, "libvirt")
+    if _is_given(conf, nova_name, "libvirt") and theirs not in (value, ""):
+        raise errors.ConfigError(
+            f"[DEFAULT] {generic} is {value!r}, but [libvirt] {nova_name} is "
+            f"{theirs!r}: remove one of them, or make them equal"
+        )
+    conf.set_override(nova_name, value, group="libvirt")
+
+
+def _map_store(conf: cfg.ConfigOpts, images_type: str) -> None:
+    given = [name for name in _STORE_NAMES if _get(conf, name)]
+    if not given:
+        return
+    if images_type in STORE_OPTIONS:
+        _map(conf, given[0], STORE_OPTIONS[images_type])
+        return
+    raise errors.ConfigError(
+        f"[DEFAULT] {given[0]} is {_get(conf, given[0])!r}, but images of "
+        f"type {images_type!r} have no store: remove it, or set "
+        "libvirt_images_type to rbd or lvm"
+    )
+
+
+def _refuse_what_rbd_cannot_do(conf: cfg.ConfigOpts) -> None:
+    _require_pool(conf)
+    _require_whole_credentials(conf)
+    if not _get(conf, "force_raw_images"):
+        raise errors.ConfigError(
+            "[DEFAULT] force_raw_images is false, but RBD images can only be "
+            "raw: set it to true, or remove it"
+        )
+    if _get(conf, "enabled", "ephemeral_storage_encryption"):
+        raise errors.ConfigError(
+            "[ephemeral_storage_encryption] enabled is true, but disks of "
+            "type rbd cannot be encrypted by Nova: set it to false"
+        )
+    if _get(conf, "rbd_connect_timeout", "libvirt") < 1:
+        raise errors.ConfigError(
+            "[libvirt] rbd_connect_timeout is below 1 second, so connecting "
+            "to Ceph would have no limit: set it to 1 or more"
+        )
+
+
+def _require_pool(conf: cfg.ConfigOpts) -> None:
+    # Nova has a default here, 'rbd'. Nobody chose it, and disks made in the
+    # wrong pool are hard to move.
+    given = _is_given(conf, "images_rbd_pool", "libvirt")
+    if not (given and _get(conf, "images_rbd_pool", "libvirt")):
+        raise errors.ConfigError(
+            "The type of instance disks is rbd, but no pool is named: set "
+            "[DEFAULT] libvirt_images_store to the Ceph pool for them"
+        )
+
+
+def _require_whole_credentials(conf: cfg.ConfigOpts) -> None:
+    user = _get(conf, "rbd_user", "libvirt")
+    secret_uuid = _get(conf, "rbd_secret_uuid", "libvirt")
+    if user and not secret_uuid:
+        raise errors.ConfigError(
+            f"rbd_user is {user!r}, but rbd_secret_uuid is not set, so guests "
+            "could not log in to Ceph: set it to the UUID of the libvirt "
+            "secret with that user's key"
+        )
+    if secret_uuid and not user:
+        raise errors.ConfigError(
+            "rbd_secret_uuid is set, but rbd_user is not: set it to the Ceph "
+            "user (without 'client.') whose key the libvirt secret holds"
+        )
+    if user and user.startswith("client."):
+        raise errors.ConfigError(
+            f"rbd_user is {user!r}: leave out 'client.', Ceph adds it"
+        )
+    if secret_uuid and not _is_uuid(secret_uuid):
+        raise errors.ConfigError(
+            f"rbd_secret_uuid is {secret_uuid!r}, which is not a UUID: take "
+            "it from `virsh secret-list`"
+        )
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _get(
+    conf: cfg.ConfigOpts, name: str, group: str | None = None
+) -> typing.Any:
+    """Read an option; a bad value becomes an error that says how to mend."""
+    try:
+        return conf[group][name] if group else conf[name]
+    except ValueError as error:  # oslo_config.cfg.ConfigFileValueError too
+        where = f"[{group or 'DEFAULT'}] {name}"
+        raise errors.ConfigError(
+            f"{where} has no valid value: {error}: correct it, or remove it"
+        ) from error
+
+
+def _is_given(
+    conf: cfg.ConfigOpts, name: str, group: str | None = None
+) -> bool:
+    """Tell whether somebody set the option, and not only its default."""
+    try:
+        found = conf.get_location(name, group)
+    except ValueError:
+        return True
+    # None: not set, and the option has no default (oslo.config to 10.7).
+    return found is not None and found.location not in (
+        cfg.Locations.opt_default,
+        cfg.Locations.set_default,
+    )

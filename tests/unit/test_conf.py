@@ -1,0 +1,404 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The options, with oslo.config itself on files as an operator writes them."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+from oslo_config import cfg
+
+from nova_rbd_backend import conf as options
+from nova_rbd_backend import errors
+
+SECRET_UUID = "457eb676-33da-42ec-9a8c-9293d545c337"
+RBD = """
+[DEFAULT]
+libvirt_images_type = rbd
+libvirt_images_store = vms
+"""
+
+
+@pytest.fixture
+def parse(tmp_path):
+    """Return a function: text of nova.conf -> parsed configuration."""
+
+    def parse(*texts):
+        conf = cfg.ConfigOpts()
+        options.register_nova_options(conf)
+        paths = []
+        for number, text in enumerate(texts):
+            path = tmp_path / f"{number}.conf"
+            path.write_text(text)
+            paths.append(str(path))
+        conf([], project="nova", default_config_files=paths)
+        return conf
+
+    return parse
+
+
+@pytest.fixture
+def refusal(parse):
+    """Return a function: text of nova.conf -> the line that stops Nova."""
+
+    def refusal(*texts):
+        with pytest.raises(errors.ConfigError) as caught:
+            options.apply(parse(*texts))
+        line = str(caught.value)
+        assert "\n" not in line
+        return line
+
+    return refusal
+
+
+def test_generic_flags_reach_novas_group(parse):
+    conf = parse(
+        f"""{RBD}
+rbd_user = nova
+rbd_secret_uuid = {SECRET_UUID}
+[libvirt]
+images_rbd_ceph_conf = /etc/ceph/other.conf
+rbd_connect_timeout = 7
+[nova_rbd]
+data_pool = vms-data
+trash_retention_seconds = 3600
+"""
+    )
+
+    settings = options.apply(conf)
+
+    assert settings == options.Settings(
+        images_type="rbd",
+        pool="vms",
+        data_pool="vms-data",
+        user="nova",
+        secret_uuid=SECRET_UUID,
+        ceph_conf="/etc/ceph/other.conf",
+        connect_timeout_seconds=7,
+        operation_timeout_seconds=60,
+        trash_retention_seconds=3600,
+        import_workers=4,
+    )
+    assert conf.libvirt.images_type == "rbd"
+    assert conf.libvirt.images_rbd_pool == "vms"
+    assert conf.libvirt.rbd_user == "nova"
+    assert conf.libvirt.rbd_secret_uuid == SECRET_UUID
+
+
+def test_nothing_given_leaves_nova_as_it_is(parse):
+    conf = parse("")
+
+    settings = options.apply(conf)
+
+    assert not settings.uses_rbd
+    assert settings.images_type == "default"
+    assert settings.pool == ""
+    location = conf.get_location("images_type", "libvirt").location
+    assert location is cfg.Locations.opt_default
+
+
+def test_novas_own_options_alone_choose_rbd(parse):
+    settings = options.apply(
+        parse("[libvirt]\nimages_type = rbd\nimages_rbd_pool = rbd\n")
+    )
+
+    assert settings.uses_rbd
+    assert settings.pool == "rbd"
+
+
+def test_store_may_be_generic_and_type_novas(parse):
+    settings = options.apply(
+        parse(
+            "[DEFAULT]\nlibvirt_images_store = vms\n"
+            "[libvirt]\nimages_type = rbd\n"
+        )
+    )
+
+    assert settings.pool == "vms"
+
+
+@pytest.mark.parametrize(
+    "images_type", ["raw", "flat", "qcow2", "ploop", "default"]
+)
+def test_other_types_pass_through(parse, images_type):
+    conf = parse(f"[DEFAULT]\nlibvirt_images_type = {images_type}\n")
+
+    assert not options.apply(conf).uses_rbd
+    assert conf.libvirt.images_type == images_type
+
+
+@pytest.mark.parametrize(
+    "name", ["libvirt_images_store", "libvirt_images_volume_group"]
+)
+def test_lvm_store_is_the_volume_group(parse, name):
+    conf = parse(f"[DEFAULT]\nlibvirt_images_type = lvm\n{name} = vg0\n")
+
+    options.apply(conf)
+
+    assert conf.libvirt.images_volume_group == "vg0"
+    assert conf.libvirt.images_rbd_pool == "rbd"
+
+
+def test_old_store_name_is_deprecated_aloud(tmp_path):
+    """In a process of its own: oslo.config warns once per process."""
+    path = tmp_path / "nova.conf"
+    path.write_text(
+        "[DEFAULT]\nlibvirt_images_type = rbd\n"
+        "libvirt_images_volume_group = vms\n"
+    )
+    program = (
+        "import sys; from oslo_config import cfg\n"
+        "from nova_rbd_backend import conf as options\n"
+        "options.register_nova_options(cfg.CONF)\n"
+        "cfg.CONF([], default_config_files=sys.argv[1:])\n"
+        "print(options.apply(cfg.CONF).pool)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, path],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    assert done.stdout.strip() == "vms"
+    assert 'Option "libvirt_images_volume_group"' in done.stderr
+    assert "is now called libvirt_images_store" in done.stderr
+
+
+def test_equal_values_are_no_conflict(parse):
+    settings = options.apply(
+        parse(
+            f"""{RBD}libvirt_images_volume_group = vms
+rbd_user = nova
+rbd_secret_uuid = {SECRET_UUID}
+[libvirt]
+images_type = rbd
+images_rbd_pool = vms
+rbd_user = nova
+rbd_secret_uuid = {SECRET_UUID}
+"""
+        )
+    )
+
+    assert settings.pool == "vms"
+
+
+def test_second_call_gives_the_same(parse):
+    conf = parse(RBD)
+
+    assert options.apply(conf) == options.apply(conf)
+
+
+def test_mapping_outlives_a_reload(parse):
+    conf = parse(RBD)
+    options.apply(conf)
+
+    conf.reload_config_files()
+    conf.mutate_config_files()
+
+    assert conf.libvirt.images_type == "rbd"
+    assert conf.libvirt.images_rbd_pool == "vms"
+
+
+def test_later_file_wins_as_in_nova(parse):
+    """Debian reads nova.conf, then nova-compute.conf."""
+    settings = options.apply(
+        parse(RBD, "[DEFAULT]\nlibvirt_images_store = fast\n")
+    )
+
+    assert settings.pool == "fast"
+
+
+CONFLICTS = {
+    "type": ("", "images_type = qcow2", "'qcow2'"),
+    "pool": ("", "images_rbd_pool = other", "'other'"),
+    "novas default pool, chosen": ("", "images_rbd_pool = rbd", "'rbd'"),
+    "user": (
+        f"rbd_user = nova\nrbd_secret_uuid = {SECRET_UUID}",
+        "rbd_user = cinder",
+        "'cinder'",
+    ),
+    "secret": (
+        f"rbd_user = nova\nrbd_secret_uuid = {SECRET_UUID}",
+        "rbd_secret_uuid = 4f0c6b5e-0000-4000-8000-000000000000",
+        "'4f0c6b5e-0000-4000-8000-000000000000'",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("generic", "libvirt", "theirs"), CONFLICTS.values(), ids=CONFLICTS.keys()
+)
+def test_conflict_with_novas_group(refusal, generic, libvirt, theirs):
+    line = refusal(f"{RBD}{generic}\n[libvirt]\n{libvirt}\n")
+
+    assert theirs in line
+    assert f"[libvirt] {libvirt.split()[0]}" in line
+    assert "remove one of them, or make them equal" in line
+
+
+def test_two_different_stores(refusal):
+    line = refusal(RBD + "libvirt_images_volume_group = old\n")
+
+    assert "'vms'" in line
+    assert "'old'" in line
+    assert "remove libvirt_images_volume_group" in line
+
+
+def test_two_different_stores_in_two_files(refusal):
+    line = refusal(RBD, "[DEFAULT]\nlibvirt_images_volume_group = old\n")
+
+    assert "remove libvirt_images_volume_group" in line
+
+
+def test_old_lvm_store_conflicts_with_novas(refusal):
+    line = refusal(
+        "[DEFAULT]\nlibvirt_images_type = lvm\n"
+        "libvirt_images_volume_group = vg0\n"
+        "[libvirt]\nimages_volume_group = vg1\n"
+    )
+
+    assert "'vg0'" in line
+    assert "'vg1'" in line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[DEFAULT]\nlibvirt_images_type = rbd\n",
+        "[DEFAULT]\nlibvirt_images_type = rbd\nlibvirt_images_store =\n",
+        "[libvirt]\nimages_type = rbd\n",
+        "[libvirt]\nimages_type = rbd\nimages_rbd_pool =\n",
+    ],
+)
+def test_rbd_without_a_pool(refusal, text):
+    assert "set [DEFAULT] libvirt_images_store" in refusal(text)
+
+
+@pytest.mark.parametrize("images_type", ["raw", "qcow2", "default"])
+def test_store_of_a_type_without_one(refusal, images_type):
+    line = refusal(
+        f"[DEFAULT]\nlibvirt_images_type = {images_type}\n"
+        "libvirt_images_store = vms\n"
+    )
+
+    assert f"images of type '{images_type}' have no store" in line
+
+
+def test_store_alone(refusal):
+    assert "'default' have no store" in refusal(
+        "[DEFAULT]\nlibvirt_images_store = vms\n"
+    )
+
+
+def test_unknown_type_names_the_good_ones(refusal):
+    line = refusal("[DEFAULT]\nlibvirt_images_type = ceph\n")
+
+    assert "[DEFAULT] libvirt_images_type has no valid value" in line
+    assert "'ceph'" in line or "found ceph" in line
+    for images_type in options.IMAGES_TYPES:
+        assert images_type in line
+
+
+def test_value_that_is_no_number(refusal):
+    line = refusal(RBD + "[nova_rbd]\noperation_timeout_seconds = soon\n")
+
+    assert "[nova_rbd] operation_timeout_seconds" in line
+
+
+def test_operation_without_a_limit(refusal):
+    line = refusal(RBD + "[nova_rbd]\noperation_timeout_seconds = 0\n")
+
+    assert "[nova_rbd] operation_timeout_seconds" in line
+
+
+def test_connect_without_a_limit(refusal):
+    line = refusal(RBD + "[libvirt]\nrbd_connect_timeout = -1\n")
+
+    assert "set it to 1 or more" in line
+
+
+def test_user_without_secret(refusal):
+    assert "rbd_secret_uuid is not set" in refusal(RBD + "rbd_user = nova\n")
+
+
+def test_secret_without_user(refusal):
+    line = refusal(RBD + f"rbd_secret_uuid = {SECRET_UUID}\n")
+
+    assert "rbd_user is not" in line
+
+
+def test_user_with_its_type(refusal):
+    line = refusal(
+        RBD + f"rbd_user = client.nova\nrbd_secret_uuid = {SECRET_UUID}\n"
+    )
+
+    assert "leave out 'client.'" in line
+
+
+def test_secret_that_is_no_uuid(refusal):
+    line = refusal(RBD + "rbd_user = nova\nrbd_secret_uuid = nova-key\n")
+
+    assert "'nova-key'" in line
+    assert "virsh secret-list" in line
+
+
+def test_user_alone_is_novas_business_without_rbd(parse):
+    """Nova uses it for Cinder volumes, with whatever image type."""
+    conf = parse("[DEFAULT]\nrbd_user = nova\n")
+
+    options.apply(conf)
+
+    assert conf.libvirt.rbd_user == "nova"
+
+
+def test_rbd_needs_raw_images(refusal):
+    assert "force_raw_images is false" in refusal(
+        RBD + "force_raw_images = false\n"
+    )
+
+
+def test_rbd_has_no_encryption_by_nova(refusal):
+    line = refusal(RBD + "[ephemeral_storage_encryption]\nenabled = true\n")
+
+    assert "[ephemeral_storage_encryption] enabled is true" in line
+
+
+def test_flags_given(parse):
+    given = options.generic_flags_given
+
+    assert given(parse("[libvirt]\nimages_type = rbd\n")) == []
+    assert given(parse(RBD)) == ["libvirt_images_type", "libvirt_images_store"]
+    assert given(parse("[DEFAULT]\nlibvirt_images_type = ceph\n")) == [
+        "libvirt_images_type"
+    ]
+
+
+def test_environment_counts_as_given(parse, monkeypatch):
+    monkeypatch.setenv("OS_DEFAULT__LIBVIRT_IMAGES_TYPE", "rbd")
+    conf = parse("")
+
+    assert options.generic_flags_given(conf) == ["libvirt_images_type"]
+
+
+def test_effective_values_are_logged(parse, caplog):
+    settings = options.apply(parse(RBD))
+
+    with caplog.at_level(logging.INFO):
+        settings.log_effective(logging.getLogger("test"))
+
+    assert "images_type=rbd" in caplog.text
+    assert "pool=vms" in caplog.text
