@@ -1,0 +1,60 @@
+"""A free port for a monitor, safe against a start beside ours."""
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+
+from .process import TestbedError, wait_for
+
+# Below the kernel's range for outgoing connections (32768 and up), away from
+# the OSDs' own search (6800 to 7300) and the monitor's well-known 3300.
+PORTS = range(13300, 14300, 2)
+
+
+@contextlib.contextmanager
+def port_choice() -> Iterator[None]:
+    """Let one start at a time choose a port, until its daemon has bound it.
+
+    An abstract socket is the lock: it has the ports' scope (the network
+    namespace), ends with its process and leaves no file behind.
+    """
+    with socket.socket(socket.AF_UNIX) as lock:
+        wait_for(
+            "another cluster's monitor has its port", lambda: _bound(lock), 60
+        )
+        yield
+
+
+def _bound(lock: socket.socket) -> bool:
+    try:
+        lock.bind("\0nova-rbd-backend-testbed-mon-port")
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    return True
+
+
+def free_pair(address: str, seed: int) -> int:
+    """Return a port that is free, as is the next one.
+
+    :param seed: where in the range to begin: a stopped cluster's port looks
+        free, and another one should rather not take it
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for offset in range(len(PORTS)):
+        port = PORTS[(seed + offset) % len(PORTS)]
+        if all(_free(family, address, p) for p in (port, port + 1)):
+            return port
+    raise TestbedError(f"no free port for a monitor on {address} in {PORTS}")
+
+
+def _free(family: int, address: str, port: int) -> bool:
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True
