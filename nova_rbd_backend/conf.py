@@ -395,9 +395,11 @@ def _get(
     try:
         return conf[group][name] if group else conf[name]
     except ValueError as error:  # oslo_config.cfg.ConfigFileValueError too
-        where = f"[{group or 'DEFAULT'}] {name}"
+        # "Value for option x from LocationInfo(...) is not valid: <reason>"
+        reason = str(error).rpartition("is not valid: ")[2]
         raise errors.ConfigError(
-            f"{where} has no valid value: {error}: correct it, or remove it"
+            f"[{group or 'DEFAULT'}] {name}: {reason}: correct it, or remove "
+            "the option"
         ) from error
 
 
