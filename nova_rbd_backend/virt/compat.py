@@ -1,0 +1,193 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Which Nova is this, and do its seams have the shape we rely on?
+
+The seams changed once between Nova 26 and 34 (``safe`` came with 30). What is
+overridden or called has its parameters listed here, so that a Nova with others
+stops at start, with one line, and not at somebody's resize.
+"""
+
+import importlib
+import inspect
+import typing
+
+from oslo_log import log as logging
+
+from nova_rbd_backend import errors
+
+LOG = logging.getLogger(__name__)
+
+OLDEST = 26
+NEWEST = 34
+
+# Parameters by name, in order; "?" ends one that not every release has.
+_DRIVER = {
+    "__init__": "self virtapi read_only",
+    "init_host": "self host",
+    "_cleanup_rbd": "self instance",
+    "unrescue": "self context instance",
+    "_get_local_gb_info": "",
+    "manage_image_cache": "self context all_instances",
+    "snapshot": "self context instance image_id update_task_state",
+}
+_IMAGE = {
+    "__init__": "self path source_type driver_format is_block_dev "
+    "disk_info_mapping",
+    "cache": "self fetch_func filename size safe? *args **kwargs",
+    "create_image": "self prepare_template base size safe? *args **kwargs",
+    "clone": "self context image_id_or_uri",
+    "libvirt_info": "self cache_mode extra_specs boot_order disk_unit",
+    "verify_base_size": "self base size base_size",
+    "get_disk_size": "self name",
+    "resize_image": "self size",
+    "exists": "self",
+    "flatten": "self",
+    "import_file": "self instance local_file remote_name",
+    "create_snap": "self name",
+    "remove_snap": "self name ignore_errors",
+    "rollback_to_snap": "self name",
+    "snapshot_extract": "self target out_format",
+    "direct_snapshot": "self context snapshot_name image_format image_id "
+    "base_image_id",
+    "cleanup_direct_snapshot": "self location also_destroy_volume "
+    "ignore_errors",
+    "get_model": "self connection",
+    "is_shared_block_storage": "",
+    "is_file_in_instance_path": "",
+    "_can_fallocate": "self",
+}
+_BACKEND = {
+    "__init__": "self use_cow",
+    "backend": "self image_type",
+    "by_name": "self instance name image_type disk_info_mapping",
+    "by_libvirt_path": "self instance path image_type",
+}
+# Used by Nova's own modules through the class that takes this one's place.
+_RBD_DRIVER = {
+    "__init__": "self pool user ceph_conf connect_timeout",
+    "cleanup_volumes": "self filter_fn",
+    "export_image": "self base name snap pool",
+    "get_mon_addrs": "self strip_brackets",
+    "get_pool_info": "self",
+}
+
+# (module, class or None for functions of the module) -> its seams.
+SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
+    ("nova.virt.libvirt.driver", "LibvirtDriver"): _DRIVER,
+    ("nova.virt.libvirt.imagebackend", "Image"): _IMAGE,
+    ("nova.virt.libvirt.imagebackend", "Rbd"): {
+        "copy_to_store": "self context image_meta"
+    },
+    ("nova.virt.libvirt.imagebackend", "Backend"): _BACKEND,
+    ("nova.storage.rbd_utils", "RBDDriver"): _RBD_DRIVER,
+    ("nova.virt.image.model", "RBDImage"): {
+        "__init__": "self name pool user password servers"
+    },
+    ("nova.virt.libvirt.host", "Host"): {"get_connection": "self"},
+    ("nova.virt.images", None): {
+        "qemu_img_info": "path format",
+        "convert_image": "source dest in_format out_format run_as_root "
+        "compress src_encryption? dest_encryption?",
+    },
+    ("nova.virt.libvirt.utils", None): {
+        "get_instance_path": "instance relative"
+    },
+}
+
+
+def check_nova() -> None:
+    """Refuse a Nova that this backend would break, or be broken by.
+
+    A newer Nova than was known here passes with a warning if its seams are
+    unchanged.
+
+    :raises errors.UnsupportedNova: Nova is too old, or a seam has changed
+    """
+    release = nova_version()
+    major = _major(release)
+    if major < OLDEST:
+        raise errors.UnsupportedNova(
+            f"Nova {release} is too old: nova_rbd_backend needs Nova {OLDEST} "
+            "or newer: upgrade Nova"
+        )
+    if changes := changed_seams():
+        raise errors.UnsupportedNova(
+            f"Nova {release} differs from Nova {OLDEST} to {NEWEST} where "
+            f"nova_rbd_backend relies on it ({'; '.join(changes)}): install "
+            "the nova_rbd_backend made for this Nova"
+        )
+    if major > NEWEST:
+        LOG.warning(
+            "Nova %s is newer than %s, the newest that nova_rbd_backend was "
+            "tested with; what it relies on looks unchanged",
+            release,
+            NEWEST,
+        )
+
+
+def nova_version() -> str:
+    """Return Nova's version, as ``nova-compute --version`` prints it."""
+    version = importlib.import_module("nova.version")
+    return str(version.version_string())
+
+
+def changed_seams() -> list[str]:
+    """Return one phrase for each seam that is missing or has changed."""
+    changes = []
+    for (module_name, owner), seams in SEAMS.items():
+        module = importlib.import_module(module_name)
+        for name, expected in seams.items():
+            path = f"{owner}.{name}" if owner else name
+            found = parameters(module, path)
+            if found is None:
+                changes.append(f"no {module_name}.{path}")
+            elif not _same(found, expected):
+                changes.append(
+                    f"{module_name}.{path} takes ({' '.join(found)}) and not "
+                    f"({expected})"
+                )
+    return changes
+
+
+def parameters(module: object, path: str) -> list[str] | None:
+    """Return the parameter names of module.path, None if it is not there."""
+    found: typing.Any = module
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    if not callable(found):
+        return None
+    stars: dict[object, str] = {
+        inspect.Parameter.VAR_POSITIONAL: "*",
+        inspect.Parameter.VAR_KEYWORD: "**",
+    }
+    return [
+        stars.get(parameter.kind, "") + parameter.name
+        for parameter in inspect.signature(found).parameters.values()
+    ]
+
+
+def _same(found: list[str], expected: str) -> bool:
+    names = expected.split()
+    optional = {name.rstrip("?") for name in names if name.endswith("?")}
+    wanted = [name.rstrip("?") for name in names]
+    return found == [n for n in wanted if n in found or n not in optional]
+
+
+def _major(release: str) -> int:
+    number = release.split(".")[0]
+    if not number.isdigit():
+        raise errors.UnsupportedNova(
+            f"Nova's version {release!r} does not begin with a number: "
+            "install Nova from a release or from a tagged checkout"
+        )
+    return int(number)
