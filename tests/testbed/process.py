@@ -107,9 +107,7 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def stop(
-        self, limit_seconds: float = 15, group: bool = False
-    ) -> None:
+    def stop(self, limit_seconds: float = 15, group: bool = False) -> None:
         """End it: SIGTERM, then SIGKILL after the limit. Not running: done.
 
         :param group: SIGKILL what is left of its session's process group

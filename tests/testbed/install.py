@@ -1,0 +1,314 @@
+"""Install what a testbed needs: Debian's packages, then a venv for one Nova.
+
+Runs on a bare Debian 12 with the standard library only. Each part leaves a
+stamp holding the hash of its inputs, so that a second run only compares.
+"""
+
+import contextlib
+import glob
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+
+from tests.testbed import paths, versions
+from tests.testbed.process import TestbedError
+from tests.testbed.steps import Steps
+
+# Debian's interpreter, as rados and rbd are built for it; the `python3` found
+# first in PATH may be another one.
+PYTHON = "/usr/bin/python3"
+POLICY = pathlib.Path("/usr/sbin/policy-rc.d")
+POLICY_TEXT = "#!/bin/sh\n# nova-rbd testbed: install only\nexit 101\n"
+NEEDED_BYTES = 8 << 30
+REPORT_SECONDS = 5
+
+
+def venv(nova: str = versions.NOVA) -> pathlib.Path:
+    """Where the virtual environment for one Nova release is, or would be."""
+    return paths.cache() / f"venv-nova-{nova}"
+
+
+def install(nova: str = versions.NOVA, steps: Steps | None = None) -> None:
+    """Install all that is missing. Everything there: about a second.
+
+    :raises TestbedError: not root, not Debian, no disk space; a command failed
+    """
+    steps = steps or Steps()
+    packages = _Stamp("packages", [paths.CHECKOUT / "bindep.txt"])
+    python = _Stamp(f"venv-nova-{nova}", _venv_inputs(nova))
+    paths.cache().mkdir(parents=True, exist_ok=True)
+    if not packages.matches():
+        check_machine()
+        with steps.step("install Debian packages (bindep.txt)"):
+            install_packages(nova)
+            packages.write()
+    if not (python.matches() and (venv(nova) / "bin/nova-compute").exists()):
+        check_machine()
+        with steps.step(f"install Nova {nova} and OpenStack into a venv"):
+            install_venv(nova)
+            python.write()
+
+
+def check_machine() -> None:
+    """Refuse a machine the testbed can't be installed on.
+
+    :raises TestbedError: says what is missing
+    """
+    if os.geteuid() != 0:
+        raise TestbedError(
+            "must run as root: it installs packages and makes mount namespaces"
+        )
+    if not pathlib.Path("/etc/debian_version").exists():
+        raise TestbedError(
+            "this is not Debian: the testbed installs its "
+            "parts with apt-get (Debian 12 is tested)"
+        )
+    for folder in (paths.cache(), paths.STATE.parent):
+        existing = next(p for p in (folder, *folder.parents) if p.exists())
+        free = shutil.disk_usage(existing).free
+        if free < NEEDED_BYTES:
+            raise TestbedError(
+                f"{existing} has {free >> 20} MiB free, the testbed needs "
+                f"{NEEDED_BYTES >> 20} MiB"
+            )
+
+
+def install_packages(nova: str) -> None:
+    """Install what bindep.txt lists and this machine lacks; start nothing."""
+    tools = paths.cache() / "venv-tools"
+    bindep = tools / "bin/bindep"
+    if not bindep.exists():
+        shutil.rmtree(tools, ignore_errors=True)
+        _run([PYTHON, "-m", "venv", str(tools)])
+        _run(
+            [
+                str(tools / "bin/pip"),
+                "install",
+                "-c",
+                str(versions.constraints(nova)),
+                "bindep",
+            ]
+        )
+    missing = _missing(bindep)
+    if missing:
+        print(
+            f"    {len(missing)} to install: {' '.join(missing)}", flush=True
+        )
+        with no_service_starts():
+            _apt("update")
+            _apt("install", "--no-install-recommends", *missing)
+    if still := _missing(bindep):
+        raise TestbedError(f"apt-get did not install: {' '.join(still)}")
+    _libvirt_user()
+
+
+def install_venv(nova: str) -> None:
+    """Make the venv, or bring an older or half-made one up to date."""
+    folder = venv(nova)
+    pip = [str(folder / "bin/python"), "-m", "pip"]
+    if not _works([*pip, "--version"]):
+        shutil.rmtree(folder, ignore_errors=True)
+        _run([PYTHON, "-m", "venv", str(folder)])
+    limits = ["-c", str(versions.constraints(nova))]
+    _run([*pip, "install", *limits, "pip", "setuptools", "wheel"])
+    _run(
+        [
+            *pip,
+            "install",
+            "--progress-bar",
+            "off",
+            *limits,
+            *versions.REQUIREMENTS,
+            f"nova=={nova}",
+        ]
+    )
+    _link_ceph_bindings(folder)
+    # The version of an editable install is of no interest, and pbr would want
+    # a git checkout to find it.
+    _run(
+        [*pip, "install", *limits, "--editable", str(paths.CHECKOUT)],
+        env={
+            "PBR_VERSION": "0.0.1.dev1",
+            "SKIP_WRITE_GIT_CHANGELOG": "1",
+            "SKIP_GENERATE_AUTHORS": "1",
+        },
+    )
+    _run(
+        [
+            str(folder / "bin/python"),
+            "-c",
+            "import importlib.util, rados, rbd, nova.virt\n"
+            "assert importlib.util.find_spec('nova.virt.rbd_backend')",
+        ]
+    )
+
+
+@contextlib.contextmanager
+def no_service_starts() -> Iterator[None]:
+    """Keep package scripts from starting daemons (Debian: policy-rc.d).
+
+    A policy that somebody else put there is left alone, ours is removed even
+    when a crashed run left it.
+    """
+    if not POLICY.exists():
+        POLICY.write_text(POLICY_TEXT)
+        POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        if POLICY.read_text() == POLICY_TEXT:
+            POLICY.unlink()
+
+
+class _Stamp:
+    """Remembers with which inputs something was made."""
+
+    def __init__(self, name: str, inputs: Sequence[pathlib.Path]):
+        self._path = paths.cache() / f"{name}.stamp"
+        digest = hashlib.sha256()
+        for path in inputs:
+            digest.update(path.name.encode() + path.read_bytes())
+        self._hash = digest.hexdigest()
+
+    def matches(self) -> bool:
+        return self._path.exists() and self._path.read_text() == self._hash
+
+    def write(self) -> None:
+        self._path.write_text(self._hash)
+
+
+def _venv_inputs(nova: str) -> list[pathlib.Path]:
+    names = ("requirements.txt", "setup.cfg", "setup.py", "pyproject.toml")
+    return [
+        versions.constraints(nova),
+        pathlib.Path(versions.__file__),
+        pathlib.Path(__file__),
+        *(paths.CHECKOUT / name for name in names),
+    ]
+
+
+def _missing(bindep: pathlib.Path) -> list[str]:
+    """Names of the packages this machine lacks."""
+    found = subprocess.run(
+        [
+            str(bindep),
+            "--brief",
+            "--file",
+            str(paths.CHECKOUT / "bindep.txt"),
+            "testbed",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    if found.returncode not in (0, 1) or found.stderr:
+        raise TestbedError(f"bindep: {found.stdout}{found.stderr}")
+    return found.stdout.split()
+
+
+def _libvirt_user() -> None:
+    """Make the user libvirtd looks up at start, even one that runs as root.
+
+    libvirt-daemon-system makes it too, but brings a message bus and polkit.
+    """
+    if _known("passwd", "libvirt-qemu"):
+        return
+    if not _known("group", "libvirt-qemu"):
+        _run(["/usr/sbin/groupadd", "--system", "libvirt-qemu"])
+    _run(
+        [
+            "/usr/sbin/useradd",
+            "--system",
+            "--gid",
+            "libvirt-qemu",
+            "--home-dir",
+            "/var/lib/libvirt",
+            "--shell",
+            "/usr/sbin/nologin",
+            "libvirt-qemu",
+        ]
+    )
+
+
+def _known(database: str, name: str) -> bool:
+    return _works(["getent", database, name])
+
+
+def _works(command: Sequence[str]) -> bool:
+    try:
+        return not subprocess.run(command, capture_output=True).returncode
+    except FileNotFoundError:
+        return False
+
+
+def _link_ceph_bindings(folder: pathlib.Path) -> None:
+    site = sysconfig.get_path(
+        "purelib",
+        vars={"base": str(folder), "platbase": str(folder)},
+        scheme="venv",
+    )
+    for name in versions.CEPH_BINDINGS:
+        found = glob.glob(f"/usr/lib/python3/dist-packages/{name}.*.so")
+        if not found:
+            raise TestbedError(f"python3-{name} is not installed")
+        link = pathlib.Path(site) / pathlib.Path(found[0]).name
+        link.unlink(missing_ok=True)
+        link.symlink_to(found[0])
+
+
+def _apt(*words: str) -> None:
+    # Another apt-get may be at work on the machine: wait up to ten minutes.
+    _run(
+        [
+            "apt-get",
+            "-y",
+            "-o",
+            "DPkg::Lock::Timeout=600",
+            "-o",
+            "Dpkg::Use-Pty=0",
+            *words,
+        ],
+        env={"DEBIAN_FRONTEND": "noninteractive"},
+    )
+
+
+def _run(command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    """Run with its output in a log; show every few seconds where it is."""
+    print(f"    $ {' '.join(command)}"[:150], flush=True)
+    log = paths.cache() / "install.log"
+    with log.open("ab") as out:
+        begin = out.tell()
+        child = subprocess.Popen(
+            command,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    while _running(child):
+        if lines := _output(log, begin).split("\n"):
+            print(f"      {lines[-1].strip()[:100]}", flush=True)
+    if child.returncode:
+        print(_output(log, begin)[-3000:], flush=True)
+        raise TestbedError(
+            f"{' '.join(command)[:200]}: exit code {child.returncode} (output "
+            f"above and in {log}); mend it and run the same again, it goes on "
+            "from here"
+        )
+
+
+def _running(child: "subprocess.Popen[bytes]") -> bool:
+    try:
+        child.wait(REPORT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _output(log: pathlib.Path, begin: int) -> str:
+    with log.open("rb") as file:
+        file.seek(begin)
+        return file.read().decode(errors="replace").strip()

@@ -1,0 +1,58 @@
+"""What a testbed's virtual environment holds, for each Nova release.
+
+The versions stand in constraints-<Nova's version>.txt beside this file; a
+further release of Nova is one more such file.
+"""
+
+import pathlib
+
+from tests.testbed.process import TestbedError
+
+NOVA = "34.0.0"
+
+REQUIREMENTS = (
+    "glance",
+    "gunicorn",
+    "hacking",
+    "keystone",
+    "libvirt-python",
+    "lxml-stubs",
+    "mypy",
+    "nova",
+    "openstack-placement",
+    "openstacksdk",
+    "osc-placement",
+    "pymemcache",
+    "PyMySQL",
+    "pytest",
+    "pytest-timeout",
+    "python-memcached",
+    "python-openstackclient",
+    "ruff",
+    "tenacity",
+    "uwsgi",
+)
+
+# Debian's own; not on PyPI. Linked in one by one, as --system-site-packages
+# would let all of Debian's Python packages in.
+CEPH_BINDINGS = ("rados", "rbd")
+
+_FOLDER = pathlib.Path(__file__).parent
+
+
+def constraints(nova: str) -> pathlib.Path:
+    """The pip constraints file of one Nova release.
+
+    :raises TestbedError: there is none for this release
+    """
+    path = _FOLDER / f"constraints-{nova}.txt"
+    if not path.exists():
+        known = sorted(
+            found.stem.removeprefix("constraints-")
+            for found in _FOLDER.glob("constraints-*.txt")
+        )
+        raise TestbedError(
+            f"no versions are pinned for Nova {nova} (known: "
+            f"{', '.join(known)}); add {path.name}"
+        )
+    return path
