@@ -1,21 +1,363 @@
-# Licensed under the Apache License, Version 2.0 (the "License"); you may
-# not use this file except in compliance with the License. You may obtain
-# a copy of the License at
-#
-#      http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
-# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
-# License for the specific language governing permissions and limitations
-# under the License.
+"""What can go wrong, as one tree.
 
-"""The error tree."""
+::
+
+    Error
+    |-- ConfigError           options that cannot work
+    |-- UnsupportedNova       too old, or its seams have another shape
+    `-- StorageError          what follows
+
+    StorageError
+    |-- InvalidLocation       not an rbd:// location that can be used here
+    |-- ClusterUnreachable    no connection: monitors, network, conf file
+    |   |-- ConfFileNotFound
+    |   `-- KeyringNotFound
+    |-- ConnectionLost        an open connection died or was blocklisted
+    |-- OperationTimedOut     the cluster did not answer in the limit
+    |-- NotPermitted          cephx user or caps
+    |-- NotFound
+    |   |-- PoolNotFound
+    |   |-- ImageNotFound
+    |   |-- SnapNotFound
+    |   `-- ObjectNotFound
+    |-- AlreadyExists
+    |   |-- ImageExists
+    |   `-- SnapExists
+    |-- DiskBusy              open elsewhere; names the watchers
+    |-- HasSnaps              an image with snaps cannot be removed
+    |-- NoSpace               full, nearfull or over its quota
+    |-- NotSupported          by this image's features or this Ceph
+    |-- Conflict              somebody else changed it meanwhile
+    |   |-- BeingCreated      another thread of this process makes it now
+    |   `-- TakenOver         another host made the disk in our place
+    |-- SizeMismatch          bytes in the image are not the bytes expected
+    `-- StorageFault          I/O error or what has no better name
+
+``rados.Error`` and ``rbd.Error`` share no base class, and ENOENT may mean a
+pool, an image, a snap or a conf file. So what was reached for is part of
+the translation: see ``translated``. Neither module is imported here: the
+classes are known by name, so that a host without them can say so clearly.
+"""
+
+import contextlib
+import errno
+from collections.abc import Iterator, Mapping, Sequence
 
 
 class Error(Exception):
-    """Base of everything this package raises on purpose."""
+    """Root of everything this package raises on purpose."""
 
 
 class ConfigError(Error):
     """Options that cannot work; the text says which and how to mend it."""
+
+
+class UnsupportedNova(Error):
+    """A Nova that this backend was not made for, and would break."""
+
+
+class StorageError(Error):
+    """The base; facts are attributes, the text is made from them."""
+
+    advice = "see the log of the Ceph cluster"
+
+    def __init__(
+        self,
+        reason: str = "",
+        *,
+        operation: str = "",
+        pool: str | None = None,
+        image: str | None = None,
+        snap: str | None = None,
+    ):
+        self.reason = reason
+        self.operation = operation
+        self.pool = pool
+        self.image = image
+        self.snap = snap
+        super().__init__(self._text())
+
+    @property
+    def target(self) -> str:
+        """``pool/image@snap`` as far as known."""
+        text = "/".join(part for part in (self.pool, self.image) if part)
+        return f"{text}@{self.snap}" if self.snap else text
+
+    def _text(self) -> str:
+        what = " ".join(part for part in (self.operation, self.target) if part)
+        parts = (what, self.reason or type(self).__name__)
+        said = ": ".join(part for part in parts if part)
+        return f"{said} ({self.advice})"
+
+
+class InvalidLocation(StorageError):
+    advice = "only rbd://fsid/pool/image/snap of this cluster can be cloned"
+
+
+class ClusterUnreachable(StorageError):
+    advice = (
+        "check that the monitors of the ceph.conf are up and can be reached"
+        " from this host"
+    )
+
+
+class ConfFileNotFound(ClusterUnreachable):
+    advice = "check that the configured ceph.conf exists and can be read"
+
+
+class KeyringNotFound(ClusterUnreachable):
+    advice = (
+        "put the cephx user's keyring where the ceph.conf looks for it,"
+        " readable by this service"
+    )
+
+
+class ConnectionLost(StorageError):
+    advice = (
+        "the connection is opened again on next use; if it goes on, look"
+        " for this host in 'ceph osd blocklist ls'"
+    )
+
+
+class OperationTimedOut(StorageError):
+    advice = "check 'ceph health' for OSDs that are down or slow"
+
+
+class NotPermitted(StorageError):
+    advice = "compare the cephx user's caps with those that etc/ documents"
+
+
+class NotFound(StorageError):
+    advice = "it may have been removed; check the name"
+
+
+class PoolNotFound(NotFound):
+    advice = "create the pool or mend its name in the configuration"
+
+
+class ImageNotFound(NotFound):
+    pass
+
+
+class SnapNotFound(NotFound):
+    pass
+
+
+class ObjectNotFound(NotFound):
+    pass
+
+
+class AlreadyExists(StorageError):
+    advice = "choose another name or remove what has it"
+
+
+class ImageExists(AlreadyExists):
+    pass
+
+
+class SnapExists(AlreadyExists):
+    pass
+
+
+class DiskBusy(StorageError):
+    """:ivar watchers: addresses of the clients that have it open."""
+
+    advice = (
+        "stop what has it open; a client that died is forgotten by Ceph"
+        " after 30 s (osd_client_watch_timeout)"
+    )
+
+    def __init__(
+        self,
+        reason: str = "",
+        *,
+        watchers: Sequence[str] = (),
+        operation: str = "",
+        pool: str | None = None,
+        image: str | None = None,
+        snap: str | None = None,
+    ):
+        self.watchers = tuple(watchers)
+        if self.watchers:
+            reason = f"{reason or 'busy'}; open by {', '.join(watchers)}"
+        super().__init__(
+            reason, operation=operation, pool=pool, image=image, snap=snap
+        )
+
+
+class HasSnaps(StorageError):
+    advice = "remove its snaps, or flatten the clones made of them, first"
+
+
+class NoSpace(StorageError):
+    advice = "check 'ceph df' and the pool's quota; add OSDs or free space"
+
+
+class NotSupported(StorageError):
+    advice = "check the image's features and the version of Ceph"
+
+
+class Conflict(StorageError):
+    advice = "try again"
+
+
+class BeingCreated(Conflict):
+    advice = "wait until the other request for the same disk has ended"
+
+
+class TakenOver(Conflict):
+    advice = "two hosts built the same disk; keep one of the instances"
+
+
+class SizeMismatch(StorageError):
+    advice = "the source changed or is cut short; fetch it again"
+
+
+class StorageFault(StorageError):
+    pass
+
+
+_Class = type[StorageError]
+_ByKind = Mapping[str, _Class]
+
+# What one errno means, by the kind of what was reached for.
+_BY_ERRNO: Mapping[int, _Class | _ByKind] = {
+    errno.ENOENT: {
+        "conf file": ConfFileNotFound,
+        "cluster": KeyringNotFound,
+        "pool": PoolNotFound,
+        "image": ImageNotFound,
+        "snap": SnapNotFound,
+        "object": ObjectNotFound,
+    },
+    errno.EEXIST: {
+        "image": ImageExists,
+        "snap": SnapExists,
+        "": AlreadyExists,
+    },
+    errno.ETIMEDOUT: {"cluster": ClusterUnreachable, "": OperationTimedOut},
+    errno.EINTR: OperationTimedOut,
+    # EBLOCKLISTED is ESHUTDOWN in Ceph (include/rados.h)
+    errno.ESHUTDOWN: ConnectionLost,
+    errno.ENOTCONN: ConnectionLost,
+    errno.EPERM: NotPermitted,
+    errno.EACCES: NotPermitted,
+    # An open image that lost its exclusive lock for good, or a snap.
+    errno.EROFS: NotPermitted,
+    errno.EBUSY: DiskBusy,
+    errno.ENOTEMPTY: HasSnaps,
+    errno.ENOSPC: NoSpace,
+    errno.EDQUOT: NoSpace,
+    errno.EOPNOTSUPP: NotSupported,
+    errno.ENOSYS: NotSupported,
+    errno.ECANCELED: Conflict,
+    errno.EINPROGRESS: Conflict,
+    # cls_rbd and the omap compare: changed meanwhile
+    errno.ESTALE: Conflict,
+    errno.ERANGE: Conflict,
+    errno.EINVAL: StorageFault,
+    errno.EDOM: StorageFault,
+    errno.EIO: StorageFault,
+    errno.ENODATA: NotFound,
+    errno.EISCONN: StorageFault,
+}
+
+# Every exception class of rados and rbd (16.2 to 18.2) with the errno to
+# read it as when the exception bears none. 0: it is a fault of the caller.
+_CLASS_ERRNO: Mapping[str, int] = {
+    "rados.ConnectionShutdown": errno.ESHUTDOWN,
+    "rados.Error": 0,
+    "rados.ExtendMismatch": errno.EDOM,
+    "rados.IOError": errno.EIO,
+    "rados.InProgress": errno.EINPROGRESS,
+    "rados.InterruptedOrTimeoutError": errno.EINTR,
+    "rados.InvalidArgumentError": errno.EINVAL,
+    "rados.IoctxStateError": errno.ENOTCONN,
+    "rados.IsConnected": errno.EISCONN,
+    "rados.LogicError": 0,
+    "rados.NoData": errno.ENODATA,
+    "rados.NoSpace": errno.ENOSPC,
+    "rados.NotConnected": errno.ENOTCONN,
+    "rados.OSError": 0,
+    "rados.ObjectBusy": errno.EBUSY,
+    "rados.ObjectExists": errno.EEXIST,
+    "rados.ObjectNotFound": errno.ENOENT,
+    "rados.ObjectStateError": 0,
+    "rados.PermissionDeniedError": errno.EACCES,
+    "rados.PermissionError": errno.EPERM,
+    "rados.RadosStateError": errno.ENOTCONN,
+    "rados.TimedOut": errno.ETIMEDOUT,
+    "rbd.ArgumentOutOfRange": errno.EDOM,
+    "rbd.ConnectionShutdown": errno.ESHUTDOWN,
+    "rbd.DiskQuotaExceeded": errno.EDQUOT,
+    "rbd.Error": 0,
+    "rbd.FunctionNotSupported": errno.ENOSYS,
+    "rbd.IOError": errno.EIO,
+    "rbd.ImageBusy": errno.EBUSY,
+    "rbd.ImageExists": errno.EEXIST,
+    "rbd.ImageHasSnapshots": errno.ENOTEMPTY,
+    "rbd.ImageNotFound": errno.ENOENT,
+    "rbd.IncompleteWriteError": errno.EIO,
+    "rbd.InvalidArgument": errno.EINVAL,
+    "rbd.LogicError": 0,
+    "rbd.NoSpace": errno.ENOSPC,
+    "rbd.OSError": 0,
+    "rbd.ObjectExists": errno.EEXIST,
+    "rbd.ObjectNotFound": errno.ENOENT,
+    "rbd.OperationCanceled": errno.ECANCELED,
+    "rbd.OperationNotSupported": errno.EOPNOTSUPP,
+    "rbd.PermissionError": errno.EPERM,
+    "rbd.ReadOnlyImage": errno.EROFS,
+    "rbd.Timeout": errno.ETIMEDOUT,
+}
+
+
+def _kind(pool: str | None, image: str | None, snap: str | None) -> str:
+    if snap is not None:
+        return "snap"
+    if image is not None:
+        return "image"
+    return "pool" if pool is not None else "cluster"
+
+
+def _class_for(number: int, kind: str) -> _Class:
+    found = _BY_ERRNO.get(number, StorageFault)
+    if isinstance(found, Mapping):
+        return found.get(kind) or found.get("") or StorageFault
+    return found
+
+
+def ceph_errno(error: BaseException) -> int | None:
+    """The errno of an exception of rados or rbd; None: it is neither's."""
+    name = f"{type(error).__module__}.{type(error).__name__}"
+    if name not in _CLASS_ERRNO:
+        return None
+    number = getattr(error, "errno", None)
+    return abs(number) if number else _CLASS_ERRNO[name]
+
+
+@contextlib.contextmanager
+def translated(
+    operation: str,
+    *,
+    pool: str | None = None,
+    image: str | None = None,
+    snap: str | None = None,
+    kind: str = "",
+) -> Iterator[None]:
+    """Turn what rados and rbd raise into the tree above.
+
+    :param kind: what was reached for, when the names do not tell it
+        ("conf file", "object")
+    :raises StorageError: the subclass that fits; the cause is kept
+    """
+    try:
+        yield
+    except Exception as error:
+        number = ceph_errno(error)
+        if number is None:
+            raise
+        found = _class_for(number, kind or _kind(pool, image, snap))
+        raise found(
+            str(error), operation=operation, pool=pool, image=image, snap=snap
+        ) from error

@@ -1,0 +1,98 @@
+"""The names of things on the cluster, as values."""
+
+import dataclasses
+import re
+import urllib.parse
+
+from nova_rbd_backend import errors
+
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_DISK = re.compile(rf"(?P<instance_uuid>{_UUID})_(?P<disk>.+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class DiskName:
+    """An instance's disk, named on the cluster as in-tree Nova names it."""
+
+    instance_uuid: str
+    disk: str
+
+    def __str__(self) -> str:
+        return f"{self.instance_uuid}_{self.disk}"
+
+    @classmethod
+    def parse(cls, image: str) -> "DiskName | None":
+        """Read an RBD image's name; None: it is no instance's disk."""
+        found = _DISK.fullmatch(image)
+        return cls(**found.groupdict()) if found else None
+
+    @staticmethod
+    def prefix(instance_uuid: str) -> str:
+        """What the names of all the instance's disks begin with."""
+        return f"{instance_uuid}_"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagePath:
+    """An RBD image; str() as the ``rbd`` program writes it."""
+
+    pool: str
+    namespace: str
+    image: str
+
+    def __str__(self) -> str:
+        parts = (self.pool, self.namespace, self.image)
+        return "/".join(part for part in parts if part)
+
+
+@dataclasses.dataclass(frozen=True)
+class SnapPath:
+    """A snap of an RBD image; str() as the ``rbd`` program writes it."""
+
+    pool: str
+    namespace: str
+    image: str
+    snap: str
+
+    def __str__(self) -> str:
+        return f"{self.image_path}@{self.snap}"
+
+    @property
+    def image_path(self) -> ImagePath:
+        return ImagePath(self.pool, self.namespace, self.image)
+
+
+@dataclasses.dataclass(frozen=True)
+class GlanceLocation:
+    """Where Glance's RBD store keeps an image."""
+
+    fsid: str
+    pool: str
+    image: str
+    snap: str
+
+    @classmethod
+    def parse(cls, url: str) -> "GlanceLocation":
+        """Read ``rbd://fsid/pool/image/snap``, each part percent-encoded.
+
+        :raises InvalidLocation: another scheme, or parts missing
+        """
+        scheme, _, rest = url.partition("://")
+        parts = [urllib.parse.unquote(part) for part in rest.split("/")]
+        if scheme != "rbd" or len(parts) != 4 or not all(parts):
+            # The URL itself is not quoted: other schemes carry passwords.
+            raise errors.InvalidLocation(
+                f"a location of scheme {scheme[:20]!r} with {len(parts)} parts"
+            )
+        return cls(*parts)
+
+    @property
+    def url(self) -> str:
+        parts = (self.fsid, self.pool, self.image, self.snap)
+        return "rbd://" + "/".join(
+            urllib.parse.quote(part, safe="") for part in parts
+        )
+
+    @property
+    def snap_path(self) -> SnapPath:
+        return SnapPath(self.pool, "", self.image, self.snap)

@@ -1,0 +1,220 @@
+"""One long-lived RADOS connection per process, conf file and cephx user.
+
+It is opened on first use, shared by all threads and opened again after it
+died (shutdown, blocklisting). Nothing here is closed by its users.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import rados
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.storage import capacity as capacity_
+from nova_rbd_backend.storage import monitors, offload
+from nova_rbd_backend.storage.pool import Pool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterSettings:
+    """:ivar conf_file: None: where Ceph looks by itself
+    :ivar user: without "client."; None: Ceph's default, admin
+    :ivar operation_timeout_seconds: 0: wait for ever
+    """
+
+    conf_file: str | None
+    user: str | None
+    connect_timeout_seconds: int
+    operation_timeout_seconds: int
+
+
+class Connection:
+    """One open RADOS connection and its ioctx per pool and namespace."""
+
+    def __init__(self, settings: ClusterSettings):
+        self.handle = _connected(settings)
+        self._ioctxs: dict[tuple[str, str], rados.Ioctx] = {}
+        self._lock = offload.original_threading().Lock()
+
+    def ioctx(self, pool: str, namespace: str) -> rados.Ioctx:
+        """The shared ioctx: its settings are never changed afterwards."""
+        key = (pool, namespace)
+        # dict.get is atomic; the lock is for opening only once
+        if (found := self._ioctxs.get(key)) is not None:
+            return found
+        with self._lock:
+            if key not in self._ioctxs:
+                ioctx = self.handle.open_ioctx(pool)
+                ioctx.set_namespace(namespace)
+                self._ioctxs[key] = ioctx
+            return self._ioctxs[key]
+
+    def abandon(self) -> None:
+        """After a fork: never free the parent's handles in the child.
+
+        rados_shutdown waits for threads that a fork does not copy.
+        """
+        for kept in (self.handle, *self._ioctxs.values()):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+
+
+def _connected(settings: ClusterSettings) -> rados.Rados:
+    """librados: rados_create, rados_conf_read_file, rados_connect."""
+    limit = str(settings.operation_timeout_seconds)
+    with errors.translated("read the conf file", kind="conf file"):
+        handle = rados.Rados(
+            conffile=settings.conf_file or "",
+            rados_id=settings.user,
+            conf={
+                "client_mount_timeout": str(settings.connect_timeout_seconds),
+                "rados_mon_op_timeout": limit,
+                "rados_osd_op_timeout": limit,
+                # clones of unprotected snaps, parents may go to the trash
+                "rbd_default_clone_format": "2",
+            },
+        )
+    with errors.translated("connect to the cluster"):
+        handle.connect(timeout=settings.connect_timeout_seconds)
+    return handle
+
+
+class Cluster:
+    """A Ceph cluster as one cephx user sees it; safe for all threads."""
+
+    def __init__(self, settings: ClusterSettings):
+        self.settings = settings
+        self._connection: Connection | None = None
+        self._lock = offload.original_threading().Lock()
+        self._fsid: str | None = None
+
+    def connection(self) -> Connection:
+        """The open connection; opens it, once for all who wait.
+
+        :raises ClusterUnreachable: not within the connect timeout
+        """
+        if (found := self._connection) is not None:
+            return found
+        with self._lock:
+            if self._connection is None:
+                self._connection = Connection(self.settings)
+            return self._connection
+
+    def drop(self, broken: Connection) -> None:
+        """Open a new connection on next use; others may be in the old one.
+
+        It is freed with the last handle that uses it.
+        """
+        with self._lock:
+            if self._connection is broken:
+                self._connection = None
+
+    def after_fork(self) -> None:
+        """In the child: forget, do not shut down."""
+        self._lock = offload.original_threading().Lock()
+        if self._connection is not None:
+            self._connection.abandon()
+            self._connection = None
+
+    @contextlib.contextmanager
+    def reach(self, operation: str, **target: Any) -> Iterator[Connection]:
+        """Lend the connection, translate errors, drop it when it is dead."""
+        connection = self.connection()
+        try:
+            with errors.translated(operation, **target):
+                yield connection
+        except errors.ConnectionLost:
+            self.drop(connection)
+            raise
+
+    def fsid(self) -> str:
+        """The cluster's id. librados: rados_cluster_fsid."""
+        if self._fsid is None:
+            with self.reach("get the cluster's fsid") as connection:
+                self._fsid = connection.handle.get_fsid()
+        return self._fsid
+
+    def pool(
+        self, name: str, namespace: str = "", data_pool: str | None = None
+    ) -> Pool:
+        """A pool's door; cheap, nothing is opened yet.
+
+        :param data_pool: where new images put their data (erasure coding)
+        """
+        return Pool(self, name, namespace, data_pool)
+
+    def mon_command(self, prefix: str, **args: Any) -> bytes:
+        """Ask the monitors. librados: rados_mon_command.
+
+        :raises StorageError: they refused; the reason is theirs
+        """
+        return once_more(Cluster._mon_command)(self, prefix, args)
+
+    def _mon_command(self, prefix: str, args: dict[str, Any]) -> bytes:
+        command = json.dumps({"prefix": prefix, "format": "json", **args})
+        with self.reach(f"mon command '{prefix}'") as connection:
+            code, answer, status = connection.handle.mon_command(command, b"")
+            if code:
+                raise rados.OSError(status, errno=-code)
+        return answer
+
+    def mon_addresses(self) -> tuple[monitors.MonAddress, ...]:
+        """All monitors of the live monmap, in rank order."""
+        return monitors.from_mon_dump(json.loads(self.mon_command("mon dump")))
+
+    def capacity(
+        self, pool_name: str, data_pool: str | None = None
+    ) -> capacity_.Capacity:
+        """What the pool can hold, as its protection and quota leave it.
+
+        :raises PoolNotFound: there is no such pool
+        """
+        df = json.loads(self.mon_command("df", detail="detail"))
+        return capacity_.from_df(df, pool_name, data_pool)
+
+
+def once_more(
+    func: Callable[Concatenate[Any, P], T],
+) -> Callable[Concatenate[Any, P], T]:
+    """Do it a second time on a new connection when the first one was dead.
+
+    Only for what may be repeated: reads, and flows that can be resumed.
+    """
+
+    @functools.wraps(func)
+    def again(first: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return func(first, *args, **kwargs)
+        except errors.ConnectionLost:
+            return func(first, *args, **kwargs)
+
+    return again
+
+
+_clusters: dict[ClusterSettings, Cluster] = {}
+_clusters_lock = [offload.original_threading().Lock()]
+
+
+def connect(settings: ClusterSettings) -> Cluster:
+    """The process's one Cluster of these settings; nothing is opened yet."""
+    with _clusters_lock[0]:
+        key = dataclasses.replace(settings)
+        return _clusters.setdefault(key, Cluster(settings))
+
+
+def _after_fork_in_child() -> None:
+    _clusters_lock[0] = offload.original_threading().Lock()
+    for cluster in _clusters.values():
+        cluster.after_fork()
+    offload.forget_background()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,264 @@
+"""Flow: delete an instance's disks, and give their space back.
+
+Deleting frees the names at once, by moving the images to the trash; what
+they hold is freed later by ``purge``, on this host or any other: each
+image has an entry in the pool's journal until it is gone, so that a
+process may die at any point and nothing is forgotten.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import fnmatch
+import time
+from collections.abc import Callable
+
+import tenacity
+
+from nova_rbd_backend import errors, names
+from nova_rbd_backend.storage import journal, offload
+from nova_rbd_backend.storage.cluster import once_more
+from nova_rbd_backend.storage.pool import Pool
+
+# nova-resize is Nova's own (libvirt/driver.py); the rest are this backend's.
+OWN_SNAPS = ("nova-resize", "nova-rbd-*")
+BUSY_LIMIT_SECONDS = 60.0
+_BUSY_WAIT_SECONDS = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DeleteReport:
+    """:ivar deleted: names that are free now
+    :ivar undone: names of half-made images among them
+    """
+
+    deleted: tuple[str, ...]
+    undone: tuple[str, ...]
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What could not be freed, and why."""
+
+    image: str
+    image_id: str
+    reason: str
+    age_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PurgeReport:
+    """:ivar waiting: kept on purpose, until their retention is over
+    :ivar stuck: wanted gone but in the way of something: tell it loudly
+    :ivar left: not looked at, for a limit was reached
+    """
+
+    purged: tuple[str, ...]
+    waiting: tuple[Kept, ...]
+    stuck: tuple[Kept, ...]
+    left: int
+    seconds: float
+
+
+def _any_disk(disk_name: str) -> bool:
+    return True
+
+
+@once_more
+def delete_disks(
+    pool: Pool,
+    instance_uuid: str,
+    only: Callable[[str], bool] = _any_disk,
+    retention_seconds: int = 0,
+    own_snaps: tuple[str, ...] = OWN_SNAPS,
+    busy_limit_seconds: float = BUSY_LIMIT_SECONDS,
+) -> DeleteReport:
+    """Free the names of an instance's disks; not there: done.
+
+    Half-made ones too. The space comes back with ``purge``. Blocks.
+
+    :param only: asked with each image's name whether it goes
+    :param retention_seconds: how long the trash must keep them
+    :raises DiskBusy: not given up by the client that has its lock, after
+        busy_limit_seconds; other disks of the instance are gone by then
+    """
+    started = time.monotonic()
+    prefix = names.DiskName.prefix(instance_uuid)
+    half = {entry.image: entry for entry in journal.creations(pool, prefix)}
+    wanted = sorted({*pool.names(prefix), *half})
+    busy: list[errors.DiskBusy] = []
+    gone: list[str] = []
+    for name in filter(only, wanted):
+        try:
+            discard(
+                pool, name, retention_seconds, own_snaps, busy_limit_seconds
+            )
+        except errors.DiskBusy as error:
+            busy.append(error)
+            continue
+        if name in half:
+            journal.drop(pool, half[name])
+        gone.append(name)
+    if busy:
+        raise busy[0]
+    return DeleteReport(
+        tuple(gone),
+        tuple(name for name in gone if name in half),
+        time.monotonic() - started,
+    )
+
+
+def discard(
+    pool: Pool,
+    name: str,
+    retention_seconds: int = 0,
+    own_snaps: tuple[str, ...] = OWN_SNAPS,
+    busy_limit_seconds: float = BUSY_LIMIT_SECONDS,
+) -> None:
+    """Free one image's name, be it whole or half made; not there: done.
+
+    :raises DiskBusy: see delete_disks
+    """
+    image_id = pool.image_id(name)
+    if image_id is None:
+        # Killed inside rbd_create: an id object that no directory names.
+        pool.remove(name)
+        return
+    entry = journal.begin_deletion(pool, name, image_id, own_snaps)
+    try:
+        _move(pool, name, retention_seconds, busy_limit_seconds)
+    except errors.ImageNotFound:
+        # Half made: too little of it for the trash, or somebody was first.
+        if pool.trash_get(image_id) is None:
+            pool.remove(name)
+            journal.drop(pool, entry)
+
+
+def _move(
+    pool: Pool, name: str, retention_seconds: int, limit_seconds: float
+) -> None:
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(errors.DiskBusy),
+        stop=tenacity.stop_after_delay(limit_seconds),
+        wait=tenacity.wait_fixed(_BUSY_WAIT_SECONDS),
+        sleep=offload.native_sleep,
+        reraise=True,
+    )
+    try:
+        attempts(pool.trash_move, name, retention_seconds)
+    except errors.DiskBusy as error:
+        raise errors.DiskBusy(
+            f"still after {limit_seconds:g} s",
+            watchers=_watchers(pool, name),
+            operation="delete",
+            pool=str(pool),
+            image=name,
+        ) from error
+
+
+def _watchers(pool: Pool, name: str) -> tuple[str, ...]:
+    with contextlib.suppress(errors.StorageError), pool.open(name) as disk:
+        return disk.watchers()
+    return ()
+
+
+@once_more
+def purge(
+    pool: Pool, limit_seconds: float = 300.0, max_images: int = 1000
+) -> PurgeReport:
+    """Give the space of deleted disks back, oldest first.
+
+    Any host's: what died with its host is freed here. Each limit ends the
+    run between two images. Long: run it in the background.
+    """
+    started = time.monotonic()
+    entries = journal.deletions(pool)
+    purged: list[str] = []
+    waiting: list[Kept] = []
+    stuck: list[Kept] = []
+    looked_at = 0
+    for entry in entries[:max_images]:
+        if time.monotonic() - started > limit_seconds:
+            break
+        looked_at += 1
+        kept = _until(pool, entry)
+        if kept is not None:
+            waiting.append(kept)
+            continue
+        reason = _free(pool, entry)
+        if reason is None:
+            purged.append(entry.image)
+        else:
+            stuck.append(_kept(entry, reason))
+    return PurgeReport(
+        tuple(purged),
+        tuple(waiting),
+        tuple(stuck),
+        len(entries) - looked_at,
+        time.monotonic() - started,
+    )
+
+
+def _kept(entry: journal.Entry, reason: str) -> Kept:
+    return Kept(entry.image, entry.image_id, reason, entry.age_seconds)
+
+
+def _until(pool: Pool, entry: journal.Entry) -> Kept | None:
+    trashed = pool.trash_get(entry.image_id)
+    now = datetime.datetime.now(datetime.UTC)
+    if trashed is None or trashed.kept_until <= now:
+        return None
+    return _kept(entry, f"kept until {trashed.kept_until:%F %T} UTC")
+
+
+def _free(pool: Pool, entry: journal.Entry) -> str | None:
+    """Free one image; the reason why not, or None."""
+    try:
+        try:
+            pool.trash_remove(entry.image_id)
+        except errors.HasSnaps:
+            reason = _remove_snaps(pool, entry)
+            if reason is not None:
+                return reason
+            pool.trash_remove(entry.image_id)
+    except errors.ImageNotFound:
+        if pool.image_id(entry.image) == entry.image_id:
+            # Not ours to finish: it may have been refused as busy, and the
+            # guest may be running again.
+            return "its deletion was begun but not done; delete it again"
+    except errors.ConnectionLost:
+        raise
+    except errors.DiskBusy as error:
+        return _busy_reason(pool, entry) or str(error)
+    except errors.StorageError as error:
+        return str(error)
+    journal.drop(pool, entry)
+    return None
+
+
+def _busy_reason(pool: Pool, entry: journal.Entry) -> str | None:
+    with contextlib.suppress(errors.StorageError):
+        with pool.open(image_id=entry.image_id) as disk:
+            return f"open by {', '.join(disk.watchers()) or 'a client'}"
+    return None
+
+
+def _remove_snaps(pool: Pool, entry: journal.Entry) -> str | None:
+    """Remove our snaps; what else holds the image, or None."""
+    with pool.open(image_id=entry.image_id, read_only=False) as disk:
+        for snap in disk.snaps():
+            if snap.user and _is_own(snap.name, entry.own_snaps):
+                disk.remove_snap(snap.name)
+        left = [snap.name for snap in disk.snaps()]
+        if not left:
+            return None
+        children = [str(child) for child in disk.children()]
+    reason = f"has snaps {', '.join(left)}"
+    return (
+        f"{reason} with clones {', '.join(children)}" if children else reason
+    )
+
+
+def _is_own(snap: str, own_snaps: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(snap, pattern) for pattern in own_snaps)
