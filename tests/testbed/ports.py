@@ -1,0 +1,45 @@
+"""Loopback ports: chosen free once, then remembered in a file."""
+
+import json
+import pathlib
+import random
+import socket
+from collections.abc import Iterable, Mapping
+
+from tests.testbed.process import TestbedError
+
+# Below Linux's ephemeral range (32768), so that no client socket takes one
+# while its daemon is down, and away from Ceph's OSDs (6800 to 7300).
+RANGE = range(20000, 30000)
+
+
+def remembered(path: pathlib.Path, names: Iterable[str]) -> Mapping[str, int]:
+    """A port for each name, from ``path``, which is written at first use."""
+    if path.exists():
+        return dict(json.loads(path.read_text()))
+    # Testbeds that are made at the same moment must not take the same ports.
+    candidates = random.sample(RANGE, 500)
+    chosen = {name: _next_free(candidates) for name in names}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(chosen, indent=1))
+    return chosen
+
+
+def _next_free(candidates: list[int]) -> int:
+    while candidates:
+        port = candidates.pop()
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise TestbedError(f"no free port in {RANGE} on 127.0.0.1")
+
+
+def listening(port: int) -> bool:
+    """Whether something accepts connections on this loopback port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
