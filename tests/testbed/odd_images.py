@@ -1,0 +1,46 @@
+"""Images that a backend must refuse, or must not choke on."""
+
+import pathlib
+import struct
+
+from .guest_disk import run
+
+
+def corrupt_qcow2(path: pathlib.Path) -> pathlib.Path:
+    """Write a file with qcow2's magic and version, and nonsense after it."""
+    # cluster_bits 77 is out of the format's range (9 to 21), the L1 table
+    # lies far beyond the end of the file.
+    header = struct.pack(
+        ">4sIQIIQIIQQIIQ",
+        *(b"QFI\xfb", 3, 0, 0, 77, 1 << 30, 0),
+        *(1 << 20, 1 << 60, 1 << 61, 1 << 20, 5, 1 << 62),
+    )
+    path.write_bytes(header + b"\xff" * 65536)
+    return path
+
+
+def qcow2_with_host_file(
+    path: pathlib.Path, host_file: str = "/etc/hostname"
+) -> pathlib.Path:
+    """Write a qcow2 whose backing file would let a guest read host_file."""
+    run(
+        *("qemu-img", "create", "-q", "-f", "qcow2", "-u"),
+        *("-b", host_file, "-F", "raw", path, "1M"),
+    )
+    return path
+
+
+def big_sparse_raw(
+    path: pathlib.Path, size_bytes: int = 20 << 30
+) -> pathlib.Path:
+    """Write a raw image that is large by its size alone.
+
+    It has some data at the start and at its very end: a copy that stops at
+    the last hole loses the latter.
+    """
+    with path.open("wb") as file:
+        file.write(b"start".ljust(4096, b"\0"))
+        file.truncate(size_bytes)
+        file.seek(size_bytes - 4096)
+        file.write(b"end".rjust(4096, b"\0"))
+    return path
