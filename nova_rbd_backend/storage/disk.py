@@ -181,7 +181,7 @@ class Disk:
 
     # bytes
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, data: bytes, offset: int) -> None:
         """librbd: rbd_write2."""
         with self._reach("write"):
             self._image.write(data, offset)

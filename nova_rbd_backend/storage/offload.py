@@ -117,7 +117,7 @@ class _Background:
             try:
                 job()
             except Exception:
-                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                sys.excepthook(*sys.exc_info())
 
     def stop(self, limit_seconds: float) -> None:
         """Let jobs under way end: librados dies badly under a thread."""

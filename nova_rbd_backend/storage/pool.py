@@ -257,25 +257,29 @@ class Pool:
     def _omap_page(
         self, key: str, prefix: str, after: str
     ) -> dict[str, bytes]:
-        with self._reach("list entries", kind="object") as ioctx:
-            with rados.ReadOpCtx() as op:
-                found, _ = ioctx.get_omap_vals(op, after, prefix, _PAGE)
-                try:
-                    ioctx.operate_read_op(op, key)
-                except rados.ObjectNotFound:
-                    return {}
-                return dict(found)
+        with (
+            self._reach("list entries", kind="object") as ioctx,
+            rados.ReadOpCtx() as op,
+        ):
+            found, _ = ioctx.get_omap_vals(op, after, prefix, _PAGE)
+            try:
+                ioctx.operate_read_op(op, key)
+            except rados.ObjectNotFound:
+                return {}
+            return dict(found)
 
     def omap_value(self, key: str, name: str) -> bytes | None:
         """One omap entry; None: not there."""
-        with self._reach("read an entry", kind="object") as ioctx:
-            with rados.ReadOpCtx() as op:
-                found, _ = ioctx.get_omap_vals_by_keys(op, (name,))
-                try:
-                    ioctx.operate_read_op(op, key)
-                except rados.ObjectNotFound:
-                    return None
-                return dict(found).get(name)
+        with (
+            self._reach("read an entry", kind="object") as ioctx,
+            rados.ReadOpCtx() as op,
+        ):
+            found, _ = ioctx.get_omap_vals_by_keys(op, (name,))
+            try:
+                ioctx.operate_read_op(op, key)
+            except rados.ObjectNotFound:
+                return None
+            return dict(found).get(name)
 
     def omap_swap(
         self, key: str, name: str, old: str | None, new: str | None

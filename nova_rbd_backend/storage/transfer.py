@@ -45,7 +45,7 @@ def import_file(
         def work(offset: int, length: int) -> None:
             data = _read_all(fd, offset, length)
             for start, run in nonzero_runs(data):
-                disk.write(offset + start, run)
+                disk.write(run, offset + start)
                 written.add(len(run))
 
         _in_parallel(work, pieces, workers, progress)
@@ -166,7 +166,7 @@ class _Count:
 
 
 class _Crew:
-    """Native threads that share one list of pieces; the first error ends it."""
+    """Native threads that share the pieces; the first error ends it."""
 
     def __init__(
         self, work: Callable[[int, int], None], pieces: Iterator[Piece]

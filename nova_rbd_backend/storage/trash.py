@@ -238,9 +238,11 @@ def _free(pool: Pool, entry: journal.Entry) -> str | None:
 
 
 def _busy_reason(pool: Pool, entry: journal.Entry) -> str | None:
-    with contextlib.suppress(errors.StorageError):
-        with pool.open(image_id=entry.image_id) as disk:
-            return f"open by {', '.join(disk.watchers()) or 'a client'}"
+    with (
+        contextlib.suppress(errors.StorageError),
+        pool.open(image_id=entry.image_id) as disk,
+    ):
+        return f"open by {', '.join(disk.watchers()) or 'a client'}"
     return None
 
 
