@@ -259,10 +259,12 @@ def apply(conf: cfg.ConfigOpts) -> Settings:
     _map_store(conf, images_type)
     if images_type == "rbd":
         _refuse_what_rbd_cannot_do(conf)
-    return _settings(conf, images_type)
+    return settings(conf)
 
 
-def _settings(conf: cfg.ConfigOpts, images_type: str) -> Settings:
+def settings(conf: cfg.ConfigOpts) -> Settings:
+    """Return what :func:`apply` made of the options, without its checks."""
+    images_type = _get(conf, "images_type", "libvirt")
     pool = _get(conf, "images_rbd_pool", "libvirt")
     return Settings(
         images_type=images_type,

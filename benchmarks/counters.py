@@ -1,0 +1,46 @@
+"""Count what a piece of work asks of Ceph and of the operating system."""
+
+import collections
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+import rados
+import rbd
+
+_counts: collections.Counter[str] = collections.Counter()
+
+
+class _Rados(rados.Rados):  # type: ignore[misc]
+    def connect(self, *args, **kwargs):
+        _counts["connections"] += 1
+        return super().connect(*args, **kwargs)
+
+
+class _Image(rbd.Image):  # type: ignore[misc]
+    def __init__(self, *args, **kwargs):
+        _counts["opens"] += 1
+        super().__init__(*args, **kwargs)
+
+
+def _audit(event: str, args: tuple[object, ...]) -> None:
+    if event in ("subprocess.Popen", "os.posix_spawn", "os.fork"):
+        _counts["programs"] += 1
+
+
+def install() -> None:
+    """Count from here on, in this process, whoever makes the calls."""
+    rados.Rados = _Rados
+    rbd.Image = _Image
+    sys.addaudithook(_audit)
+
+
+@contextlib.contextmanager
+def measured(into: list[dict[str, float]]) -> Iterator[None]:
+    """Append the block's milliseconds and counts to ``into``."""
+    _counts.clear()
+    started = time.perf_counter()
+    yield
+    milliseconds = (time.perf_counter() - started) * 1000
+    into.append({"ms": milliseconds, **_counts})

@@ -1,0 +1,48 @@
+"""What the <disk type='network'> element of an RBD disk says.
+
+Nova's base class fills all that is not the backend's own (bus, device,
+cache, discard, QoS, SCSI unit, boot order); this adds where the disk lies
+and how QEMU proves who it is.  The key itself is never in the XML: libvirt
+takes it from the secret that the uuid names.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where QEMU finds the image, and as whom it connects."""
+
+    pool: str
+    image: str
+    #: (host, port) of each monitor, IPv6 hosts without brackets.
+    monitors: Sequence[tuple[str, str]]
+    user: str | None = None
+    secret_uuid: str | None = None
+
+    @property
+    def name(self) -> str:
+        """libvirt's source name, ``pool/image``."""
+        return f"{self.pool}/{self.image}"
+
+
+def fill(disk: Any, source: Source) -> Any:
+    """Turn Nova's LibvirtConfigGuestDisk into a network disk; returns it.
+
+    Format is always raw: what the guest writes at the head of its disk must
+    never be probed.
+    """
+    disk.source_type = "network"
+    disk.source_path = None
+    disk.source_protocol = "rbd"
+    disk.source_name = source.name
+    disk.source_hosts = [host for host, _port in source.monitors]
+    disk.source_ports = [port for _host, port in source.monitors]
+    disk.driver_format = "raw"
+    if source.user or source.secret_uuid:
+        disk.auth_secret_type = "ceph"  # noqa: S105 - a type, not a secret
+        disk.auth_secret_uuid = source.secret_uuid
+        disk.auth_username = source.user
+    return disk

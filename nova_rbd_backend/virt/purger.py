@@ -1,0 +1,55 @@
+"""Give the space of deleted disks back, beside Nova's other work.
+
+Deleting an instance only frees its disks' names; removing a terabyte takes
+minutes.  One run at a time for each nova-compute; what a killed or failed run
+leaves is found by the next, on any host.
+"""
+
+import threading
+
+from oslo_log import log as logging
+
+from nova_rbd_backend.storage import offload
+from nova_rbd_backend.virt import rbd_utils
+
+LOG = logging.getLogger(__name__)
+
+
+class Purger:
+    """Starts a purge of the pool's deleted disks unless one is under way."""
+
+    def __init__(self) -> None:
+        # Green under eventlet, as the work that waits for it is.
+        self._running = threading.Lock()
+        self._again = False
+
+    def start(self) -> None:
+        """Purge in the background.
+
+        A run that is under way looks once more when it is done, so that a
+        disk deleted meanwhile does not wait for the next periodic run.
+        """
+        self._again = True
+        if self._running.acquire(blocking=False):
+            offload.spawn(self._work)
+
+    def _work(self) -> None:
+        try:
+            while self._again:
+                self._again = False
+                self._purge_once()
+        finally:
+            self._running.release()
+
+    @staticmethod
+    def _purge_once() -> None:
+        try:
+            report = rbd_utils.RBDDriver().purge()
+        except Exception as error:
+            # Nobody waits for this run; the next one tries again.
+            LOG.error("Deleted disks were not purged: %s", error)
+            return
+        for line in report.purged:
+            LOG.info("Purged %s", line)
+        for line in report.kept:
+            LOG.error("Deleted disk still takes space: %s", line)

@@ -1,0 +1,373 @@
+"""RBDDriver under Nova's method names, on top of storage/.
+
+Nova's own modules look ``nova.storage.rbd_utils.RBDDriver`` up when they call
+it (migration.py:_update_rbd_xml, image/glance.py:rbd_download,
+driver.py:unrescue; Nova 26 to 34), so that rebinding the one attribute
+reaches them all.  Unlike theirs it holds no connection of its own: every
+method is one piece of work on the process's shared connection, done off the
+event loop.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import nova.conf
+from nova import exception
+
+from nova_rbd_backend import conf, errors, names
+from nova_rbd_backend.storage import (
+    capacity,
+    cluster,
+    offload,
+    pool,
+    provision,
+    transfer,
+    trash,
+)
+from nova_rbd_backend.virt import faults
+
+CONF = nova.conf.CONF
+T = TypeVar("T")
+
+#: Nova's snap of a disk during a resize (virt/libvirt/utils.py, 26 to 34).
+RESIZE_SNAPSHOT_NAME = "nova-resize"
+
+# Green under eventlet, since it is made from the patched module: one value
+# for each request.
+_scope = threading.local()
+
+
+@contextlib.contextmanager
+def cleanup_scope(instance_uuid: str) -> Iterator[None]:
+    """Let cleanup_volumes() know whose disks its filter can match.
+
+    Nova hands cleanup_volumes() a filter over the names of the whole pool;
+    within this scope only the instance's own names are read.
+    """
+    _scope.instance_uuid = instance_uuid
+    try:
+        yield
+    finally:
+        del _scope.instance_uuid
+
+
+class RBDDriver:
+    """One pool of one cluster, as Nova asks for it."""
+
+    def __init__(
+        self,
+        pool: str | None = None,
+        user: str | None = None,
+        ceph_conf: str | None = None,
+        connect_timeout: int | None = None,
+    ) -> None:
+        settings = conf.settings(CONF)
+        self.pool = pool or settings.pool
+        self.rbd_user = user or settings.user
+        self.ceph_conf = ceph_conf or settings.ceph_conf
+        self.rbd_connect_timeout = (
+            connect_timeout or settings.connect_timeout_seconds
+        )
+        self._settings = settings
+
+    def _cluster(self) -> cluster.Cluster:
+        return cluster.connect(
+            cluster.ClusterSettings(
+                conf_file=self.ceph_conf or None,
+                user=self.rbd_user,
+                connect_timeout_seconds=self.rbd_connect_timeout,
+                operation_timeout_seconds=(
+                    self._settings.operation_timeout_seconds
+                ),
+            )
+        )
+
+    def _pool(self, name: str | None = None) -> pool.Pool:
+        return self._cluster().pool(name or self.pool)
+
+    @staticmethod
+    def _run(work: Callable[[], T], long: bool = False) -> T:
+        """Do one piece of work off the event loop, with Nova's exceptions."""
+        with faults.as_nova():
+            return offload.run(work, long=long)
+
+    # -- the cluster
+
+    def get_fsid(self) -> str:
+        """The cluster's fsid, as Glance writes it into rbd:// locations."""
+        return self._run(lambda: self._cluster().fsid())
+
+    def get_mon_addrs(
+        self, strip_brackets: bool = True
+    ) -> tuple[list[str], list[str]]:
+        """Hosts and ports of the monitors, from the live connection."""
+        found = self._run(lambda: self._cluster().mon_addresses())
+        hosts = [
+            f"[{mon.host}]"
+            if ":" in mon.host and not strip_brackets
+            else mon.host
+            for mon in found
+        ]
+        return hosts, [str(mon.port) for mon in found]
+
+    def get_pool_info(self) -> dict[str, int]:
+        """Usable bytes of the pool: total, free and used."""
+        data_pool = self._settings.data_pool
+
+        def work() -> capacity.Capacity:
+            return self._cluster().capacity(self.pool, data_pool)
+
+        found = self._run(work)
+        return {
+            "total": found.total_bytes,
+            "free": found.free_bytes,
+            "used": found.used_bytes,
+        }
+
+    # -- Glance's locations
+
+    def parse_url(self, url: str) -> list[str]:
+        """fsid, pool, image and snap of Glance's location.
+
+        :raises nova.exception.ImageUnacceptable: not a snap in RBD
+        """
+        with faults.as_nova():
+            found = names.GlanceLocation.parse(url)
+        return [found.fsid, found.pool, found.image, found.snap]
+
+    def is_cloneable(
+        self, image_location: Mapping[str, Any], image_meta: Mapping[str, Any]
+    ) -> bool:
+        """Whether the location is a readable raw or ISO image in here."""
+        if image_meta.get("disk_format") not in ("raw", "iso"):
+            return False
+        return self.parent_size(image_location["url"]) is not None
+
+    def parent_size(self, url: str) -> int | None:
+        """Bytes of the image at Glance's location; None: cannot be cloned.
+
+        That is: not in RBD, in another cluster, or not readable by our user.
+        """
+
+        def work() -> int | None:
+            try:
+                at = names.GlanceLocation.parse(url)
+                here = self._cluster()
+                if at.fsid != here.fsid():
+                    return None
+                with here.pool(at.pool).open(at.image, snap=at.snap) as disk:
+                    return disk.size_bytes()
+            except (
+                errors.InvalidLocation,
+                errors.NotFound,
+                errors.NotPermitted,
+            ):
+                return None
+
+        return self._run(work)
+
+    # -- making disks
+
+    def clone(
+        self,
+        image_location: Mapping[str, Any],
+        dest_name: str,
+        dest_pool: str | None = None,
+        size_bytes: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> provision.Facts:
+        """Clone Glance's image, whole or not at all; grow it to the size."""
+        parent = names.GlanceLocation.parse(image_location["url"])
+        return self._run(
+            lambda: provision.clone_disk(
+                self._pool(dest_pool),
+                dest_name,
+                parent,
+                size_bytes,
+                dict(metadata or {}),
+            )
+        )
+
+    def import_image(
+        self,
+        base: str,
+        name: str,
+        size_bytes: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> provision.Facts:
+        """Import a local raw file, whole or not at all."""
+        return self._run(
+            lambda: provision.import_disk(
+                self._pool(),
+                name,
+                base,
+                size_bytes,
+                dict(metadata or {}),
+                progress=progress,
+                workers=self._settings.import_workers,
+            ),
+            long=True,
+        )
+
+    # -- one disk
+
+    def exists(
+        self, name: str, pool: str | None = None, snapshot: str | None = None
+    ) -> bool:
+        """Whether the disk is there and whole (or has the snap)."""
+
+        def work() -> bool:
+            if snapshot is None:
+                return provision.is_whole(self._pool(pool), name)
+            try:
+                with self._pool(pool).open(name, snap=snapshot):
+                    return True
+            except errors.NotFound:
+                return False
+
+        return self._run(work)
+
+    def size(self, name: str) -> int:
+        """Bytes of the virtual disk."""
+        return self._on_disk(name, lambda disk: disk.size_bytes())
+
+    def resize(self, name: str, size: int) -> None:
+        """Grow to ``size`` bytes; already as big or bigger: done."""
+        self._run(lambda: provision.grow(self._pool(), name, size))
+
+    def parent_info(
+        self, volume: str, pool: str | None = None
+    ) -> tuple[str, str, str]:
+        """Pool, image and snap that the disk is cloned from.
+
+        :raises nova.exception.ImageUnacceptable: it has no parent
+        """
+        parent = self._on_disk(volume, lambda disk: disk.parent(), pool=pool)
+        if parent is None:
+            raise exception.ImageUnacceptable(
+                image_id=volume, reason="it is not a clone"
+            )
+        return parent.pool, parent.image, parent.snap
+
+    def flatten(self, volume: str, pool: str | None = None) -> None:
+        """Detach from the parent by copying its data; no parent: done."""
+
+        def work(disk: Any) -> None:
+            if disk.parent() is not None:
+                disk.flatten()
+
+        self._on_disk(volume, work, pool=pool, write=True, long=True)
+
+    def create_snap(
+        self,
+        volume: str,
+        name: str,
+        pool: str | None = None,
+        protect: bool = False,
+    ) -> None:
+        """Make the snap; it is there: done (a retried resize meets it)."""
+
+        def work(disk: Any) -> None:
+            if not any(snap.name == name for snap in disk.snaps()):
+                disk.create_snap(name)
+            if protect:
+                disk.protect_snap(name)
+
+        self._on_disk(volume, work, pool=pool, write=True)
+
+    def remove_snap(
+        self,
+        volume: str,
+        name: str,
+        ignore_errors: bool = False,
+        pool: str | None = None,
+        force: bool = False,
+    ) -> None:
+        """Remove the snap, protected or not; not there: done."""
+        del ignore_errors, force
+
+        def work(disk: Any) -> None:
+            if any(snap.name == name for snap in disk.snaps()):
+                disk.remove_snap(name)
+
+        self._on_disk(volume, work, pool=pool, write=True)
+
+    def rollback_to_snap(self, volume: str, name: str) -> None:
+        """Put the disk's content back to the snap's."""
+        self._on_disk(
+            volume, lambda disk: disk.rollback(name), write=True, long=True
+        )
+
+    def export_image(
+        self, base: str, name: str, snap: str, pool: str | None = None
+    ) -> None:
+        """Write the snap's allocated extents into the local file ``base``."""
+
+        def work() -> None:
+            with self._pool(pool).open(name, snap=snap) as disk:
+                transfer.export(disk, base)
+
+        self._run(work, long=True)
+
+    def _on_disk(
+        self,
+        name: str,
+        work: Callable[[Any], T],
+        pool: str | None = None,
+        write: bool = False,
+        long: bool = False,
+    ) -> T:
+        """Open, work and close in one go, off the event loop."""
+
+        def whole() -> T:
+            with self._pool(pool).open(name, read_only=not write) as disk:
+                return work(disk)
+
+        return self._run(whole, long=long)
+
+    # -- away with disks
+
+    def delete_disks(
+        self, instance_uuid: str, only: Callable[[str], bool] | None = None
+    ) -> trash.DeleteReport:
+        """Free the names of the instance's disks; space comes back later."""
+        return self._run(
+            lambda: trash.delete_disks(
+                self._pool(),
+                instance_uuid,
+                only=only or (lambda _disk: True),
+                retention_seconds=self._settings.trash_retention_seconds,
+                own_snaps=(RESIZE_SNAPSHOT_NAME,),
+            )
+        )
+
+    def purge(self) -> trash.PurgeReport:
+        """Take back the space of what was deleted and is due."""
+        return self._run(lambda: trash.purge(self._pool()), long=True)
+
+    def remove_image(self, name: str) -> None:
+        """Delete one disk; not there: done."""
+        disk = names.DiskName.parse(name)
+        self.delete_disks(
+            disk.instance_uuid, only=lambda found: found == name
+        )
+
+    def destroy_volume(self, volume: str, pool: str | None = None) -> None:
+        """Delete one disk (Nova's other name for it)."""
+        del pool
+        self.remove_image(volume)
+
+    def cleanup_volumes(self, filter_fn: Callable[[str], bool]) -> None:
+        """Delete the disks whose name the filter admits.
+
+        Outside of :func:`cleanup_scope` nobody knows whose they are: refused,
+        since reading every name of the pool costs each delete more as the
+        pool grows.
+        """
+        instance_uuid = getattr(_scope, "instance_uuid", None)
+        if instance_uuid is None:
+            raise NotImplementedError("cleanup_volumes() without an instance")
+        self.delete_disks(instance_uuid, only=filter_fn)
