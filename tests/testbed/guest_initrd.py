@@ -17,7 +17,8 @@ LATER = (
     *("vfat", "nls_ascii", "nls_cp437", "nls_iso8859-1", "nls_utf8"),
     *("evdev", "button"),
 )
-FOLDERS = ("bin", "config", "dev", "etc", "etc/acpi", "etc/acpi/PWRF") + (
+FOLDERS = (
+    *("bin", "config", "dev", "etc", "etc/acpi", "etc/acpi/PWRF"),
     *("modules", "proc", "root", "run", "sbin", "sys", "tmp"),
 )
 
