@@ -17,7 +17,6 @@ import tempfile
 import uuid
 
 from benchmarks import counters
-
 from tests.testbed import ceph
 
 MIB = 1 << 20
@@ -104,6 +103,7 @@ class Side:
             migration_context=None,
             config_drive="True",
             system_metadata={},
+            image_ref="",
         )
         mapping = {"disk": {"bus": "virtio", "type": "disk", "dev": "vda"}}
         with counters.measured(self.boots):

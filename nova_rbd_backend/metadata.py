@@ -11,14 +11,14 @@ PREFIX = "nova."
 
 
 def describe(
-    disk: names.DiskName,
+    disk: names.DiskName | None,
     project_id: str | None = None,
     image_id: str | None = None,
 ) -> dict[str, str]:
-    """Keys and values for the image's metadata; what isn't known is left out."""
+    """The image's metadata; what isn't known is left out."""
     known = {
-        "instance": disk.instance_uuid,
-        "disk": disk.disk,
+        "instance": disk.instance_uuid if disk else None,
+        "disk": disk.disk if disk else None,
         "project": project_id,
         "base_image": image_id,
         "backend": "nova_rbd_backend "

@@ -57,11 +57,17 @@ class LibvirtDriver(driver.LibvirtDriver):
     def _delete_disks(
         self, instance: Any, only: Callable[[str], bool] | None = None
     ) -> None:
-        report = rbd_utils.RBDDriver().delete_disks(instance.uuid, only)
-        for line in report.deleted:
-            LOG.info("Deleted %s", line, instance=instance)
-        for line in report.failed:
-            LOG.error("Not deleted yet: %s", line, instance=instance)
+        rbd = rbd_utils.RBDDriver()
+        report = rbd.delete_disks(instance.uuid, only)
+        LOG.info(
+            "Deleted %(disks)s from pool %(pool)s in %(seconds).3f s",
+            {
+                "disks": ", ".join(report.deleted) or "no disk",
+                "pool": rbd.pool,
+                "seconds": report.seconds,
+            },
+            instance=instance,
+        )
         self._purger.start()
 
     def _cleanup_rbd(self, instance: Any) -> None:

@@ -49,7 +49,22 @@ class Purger:
             # Nobody waits for this run; the next one tries again.
             LOG.error("Deleted disks were not purged: %s", error)
             return
-        for line in report.purged:
-            LOG.info("Purged %s", line)
-        for line in report.kept:
-            LOG.error("Deleted disk still takes space: %s", line)
+        if report.purged:
+            LOG.info(
+                "Purged %(disks)s in %(seconds).1f s",
+                {
+                    "disks": ", ".join(report.purged),
+                    "seconds": report.seconds,
+                },
+            )
+        for kept in report.stuck:
+            LOG.error(
+                "Deleted disk %(disk)s (image id %(id)s) still takes space, "
+                "after %(age)d s: %(reason)s",
+                {
+                    "disk": kept.image,
+                    "id": kept.image_id,
+                    "age": kept.age_seconds,
+                    "reason": kept.reason,
+                },
+            )

@@ -31,9 +31,6 @@ from nova_rbd_backend.virt import faults
 CONF = nova.conf.CONF
 T = TypeVar("T")
 
-#: Nova's snap of a disk during a resize (virt/libvirt/utils.py, 26 to 34).
-RESIZE_SNAPSHOT_NAME = "nova-resize"
-
 # Green under eventlet, since it is made from the patched module: one value
 # for each request.
 _scope = threading.local()
@@ -85,7 +82,9 @@ class RBDDriver:
         )
 
     def _pool(self, name: str | None = None) -> pool.Pool:
-        return self._cluster().pool(name or self.pool)
+        return self._cluster().pool(
+            name or self.pool, data_pool=self._settings.data_pool
+        )
 
     @staticmethod
     def _run(work: Callable[[], T], long: bool = False) -> T:
@@ -196,7 +195,7 @@ class RBDDriver:
         name: str,
         size_bytes: int | None = None,
         metadata: Mapping[str, str] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: transfer.Progress | None = None,
     ) -> provision.Facts:
         """Import a local raw file, whole or not at all."""
         return self._run(
@@ -269,14 +268,15 @@ class RBDDriver:
         protect: bool = False,
     ) -> None:
         """Make the snap; it is there: done (a retried resize meets it)."""
-
-        def work(disk: Any) -> None:
-            if not any(snap.name == name for snap in disk.snaps()):
-                disk.create_snap(name)
-            if protect:
-                disk.protect_snap(name)
-
-        self._on_disk(volume, work, pool=pool, write=True)
+        # A clone of format 2, which is the only one made here, needs no
+        # protected snap.
+        del protect
+        self._on_disk(
+            volume,
+            lambda disk: disk.create_snap(name),
+            pool=pool,
+            write=True,
+        )
 
     def remove_snap(
         self,
@@ -288,12 +288,12 @@ class RBDDriver:
     ) -> None:
         """Remove the snap, protected or not; not there: done."""
         del ignore_errors, force
-
-        def work(disk: Any) -> None:
-            if any(snap.name == name for snap in disk.snaps()):
-                disk.remove_snap(name)
-
-        self._on_disk(volume, work, pool=pool, write=True)
+        self._on_disk(
+            volume,
+            lambda disk: disk.remove_snap(name),
+            pool=pool,
+            write=True,
+        )
 
     def rollback_to_snap(self, volume: str, name: str) -> None:
         """Put the disk's content back to the snap's."""
@@ -340,7 +340,6 @@ class RBDDriver:
                 instance_uuid,
                 only=only or (lambda _disk: True),
                 retention_seconds=self._settings.trash_retention_seconds,
-                own_snaps=(RESIZE_SNAPSHOT_NAME,),
             )
         )
 
@@ -350,9 +349,12 @@ class RBDDriver:
 
     def remove_image(self, name: str) -> None:
         """Delete one disk; not there: done."""
-        disk = names.DiskName.parse(name)
-        self.delete_disks(
-            disk.instance_uuid, only=lambda found: found == name
+        self._run(
+            lambda: trash.discard(
+                self._pool(),
+                name,
+                retention_seconds=self._settings.trash_retention_seconds,
+            )
         )
 
     def destroy_volume(self, volume: str, pool: str | None = None) -> None:
