@@ -1,0 +1,27 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Keep the disks of Nova's instances on Ceph RBD.
+
+The three great paths::
+
+    boot      virt.driver -> virt.imagebackend.Rbd.create_image
+              -> clone or import in storage/ -> resize -> virt.disk_xml
+    snapshot  virt.driver -> virt.imagebackend.Rbd.direct_snapshot
+              -> storage/: snap, clone, flatten in the background
+    delete    virt.driver._cleanup_rbd -> storage.trash: move to the trash,
+              purge in the background
+
+Rooms: ``conf`` has the options, ``virt`` all that imports Nova, ``storage``
+all that talks to Ceph, ``cmd`` the operator's tools. Imports go downwards
+only: cmd, virt -> storage -> names, errors.
+"""

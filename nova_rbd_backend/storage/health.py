@@ -1,0 +1,193 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Is the cluster ready for instance disks? Asked before any is made.
+
+Rights are not read from the user's caps, which have many forms and may not be
+readable: everything that a boot does is tried on an image of our own.
+"""
+
+import json
+import socket
+import typing
+import uuid
+from collections.abc import Mapping
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.storage import cluster
+from nova_rbd_backend.storage.pool import Pool
+
+#: Names of the images made for a moment here begin so.
+PROBE_PREFIX = "nova-rbd-check"
+_PROBE_BYTES = 4 << 20
+
+_ERASURE = 3  # osd_types.h, pg_pool_t::TYPE_ERASURE
+_CAPS_ADVICE = "give it the caps that etc/ceph/client.nova.keyring lists"
+
+# osd_types.h names the flag so in `osd pool ls detail`
+_OVERWRITES = "ec_overwrites"
+
+
+class Wanted(typing.Protocol):
+    """What is read of nova_rbd_backend.conf.Settings."""
+
+    @property
+    def pool(self) -> str: ...
+    @property
+    def data_pool(self) -> str | None: ...
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def ceph_conf(self) -> str | None: ...
+    @property
+    def connect_timeout_seconds(self) -> int: ...
+    @property
+    def operation_timeout_seconds(self) -> int: ...
+
+
+def cluster_settings(wanted: Wanted) -> cluster.ClusterSettings:
+    """Return how to connect."""
+    return cluster.ClusterSettings(
+        conf_file=wanted.ceph_conf,
+        user=wanted.user,
+        connect_timeout_seconds=wanted.connect_timeout_seconds,
+        operation_timeout_seconds=wanted.operation_timeout_seconds,
+    )
+
+
+def check(settings: Wanted) -> None:
+    """Prove that disks can be made, written, snapped and deleted.
+
+    Blocks: each step for at most the time limits of the settings. An image
+    is made in the pool for the proof and removed again.
+
+    :raises errors.Error: one line with what is missing and how to mend it
+    """
+    ceph = cluster.connect(cluster_settings(settings))
+    ceph.fsid()
+    _check_login(ceph, settings)
+    pools = _pools(ceph)
+    _check_pool(pools, settings.pool)
+    if settings.data_pool:
+        _check_data_pool(pools, settings.data_pool)
+    _check_blocklist_right(ceph, settings)
+    _check_disk_rights(ceph, settings)
+
+
+def _user(settings: Wanted) -> str:
+    return f"client.{settings.user or 'admin'}"
+
+
+def _check_login(ceph: cluster.Cluster, settings: Wanted) -> None:
+    """Refuse guests that would come without a key.
+
+    Without rbd_user this program logs in as client.admin, if it can read that
+    key; QEMU is then told to use no authentication at all.
+    """
+    methods = ceph.connection().handle.conf_get("auth_client_required") or ""
+    if settings.user is None and "none" not in methods:
+        raise errors.ConfigError(
+            f"the cluster requires authentication ({methods}), but rbd_user "
+            "is not set, so guests could not log in: set [DEFAULT] rbd_user "
+            "and rbd_secret_uuid"
+        )
+
+
+def _pools(ceph: cluster.Cluster) -> Mapping[str, typing.Any]:
+    answer = json.loads(ceph.mon_command("osd pool ls", detail="detail"))
+    return {pool["pool_name"]: pool for pool in answer}
+
+
+def _find(
+    pools: Mapping[str, typing.Any], name: str, option: str
+) -> Mapping[str, typing.Any]:
+    if name not in pools:
+        raise errors.ConfigError(
+            f"the cluster has no pool {name!r} ({option}): make it with `ceph "
+            f"osd pool create {name}` and `rbd pool init {name}`, or correct "
+            "the option"
+        )
+    found: Mapping[str, typing.Any] = pools[name]
+    # Without it librbd may hang on concurrent first creates (tracker 52537).
+    if "rbd" not in found["application_metadata"]:
+        raise errors.ConfigError(
+            f"the pool {name!r} ({option}) is not prepared for RBD images: "
+            f"run `rbd pool init {name}`"
+        )
+    return found
+
+
+def _check_pool(pools: Mapping[str, typing.Any], name: str) -> None:
+    if _find(pools, name, "libvirt_images_store")["type"] == _ERASURE:
+        raise errors.ConfigError(
+            f"the pool {name!r} is erasure-coded, which cannot keep the names "
+            "of images: set libvirt_images_store to a replicated pool and "
+            f"[nova_rbd] data_pool to {name!r}"
+        )
+
+
+def _check_data_pool(pools: Mapping[str, typing.Any], name: str) -> None:
+    found = _find(pools, name, "[nova_rbd] data_pool")
+    overwrites = _OVERWRITES in found["flags_names"].split(",")
+    if found["type"] == _ERASURE and not overwrites:
+        raise errors.ConfigError(
+            f"the erasure-coded pool {name!r} ([nova_rbd] data_pool) takes no "
+            "overwrites, which disks need: run `ceph osd pool set "
+            f"{name} allow_ec_overwrites true`"
+        )
+
+
+def _check_blocklist_right(ceph: cluster.Cluster, settings: Wanted) -> None:
+    """Ask for something that fails for its address once it is permitted.
+
+    The monitor looks at the right first (16.2: Monitor::handle_command), and
+    the caps of ``profile rbd`` let any address of this form pass.
+    """
+    try:
+        ceph.mon_command(
+            "osd blocklist", blocklistop="add", addr=f"{PROBE_PREFIX}/0"
+        )
+    except errors.NotPermitted as error:
+        raise errors.ConfigError(
+            f"{_user(settings)} may not put a dead client on the blocklist, "
+            "so a disk stays locked when its host dies: "
+            + _CAPS_ADVICE
+            + " (mon 'profile rbd')"
+        ) from error
+    except errors.StorageError:
+        return  # permitted, and no address
+
+
+def _check_disk_rights(ceph: cluster.Cluster, settings: Wanted) -> None:
+    pool = ceph.pool(settings.pool, data_pool=settings.data_pool)
+    name = f"{PROBE_PREFIX}.{socket.gethostname()}.{uuid.uuid4()}"
+    try:
+        pool.create(name, _PROBE_BYTES)
+        try:
+            _use(pool, name)
+        finally:
+            pool.remove(name)
+    except errors.NotPermitted as error:
+        where = f"pool {settings.pool!r}"
+        if settings.data_pool:
+            where += f" with data in {settings.data_pool!r}"
+        raise errors.ConfigError(
+            f"{_user(settings)} may not make and delete disks in {where} "
+            f"({error.operation}): {_CAPS_ADVICE}"
+        ) from error
+
+
+def _use(pool: Pool, name: str) -> None:
+    with pool.open(name, read_only=False) as disk:
+        disk.write(b"probe", 0)
+        disk.create_snap("probe")
+        disk.remove_snap("probe")

@@ -1,0 +1,44 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Does this key log in? The one connection that is not kept."""
+
+import rados
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.storage import cluster
+
+
+def try_key(settings: cluster.ClusterSettings, key: str) -> None:
+    """Log in to the cluster with a key in place of the keyring's.
+
+    Blocks for at most the connect timeout. The key has to be well-formed:
+    librados writes what it cannot decode to its log. librados: rados_connect.
+
+    :param key: as a keyring has it, base64
+    :raises errors.NotPermitted: the cluster has another key for this user
+    :raises errors.ClusterUnreachable: no answer in time
+    """
+    with errors.translated("read the conf file", kind="conf file"):
+        handle = rados.Rados(
+            conffile=settings.conf_file or "",
+            rados_id=settings.user,
+            conf={
+                "key": key,
+                "client_mount_timeout": str(settings.connect_timeout_seconds),
+            },
+        )
+    try:
+        with errors.translated("log in to the cluster"):
+            handle.connect(timeout=settings.connect_timeout_seconds)
+    finally:
+        handle.shutdown()
