@@ -147,9 +147,7 @@ class Floor:
 
         name, librbd = str(uuid.uuid4()), rbd.RBD()
         with counters.measured(self.boots):
-            librbd.clone(
-                self._images, self._parent, "snap", self._vms, name
-            )
+            librbd.clone(self._images, self._parent, "snap", self._vms, name)
             with rbd.Image(self._vms, name) as image:
                 image.resize(DISK_GB << 30)
         with counters.measured(self.deletes):
