@@ -31,7 +31,15 @@ COMPUTE_DRIVER = "rbd_backend.LibvirtDriver"
 
 # The same values as Nova's [libvirt] images_type (nova/conf/libvirt.py, 26 to
 # 34): the generic option is another way to give that one.
-IMAGES_TYPES = ("raw", "flat", "qcow2", "lvm", "rbd", "ploop", "default")
+IMAGES_TYPES = {
+    "raw": "raw files",
+    "flat": "the same as raw",
+    "qcow2": "qcow2 files over a local cache of base images",
+    "lvm": "logical volumes",
+    "rbd": "RBD images in Ceph, kept by this backend",
+    "ploop": "ploop images, for Virtuozzo containers",
+    "default": "qcow2 or raw, as use_cow_images says",
+}
 
 # Which of Nova's options keeps the store of an image type; no other has one.
 STORE_OPTIONS = {"rbd": "images_rbd_pool", "lvm": "images_volume_group"}
@@ -39,7 +47,7 @@ STORE_OPTIONS = {"rbd": "images_rbd_pool", "lvm": "images_volume_group"}
 GENERIC_OPTS = [
     cfg.StrOpt(
         "libvirt_images_type",
-        choices=IMAGES_TYPES,
+        choices=list(IMAGES_TYPES.items()),
         help="""
 Kind of storage that holds the disks of instances.
 
@@ -162,7 +170,9 @@ _NOVA_OPTS: dict[str | None, list[cfg.Opt]] = {
         cfg.BoolOpt("force_raw_images", default=True),
     ],
     "libvirt": [
-        cfg.StrOpt("images_type", default="default", choices=IMAGES_TYPES),
+        cfg.StrOpt(
+            "images_type", default="default", choices=list(IMAGES_TYPES)
+        ),
         cfg.StrOpt("images_volume_group"),
         cfg.StrOpt("images_rbd_pool", default="rbd"),
         cfg.StrOpt("images_rbd_ceph_conf", default=""),

@@ -17,6 +17,7 @@ and what the options say. tests/nova does it with the real nova-compute.
 """
 
 import ast
+import os
 import pathlib
 import subprocess
 import sys
@@ -26,6 +27,7 @@ import pytest
 
 from nova_rbd_backend.virt import guard
 
+ROOT = pathlib.Path(__file__).parents[2]
 FLAG = "libvirt_images_type = rbd\nlibvirt_images_store = vms\n"
 
 
@@ -54,11 +56,15 @@ def nova(tmp_path):
         conf.write_text("[DEFAULT]\n" + options)
         start = (
             "import sys; sys.path.insert(0, sys.argv[1]); import nova.conf; "
+            # What an editable install of this package adds to any nova.virt.
+            "sys.meta_path[:] = [finder for finder in sys.meta_path"
+            " if 'Editable' not in getattr(finder, '__name__', '')]; "
             "nova.conf.CONF([], default_config_files=[sys.argv[2]])\n"
             "from nova_rbd_backend.virt import guard\n"
         )
         return subprocess.run(
             [sys.executable, "-c", start + program, site, conf],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             timeout=60,

@@ -1,0 +1,71 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The sample configuration in etc/ says what the code says."""
+
+import configparser
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[2]
+SAMPLE = ROOT / "etc" / "nova-rbd-backend.conf.sample"
+GENERATE = "from oslo_config import generator; generator.main()"
+
+
+def _install_entry_points(folder):
+    """Make setup.cfg's entry points known, be the package installed or not."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    name = setup["metadata"]["name"]
+    info = folder / f"{name.replace('-', '_')}-0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Name: {name}\nVersion: 0\n")
+    groups = setup["entry_points"].items()
+    (info / "entry_points.txt").write_text(
+        "".join(f"[{group}]{points}\n" for group, points in groups)
+    )
+
+
+def test_sample_is_generated(tmp_path):
+    _install_entry_points(tmp_path)
+    made = tmp_path / "sample"
+
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            GENERATE,
+            "--config-file=etc/oslo-config-generator.conf",
+            f"--output-file={made}",
+        ],
+        cwd=ROOT,
+        env=os.environ
+        | {
+            "PYTHONPATH": f"{tmp_path}:{ROOT}",
+            "XDG_CACHE_HOME": str(tmp_path),
+        },
+        check=True,
+        timeout=60,
+    )
+
+    assert SAMPLE.read_text() == made.read_text(), "run `tox -e genconfig`"
+
+
+def test_sample_shows_every_option():
+    from nova_rbd_backend import conf
+
+    text = SAMPLE.read_text()
+    for _, opts in conf.list_opts():
+        for opt in opts:
+            assert f"#{opt.name} = " in text
