@@ -149,6 +149,20 @@ class Making:
             )
 
 
+def drop_own_creation(pool: Pool, name: str) -> None:
+    """Drop the entry of a whole image that a process here left as it died.
+
+    One of another host stays: it may be about to drop it itself.
+    """
+    entry = creation(pool, name)
+    if entry is None or entry.host != socket.gethostname():
+        return
+    with _making_lock:
+        under_way = (id(pool.cluster), str(pool), name) in _making
+    if not under_way:
+        drop(pool, entry)
+
+
 def creation(pool: Pool, name: str) -> Entry | None:
     """The entry of an image being made; None: nobody makes it."""
     value = pool.omap_value(OBJECT, f"create_{name}")

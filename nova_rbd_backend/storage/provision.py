@@ -9,7 +9,7 @@ knows.
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.storage import journal, transfer, trash
@@ -179,8 +179,10 @@ def _provision(
                     grown = grow(pool, name, size_bytes)
                 image_id = _sign(making, metadata or {})
                 making.finish()
-    elif size_bytes is not None:
-        grown = grow(pool, name, size_bytes)
+    else:
+        journal.drop_own_creation(pool, name)
+        if size_bytes is not None:
+            grown = grow(pool, name, size_bytes)
     return Facts(
         name=name,
         size_bytes=pool.image_size_bytes(image_id),
@@ -194,15 +196,14 @@ def _provision(
 
 def _clear(making: journal.Making, name: str) -> bool:
     """Remove what an earlier attempt left; whether there was something."""
-    if not making.taken_over and not making.pool.exists(name):
-        return False
     existed = making.pool.exists(name)
-    trash.discard(making.pool, name)
+    if existed or making.taken_over:
+        trash.discard(making.pool, name)
     return existed
 
 
 @contextlib.contextmanager
-def _undone_on_error(making: journal.Making):  # type: ignore[no-untyped-def]
+def _undone_on_error(making: journal.Making) -> Iterator[None]:
     try:
         yield
     except errors.TakenOver:

@@ -1,0 +1,62 @@
+"""Each test of this suite runs on the fake and on a real cluster."""
+
+import pathlib
+import tempfile
+import uuid
+
+import pytest
+
+from nova_rbd_backend import names
+from nova_rbd_backend.storage import cluster
+from tests.contract.fake_pool import FakeCluster
+from tests.testbed.ceph import CephCluster
+
+
+@pytest.fixture(scope="session")
+def real_ceph():
+    with tempfile.TemporaryDirectory(prefix="rbdc") as folder:
+        ceph = CephCluster(pathlib.Path(folder) / "c")
+        try:
+            ceph.start()
+            yield ceph
+        finally:
+            ceph.destroy()
+
+
+def _real(ceph, user):
+    return cluster.connect(
+        cluster.ClusterSettings(str(ceph.conf), user, 10, 30)
+    )
+
+
+@pytest.fixture(params=["fake", "real"])
+def clusters(request):
+    """The cluster as Nova's user and as Glance's."""
+    if request.param == "fake":
+        fake = FakeCluster()
+        return fake, fake
+    ceph = request.getfixturevalue("real_ceph")
+    return _real(ceph, "nova"), _real(ceph, "glance")
+
+
+@pytest.fixture
+def pool(clusters):
+    return clusters[0].pool("vms")
+
+
+@pytest.fixture
+def instance():
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+def parent(clusters):
+    """A SnapPath in Glance's pool: 8 MiB, some bytes, protected."""
+    pool = clusters[1].pool("images")
+    name = str(uuid.uuid4())
+    pool.create(name, 8 << 20)
+    with pool.open(name, read_only=False) as disk:
+        disk.write(b"base", 4096)
+        disk.create_snap("snap")
+        disk.protect_snap("snap")
+    return names.SnapPath("images", "", name, "snap")

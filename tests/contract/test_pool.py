@@ -1,0 +1,167 @@
+"""What any pool must do."""
+
+import pytest
+
+from nova_rbd_backend import errors, names
+
+MIB = 1 << 20
+
+
+def test_names_are_found_by_prefix(pool, instance):
+    for disk in ("disk", "disk.eph0"):
+        pool.create(f"{instance}_{disk}", MIB)
+    pool.create(f"x{instance}_disk", MIB)
+    assert pool.names(f"{instance}_") == [
+        f"{instance}_disk",
+        f"{instance}_disk.eph0",
+    ]
+    assert pool.names("no-such-prefix") == []
+
+
+def test_more_names_than_one_answer_holds(pool, instance):
+    keys = [f"{instance}{n:04}" for n in range(1203)]
+    for key in keys:
+        assert pool.omap_swap("big", key, None, "v")
+    assert sorted(pool.omap_get("big", instance)) == keys
+
+
+def test_create(pool, instance):
+    assert not pool.exists(instance)
+    assert pool.image_id(instance) is None
+    pool.create(instance, 3 * MIB)
+    assert pool.exists(instance)
+    image_id = pool.image_id(instance)
+    assert pool.image_size_bytes(image_id) == 3 * MIB
+    with pool.open(instance) as disk:
+        assert disk.image_id == image_id
+        assert disk.size_bytes() == 3 * MIB
+    with pytest.raises(errors.ImageExists) as caught:
+        pool.create(instance, MIB)
+    assert (caught.value.pool, caught.value.image) == ("vms", instance)
+
+
+def test_clone(pool, parent, instance):
+    parent_pool = pool.cluster.pool(parent.pool)
+    pool.clone(parent_pool, parent.image, parent.snap, instance)
+    with pool.open(instance, read_only=False) as disk:
+        assert disk.parent() == parent
+        assert disk.read(4096, 4) == b"base"
+        disk.flatten()
+        disk.flatten()
+        assert disk.parent() is None
+        assert disk.read(4096, 4) == b"base"
+    with pytest.raises(errors.ImageExists):
+        pool.clone(parent_pool, parent.image, parent.snap, instance)
+
+
+@pytest.mark.parametrize(
+    ("image", "snap", "expected"),
+    [
+        ("nope", "snap", errors.ImageNotFound),
+        (None, "nope", errors.SnapNotFound),
+    ],
+)
+def test_clone_of_nothing(pool, parent, instance, image, snap, expected):
+    image = image or parent.image
+    with pytest.raises(expected) as caught:
+        pool.clone(pool.cluster.pool("images"), image, snap, instance)
+    error = caught.value
+    assert (error.pool, error.image, error.snap) == ("images", image, snap)
+    assert not pool.exists(instance)
+
+
+def test_open_what_is_not_there(pool, instance):
+    with pytest.raises(errors.ImageNotFound), pool.open(instance):
+        pass
+    pool.create(instance, MIB)
+    with (
+        pytest.raises(errors.SnapNotFound) as caught,
+        pool.open(instance, snap="nope"),
+    ):
+        pass
+    assert caught.value.snap == "nope"
+
+
+def test_remove(pool, instance):
+    pool.remove(instance)
+    pool.create(instance, MIB)
+    with pool.open(instance, read_only=False) as disk:
+        disk.create_snap("s")
+    with pytest.raises(errors.HasSnaps):
+        pool.remove(instance)
+    with pool.open(instance, read_only=False) as disk:
+        disk.remove_snap("s")
+    pool.remove(instance)
+    assert not pool.exists(instance)
+
+
+def test_trash(pool, instance):
+    with pytest.raises(errors.ImageNotFound):
+        pool.trash_move(instance)
+    pool.create(instance, MIB)
+    image_id = pool.image_id(instance)
+    assert pool.trash_get(image_id) is None
+    pool.trash_move(instance)
+    assert not pool.exists(instance)
+    assert pool.trash_get(image_id).name == instance
+    assert image_id in [entry.image_id for entry in pool.trash_list()]
+    with pool.open(image_id=image_id) as disk:
+        assert disk.size_bytes() == MIB
+    pool.create(instance, MIB)
+    pool.trash_remove(image_id)
+    with pytest.raises(errors.ImageNotFound):
+        pool.trash_remove(image_id)
+    assert pool.trash_get(image_id) is None
+
+
+def test_trash_keeps_until_retention_is_over(pool, instance):
+    pool.create(instance, MIB)
+    image_id = pool.image_id(instance)
+    pool.trash_move(instance, 3600)
+    with pytest.raises(errors.NotPermitted):
+        pool.trash_remove(image_id)
+
+
+def test_trash_takes_what_has_snaps_and_is_open(pool, instance):
+    pool.create(instance, MIB)
+    image_id = pool.image_id(instance)
+    with pool.open(instance, read_only=False) as disk:
+        disk.create_snap("s")
+        pool.trash_move(instance)
+        with pytest.raises(errors.HasSnaps):
+            pool.trash_remove(image_id)
+        disk.remove_snap("s")
+        with pytest.raises(errors.DiskBusy):
+            pool.trash_remove(image_id)
+    pool.trash_remove(image_id)
+
+
+def test_entries_change_only_from_what_they_were(pool, instance):
+    swap, value = pool.omap_swap, pool.omap_value
+    assert value("entries", instance) is None
+    assert swap("entries", instance, None, "one")
+    assert not swap("entries", instance, None, "two")
+    assert not swap("entries", instance, "two", None)
+    assert value("entries", instance) == b"one"
+    assert swap("entries", instance, "one", "two")
+    assert swap("entries", instance, "two", None)
+    assert value("entries", instance) is None
+    assert value("no-such-object", instance) is None
+    assert pool.omap_get("no-such-object", "") == {}
+
+
+def test_pool_path(pool):
+    assert str(pool) == "vms"
+    assert str(pool.cluster.pool("vms", "ns")) == "vms/ns"
+
+
+def test_children(pool, instance):
+    pool.create(instance, MIB)
+    with pool.open(instance, read_only=False) as disk:
+        disk.create_snap("s")
+    pool.clone(pool, instance, "s", f"{instance}c")
+    with pool.open(instance) as disk:
+        assert disk.children() == (names.ImagePath("vms", "", f"{instance}c"),)
+    pool.trash_move(f"{instance}c")
+    with pool.open(instance) as disk:
+        assert disk.children() == ()

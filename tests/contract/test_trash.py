@@ -1,0 +1,158 @@
+"""Names are free at once, space comes back, nothing is forgotten."""
+
+import pytest
+
+from nova_rbd_backend.storage import journal, provision, trash
+
+MIB = 1 << 20
+
+
+def _kept(kept, name):
+    return [entry.reason for entry in kept if entry.image == name]
+
+
+def _delete_and_purge(pool, instance):
+    deleted = trash.delete_disks(pool, instance).deleted
+    return deleted, trash.purge(pool)
+
+
+def test_delete(pool, instance):
+    for disk in ("disk", "disk.eph0"):
+        pool.create(f"{instance}_{disk}", MIB)
+    names = (f"{instance}_disk", f"{instance}_disk.eph0")
+    report = trash.delete_disks(pool, instance)
+    assert report.deleted == names
+    assert report.undone == ()
+    assert pool.names(instance) == []
+    assert set(names) <= set(trash.purge(pool).purged)
+    assert not [e for e in journal.deletions(pool) if e.image in names]
+    assert trash.delete_disks(pool, instance).deleted == ()
+
+
+def test_delete_some(pool, instance):
+    for disk in ("disk", "disk.local"):
+        pool.create(f"{instance}_{disk}", MIB)
+    report = trash.delete_disks(
+        pool, instance, lambda name: name.endswith("disk.local")
+    )
+    assert report.deleted == (f"{instance}_disk.local",)
+    assert pool.names(instance) == [f"{instance}_disk"]
+
+
+def test_own_snaps_go_too(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    with pool.open(name, read_only=False) as disk:
+        disk.create_snap("nova-resize")
+        disk.create_snap("nova-rbd-x")
+        disk.protect_snap("nova-rbd-x")
+    _, report = _delete_and_purge(pool, instance)
+    assert name in report.purged
+
+
+def test_foreign_snaps_are_reported_until_they_are_gone(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    image_id = pool.image_id(name)
+    with pool.open(name, read_only=False) as disk:
+        disk.create_snap("backup")
+        disk.create_snap("nova-resize")
+    deleted, report = _delete_and_purge(pool, instance)
+    assert deleted == (name,)
+    assert _kept(report.stuck, name) == ["has snaps backup"]
+    assert _kept(trash.purge(pool).stuck, name)
+    with pool.open(image_id=image_id, read_only=False) as disk:
+        disk.remove_snap("backup")
+    assert name in trash.purge(pool).purged
+
+
+def test_open_image_is_reported_until_it_is_closed(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    with pool.open(name, read_only=False) as disk:
+        watcher = disk.watchers()[0]
+        deleted, report = _delete_and_purge(pool, instance)
+        assert deleted == (name,)
+        (reason,) = _kept(report.stuck, name)
+        assert watcher in reason
+    assert name in trash.purge(pool).purged
+
+
+def test_retention(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    trash.delete_disks(pool, instance, retention_seconds=3600)
+    report = trash.purge(pool)
+    (reason,) = _kept(report.waiting, name)
+    assert reason.startswith("kept until ")
+    assert not _kept(report.stuck, name)
+
+
+def test_parent_waits_for_its_clones(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    with pool.open(name, read_only=False) as disk:
+        disk.write(b"parent", 0)
+        disk.create_snap("published")
+    pool.clone(pool, name, "published", f"child-{instance}")
+    deleted, report = _delete_and_purge(pool, instance)
+    assert deleted == (name,)
+    assert _kept(report.stuck, name) == [
+        f"has snaps published with clones vms/child-{instance}"
+    ]
+    with pool.open(f"child-{instance}") as child:
+        assert child.read(0, 6) == b"parent"
+
+
+def test_half_made_disks_are_undone(pool, instance):
+    names = [f"{instance}_disk", f"{instance}_swap"]
+    with journal.Making(pool, names[0]):
+        pool.create(names[0], MIB)
+    with journal.Making(pool, names[1]):
+        pass
+    report = trash.delete_disks(pool, instance)
+    assert list(report.deleted) == list(report.undone) == names
+    assert journal.creations(pool, instance) == []
+    assert pool.names(instance) == []
+
+
+def test_deletion_that_was_not_done_is_told_and_finished(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    journal.begin_deletion(pool, name, pool.image_id(name), ())
+    assert "delete it again" in _kept(trash.purge(pool).stuck, name)[0]
+    assert pool.exists(name)
+    _, report = _delete_and_purge(pool, instance)
+    assert name in report.purged
+
+
+def test_entry_of_what_is_gone_is_dropped(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    journal.begin_deletion(pool, name, pool.image_id(name), ())
+    pool.remove(name)
+    trash.purge(pool)
+    assert not [e for e in journal.deletions(pool) if e.image == name]
+
+
+def test_purge_ends_at_its_limits(pool, instance):
+    for disk in ("disk", "swap"):
+        provision.blank_disk(pool, f"{instance}_{disk}", MIB)
+    trash.delete_disks(pool, instance)
+    waiting = len(journal.deletions(pool))
+    assert trash.purge(pool, max_images=1).left == waiting - 1
+    assert trash.purge(pool, limit_seconds=-1).left >= 1
+    assert {f"{instance}_disk", f"{instance}_swap"} >= set(
+        trash.purge(pool).purged
+    )
+
+
+@pytest.mark.parametrize("own", [(), ("only-this",)])
+def test_own_snaps_are_what_the_caller_says(pool, instance, own):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    with pool.open(name, read_only=False) as disk:
+        disk.create_snap("nova-resize")
+    trash.delete_disks(pool, instance, own_snaps=own)
+    report = trash.purge(pool)
+    assert _kept(report.stuck, name) == ["has snaps nova-resize"]
