@@ -1,0 +1,104 @@
+"""Under eventlet, no greenlet waits while Ceph does not answer.
+
+Nova 26 to 33 run nova-compute on eventlet, where one blocking call stops
+every other request and the service's own heartbeat.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PAUSE_SECONDS = 2.0
+
+# A process of its own: monkey patching is for good.
+PROGRAM = """
+import eventlet
+eventlet.monkey_patch()
+import json, sys, time
+from nova_rbd_backend import errors
+from nova_rbd_backend.storage import cluster, offload, provision
+
+conf_file, name = sys.argv[1:]
+gaps, done = [], []
+
+def tick():
+    last = time.monotonic()
+    while not done:
+        eventlet.sleep(0.01)
+        now = time.monotonic()
+        gaps.append(now - last)
+        last = now
+
+def work():
+    here = cluster.connect(cluster.ClusterSettings(conf_file, "nova", 3, 30))
+    try:
+        offload.run(provision.blank_disk, here.pool("vms"), name, 1 << 30)
+        return "made"
+    except errors.ClusterUnreachable:
+        return "unreachable"
+
+ticker = eventlet.spawn(tick)
+print("READY", flush=True)
+sys.stdin.readline()
+started = time.monotonic()
+result = work()
+done.append(True)
+ticker.wait()
+print(json.dumps({
+    "result": result,
+    "seconds": time.monotonic() - started,
+    "ticks": len(gaps),
+    "longest_gap": max(gaps),
+}), flush=True)
+"""
+
+
+def start(conf, name):
+    child = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM, str(conf), name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout.readline() == "READY\n"
+    return child
+
+
+def outcome(child):
+    out, _ = child.communicate("go\n", timeout=60)
+    return json.loads(out)
+
+
+@pytest.fixture
+def paused(ceph):
+    ceph.pause_osds()
+    yield ceph
+    ceph.resume_osds()
+
+
+def test_paused_osds_stop_nobody_else(paused):
+    child = start(paused.conf, "event-loop-paused")
+    child.stdin.write("go\n")
+    child.stdin.flush()
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(PAUSE_SECONDS)
+    paused.resume_osds()
+    found = json.loads(child.communicate(timeout=60)[0])
+    assert found["result"] == "made"
+    assert found["seconds"] > PAUSE_SECONDS - 0.5
+    # Had the loop waited for Ceph, there would be one gap of that length.
+    assert found["longest_gap"] < PAUSE_SECONDS / 2
+    assert found["ticks"] > 50
+
+
+def test_monitor_that_is_not_there_stops_nobody_else(tmp_path):
+    conf = tmp_path / "ceph.conf"
+    conf.write_text(
+        "[global]\nmon_host = v1:127.0.0.1:1\nauth_client_required = none\n"
+    )
+    found = outcome(start(conf, "event-loop-no-mon"))
+    assert found["result"] == "unreachable"
+    assert found["longest_gap"] < found["seconds"] / 2
+    assert found["ticks"] > 50
