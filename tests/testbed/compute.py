@@ -4,7 +4,7 @@ import os
 import pathlib
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import openstack.connection
@@ -21,9 +21,10 @@ class Host(Protocol):
 
     name: str
     address: str
+    state_path: pathlib.Path
 
-    def command(self, words: list[str]) -> list[str]:
-        """The command that runs ``words`` inside the host."""
+    def command(self, command: Sequence[str]) -> list[str]:
+        """The command that runs ``command`` inside the host."""
 
 
 class Compute:
@@ -47,7 +48,7 @@ class Compute:
         return conf_file.write(
             self._site.etc("compute") / f"{host.name}.conf",
             compute_conf.host_conf(
-                self._site, host.name, host.address, self._state_path
+                self._site, host.name, host.address, host.state_path
             ),
             compute_conf.backend_conf(self._site, backend),
             overrides or {},

@@ -1,5 +1,7 @@
 """nova.conf of one nova-compute, with a choice of image backend."""
 
+import pathlib
+
 from tests.testbed import conf_file, service_conf
 from tests.testbed.site_facts import Site
 
@@ -39,7 +41,7 @@ def backend_conf(site: Site, backend: str) -> conf_file.Conf:
 
 
 def host_conf(
-    site: Site, host: str, address: str, state_path: str
+    site: Site, host: str, address: str, state_path: pathlib.Path
 ) -> conf_file.Conf:
     """The options that are the same with every backend.
 

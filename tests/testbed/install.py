@@ -103,7 +103,6 @@ def install_packages(nova: str) -> None:
             _apt("install", "--no-install-recommends", *missing)
     if still := _missing(bindep):
         raise TestbedError(f"apt-get did not install: {' '.join(still)}")
-    _libvirt_user()
 
 
 def install_venv(nova: str) -> None:
@@ -207,34 +206,6 @@ def _missing(bindep: pathlib.Path) -> list[str]:
     if found.returncode not in (0, 1) or found.stderr:
         raise TestbedError(f"bindep: {found.stdout}{found.stderr}")
     return found.stdout.split()
-
-
-def _libvirt_user() -> None:
-    """Make the user libvirtd looks up at start, even one that runs as root.
-
-    libvirt-daemon-system makes it too, but brings a message bus and polkit.
-    """
-    if _known("passwd", "libvirt-qemu"):
-        return
-    if not _known("group", "libvirt-qemu"):
-        _run(["/usr/sbin/groupadd", "--system", "libvirt-qemu"])
-    _run(
-        [
-            "/usr/sbin/useradd",
-            "--system",
-            "--gid",
-            "libvirt-qemu",
-            "--home-dir",
-            "/var/lib/libvirt",
-            "--shell",
-            "/usr/sbin/nologin",
-            "libvirt-qemu",
-        ]
-    )
-
-
-def _known(database: str, name: str) -> bool:
-    return _works(["getent", database, name])
 
 
 def _works(command: Sequence[str]) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from tests.testbed.process import TestbedError
 
 # Below Linux's ephemeral range (32768), so that no client socket takes one
-# while its daemon is down, and away from Ceph's OSDs (6800 to 7300).
-RANGE = range(20000, 30000)
+# while its daemon is down; Ceph and live migration have theirs below these.
+RANGE = range(22000, 32000)
 
 
 def remembered(path: pathlib.Path, names: Iterable[str]) -> Mapping[str, int]:

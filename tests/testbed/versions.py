@@ -4,11 +4,12 @@ The versions stand in constraints-<Nova's version>.txt beside this file; a
 further release of Nova is one more such file.
 """
 
+import os
 import pathlib
 
 from tests.testbed.process import TestbedError
 
-NOVA = "34.0.0"
+NOVA = os.environ.get("NOVA_RBD_TESTBED_NOVA", "34.0.0")
 
 REQUIREMENTS = (
     "glance",

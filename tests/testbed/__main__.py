@@ -1,0 +1,123 @@
+"""python -m tests.testbed install|up|down|status|run: see --help."""
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+
+from tests.testbed import install, paths, versions
+from tests.testbed.process import TestbedError
+from tests.testbed.steps import Steps
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; the exit code."""
+    wanted = _parser().parse_args(arguments)
+    try:
+        if wanted.command == "venv":
+            print(install.venv(wanted.nova))
+            return 0
+        install.install(wanted.nova)
+        if wanted.command == "install":
+            return 0
+        _enter_venv(wanted.nova)
+        return int(_COMMANDS[wanted.command](wanted))
+    except TestbedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.testbed",
+        description="A throwaway Ceph, compute hosts and an OpenStack on this "
+        f"machine. State: {paths.STATE}/NAME; everything listens on loopback.",
+    )
+    parser.add_argument("--name", default="default", help="which testbed")
+    parser.add_argument(
+        "--nova",
+        default=versions.NOVA,
+        metavar="VERSION",
+        help="Nova release (%(default)s)",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("install", help="only install what is missing")
+    up = commands.add_parser("up", help="start what is not running")
+    up.add_argument("--hosts", type=int, default=1, help="compute hosts")
+    up.add_argument(
+        "--backend",
+        default="plugin",
+        choices=("plugin", "in-tree"),
+        help="image backend",
+    )
+    up.add_argument(
+        "--ceph-only",
+        action="store_true",
+        help="no OpenStack, no compute hosts",
+    )
+    commands.add_parser("down", help="end everything, remove everything")
+    commands.add_parser("status", help="list processes")
+    commands.add_parser("venv", help="print where the venv is")
+    run = commands.add_parser(
+        "run",
+        help="run a command with OS_* and CEPH_CONF set",
+        epilog="example: run openstack server list; run rbd ls vms",
+    )
+    run.add_argument("words", nargs=argparse.REMAINDER, metavar="CMD...")
+    return parser
+
+
+def _enter_venv(nova: str) -> None:
+    """Go on in the venv's interpreter: openstacksdk and rados are there."""
+    folder = install.venv(nova)
+    if pathlib.Path(sys.prefix) != folder:
+        python = str(folder / "bin/python")
+        os.chdir(paths.CHECKOUT)
+        os.execv(python, [python, "-m", "tests.testbed", *sys.argv[1:]])
+
+
+def _up(wanted: argparse.Namespace) -> int:
+    from tests.testbed.whole import Testbed
+
+    steps = Steps()
+    testbed = Testbed(wanted.name, wanted.hosts, wanted.backend, wanted.nova)
+    testbed.up(steps, ceph_only=wanted.ceph_only)
+    print(f"up after {steps.seconds():.1f} s; logs in {testbed.folder}")
+    return 0
+
+
+def _down(wanted: argparse.Namespace) -> int:
+    from tests.testbed.whole import Testbed
+
+    with Steps().step(f"end testbed {wanted.name!r}"):
+        Testbed(wanted.name, nova=wanted.nova).down()
+    return 0
+
+
+def _status(wanted: argparse.Namespace) -> int:
+    from tests.testbed.whole import Testbed
+
+    for name, pid in Testbed.load(wanted.name).status():
+        print(f"{name:24} {pid}")
+    return 0
+
+
+def _run(wanted: argparse.Namespace) -> int:
+    from tests.testbed.whole import Testbed
+
+    testbed = Testbed.load(wanted.name)
+    env = {**os.environ, **testbed.client_environment()}
+    return subprocess.run(wanted.words, env=env).returncode
+
+
+_COMMANDS = {
+    "up": _up,
+    "down": _down,
+    "status": _status,
+    "run": _run,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,62 @@
+"""What lies in a pool, read through librbd with the admin's rights."""
+
+import dataclasses
+
+import rados
+import rbd
+
+from tests.testbed.ceph import CephCluster
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageView:
+    """One RBD image as it is on the cluster."""
+
+    name: str
+    size_bytes: int
+    parent: str | None
+    metadata: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """For people to read."""
+        origin = f"clone of {self.parent}" if self.parent else "no parent"
+        head = f"{self.name}  {self.size_bytes >> 20} MiB, {origin}"
+        return [head] + [f"    {k} = {v}" for k, v in self.metadata.items()]
+
+
+def images(cluster: CephCluster, pool: str) -> dict[str, ImageView]:
+    """All images of the pool by name."""
+    with cluster.admin() as connection, connection.open_ioctx(pool) as ioctx:
+        found: dict[str, ImageView] = {}
+        for name in rbd.RBD().list(ioctx):
+            try:
+                found[name] = _view(ioctx, name)
+            except rbd.ImageNotFound:
+                continue  # deleted since it was listed
+        return found
+
+
+def trash(cluster: CephCluster, pool: str) -> list[str]:
+    """Names of the images in the pool's trash."""
+    with cluster.admin() as connection, connection.open_ioctx(pool) as ioctx:
+        return [entry["name"] for entry in rbd.RBD().trash_list(ioctx)]
+
+
+def left(cluster: CephCluster, pool: str) -> list[str]:
+    """Everything that is in the pool or its trash."""
+    return [
+        *images(cluster, pool),
+        *(f"trash: {name}" for name in trash(cluster, pool)),
+    ]
+
+
+def _view(ioctx: rados.Ioctx, name: str) -> ImageView:
+    with rbd.Image(ioctx, name, read_only=True) as image:
+        try:
+            spec = image.get_parent_image_spec()
+            parent = "{pool_name}/{image_name}@{snap_name}".format(**spec)
+        except rbd.ImageNotFound:
+            parent = None
+        return ImageView(
+            name, image.size(), parent, dict(image.metadata_list())
+        )

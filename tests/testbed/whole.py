@@ -1,0 +1,201 @@
+"""The whole testbed of one name: Ceph, compute hosts, OpenStack."""
+
+import concurrent.futures
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+
+from openstack.compute.v2.server import Server
+
+from tests.testbed import compute_conf, install, paths, versions
+from tests.testbed.ceph import CephCluster
+from tests.testbed.compute import Compute
+from tests.testbed.conf_file import Conf
+from tests.testbed.control import OpenStack
+from tests.testbed.host import ComputeHost
+from tests.testbed.process import TestbedError, wait_for
+from tests.testbed.servers import Servers
+from tests.testbed.steps import Steps
+
+DEFAULT_NAME = "default"
+
+
+class Testbed:
+    """Everything below /tmp/nova-rbd-testbed/<name>.
+
+    :param hosts: number of compute hosts, each with a nova-compute
+    :param backend: 'plugin' or 'in-tree', who keeps the instances' disks
+    :param nova: the Nova release, as installed by tests.testbed.install
+    """
+
+    # Not a test class, whatever its name says to pytest.
+    __test__ = False
+
+    def __init__(
+        self,
+        name: str = DEFAULT_NAME,
+        hosts: int = 1,
+        backend: str = "plugin",
+        nova: str = versions.NOVA,
+    ):
+        self.name = name
+        self.folder = paths.state(name)
+        self.backend = backend
+        self._record = {"hosts": hosts, "backend": backend, "nova": nova}
+        self.cluster = CephCluster(self.folder / "ceph")
+        self.openstack = OpenStack(
+            self.folder / "os", self.cluster.conf, install.venv(nova)
+        )
+        self.hosts = [self.host(n) for n in range(1, hosts + 1)]
+
+    @classmethod
+    def load(cls, name: str = DEFAULT_NAME) -> "Testbed":
+        """The testbed that was brought up under this name.
+
+        :raises TestbedError: there is none
+        """
+        record = paths.state(name) / "testbed.json"
+        if not record.exists():
+            raise TestbedError(f"no testbed {name!r} is up (no {record})")
+        return cls(name, **json.loads(record.read_text()))
+
+    # -- its life ----------------------------------------------------------
+
+    def up(self, steps: Steps | None = None, ceph_only: bool = False) -> None:
+        """Start what is not running; usable on return.
+
+        Ceph, the hosts and OpenStack come up side by side.
+        """
+        steps = steps or Steps()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "testbed.json").write_text(json.dumps(self._record))
+        if ceph_only:
+            self._start_ceph(steps)
+            return
+        _side_by_side(
+            lambda: self._start_ceph_and_hosts(steps),
+            lambda: self.openstack.up(steps),
+        )
+        with steps.step(f"start {len(self.hosts)} nova-compute"):
+            for host in self.hosts:
+                self.start_compute(host, wait=False)
+            for host in self.hosts:
+                self.compute(host).wait_up(self.openstack.connection())
+
+    def down(self) -> None:
+        """End all processes, whoever started them, and remove the folder."""
+        if not self.folder.exists():
+            return
+        self.openstack.down()
+        for folder in sorted(self.folder.glob("h[1-9]")):
+            self.host(int(folder.name.removeprefix("h"))).destroy()
+        self.cluster.destroy()
+        shutil.rmtree(self.folder)
+
+    def status(self) -> list[tuple[str, str]]:
+        """Name and pid (or "-") of every process."""
+        rows = [(name, pid) for name, pid, _ in self.cluster.status()]
+        for host in self.hosts:
+            rows += [(name, pid) for name, pid, _ in host.status()]
+        return rows + self.openstack.status()
+
+    # -- compute hosts -----------------------------------------------------
+
+    def host(self, number: int) -> ComputeHost:
+        """Host ``number``, of those that run or a further one."""
+        return ComputeHost(
+            self.folder, number, network=_network(self.folder.name)
+        )
+
+    def start_host(self, host: ComputeHost) -> None:
+        """Start its libvirtd and give it the key of client.nova."""
+        host.start()
+        host.set_secret(
+            compute_conf.SECRET_UUID, "nova", self.cluster.key("nova")
+        )
+
+    def compute(self, host: ComputeHost) -> Compute:
+        """The host's nova-compute."""
+        return self.openstack.compute(host)
+
+    def start_compute(
+        self,
+        host: ComputeHost,
+        overrides: Conf | None = None,
+        env: Mapping[str, str] | None = None,
+        wait: bool = True,
+    ) -> Compute:
+        """Configure and start the host's nova-compute.
+
+        :param overrides: over the usual nova.conf; None removes an option
+        """
+        compute = self.compute(host)
+        compute.configure(self.backend, overrides)
+        compute.start(env)
+        if wait:
+            compute.wait_up(self.openstack.connection())
+        return compute
+
+    def client_environment(self) -> dict[str, str]:
+        """OS_*, CEPH_CONF and PATH for ``openstack`` and ``rbd``.
+
+        CEPH_ARGS makes rbd and ceph act as Nova's own user.
+        """
+        env = {"CEPH_CONF": str(self.cluster.conf), "CEPH_ARGS": "--id nova"}
+        if self.openstack.folder.exists():
+            env |= self.openstack.site.client_environment()
+        return env
+
+    def servers(self) -> Servers:
+        """Servers, flavors and images of this OpenStack."""
+        return Servers(self.openstack.connection())
+
+    def console(self, server: Server) -> str:
+        """What the guest wrote on its serial console so far."""
+        for host in self.hosts:
+            path = host.folder / "state/instances" / server.id / "console.log"
+            if path.exists():
+                return path.read_text(errors="replace")
+        return ""
+
+    def wait_console(
+        self, server: Server, text: str, limit_seconds: float = 60
+    ) -> str:
+        """The first console line with ``text`` in it.
+
+        :raises TestbedError: not within the limit
+        """
+
+        def found() -> str | None:
+            lines = self.console(server).splitlines()
+            return next((x.strip() for x in lines if text in x), None)
+
+        what = f"{text!r} on the console of {server.name} {server.id}"
+        return wait_for(what, found, limit_seconds)
+
+    # -- its parts ---------------------------------------------------------
+
+    def _start_ceph(self, steps: Steps) -> None:
+        with steps.step("start Ceph"):
+            self.cluster.start()
+
+    def _start_ceph_and_hosts(self, steps: Steps) -> None:
+        self._start_ceph(steps)
+        with steps.step(f"start {len(self.hosts)} compute host(s)"):
+            for host in self.hosts:
+                self.start_host(host)
+
+
+def _network(name: str) -> str:
+    """Loopback addresses for a testbed's hosts, so that several can run."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return f"127.{1 + digest[0] % 254}.{digest[1]}"
+
+
+def _side_by_side(*jobs: Callable[[], None]) -> None:
+    """Run all, then raise the first error."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        futures = [pool.submit(job) for job in jobs]
+    for future in futures:
+        future.result()
