@@ -1,4 +1,4 @@
-"""Install nova_rbd_backend, and its virt/ folder once more as nova.virt.rbd_backend.
+"""Install nova_rbd_backend, and its virt/ folder as nova.virt.rbd_backend too.
 
 Nova loads a compute driver as ``nova.virt.<compute_driver>`` (Nova 26 to 34,
 nova/virt/driver.py:load_compute_driver), so ``rbd_backend.LibvirtDriver``
