@@ -4,13 +4,17 @@ It needs neither root nor loop devices, boots by software emulation in a few
 seconds and tells on its serial console what it finds: see guest/init.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
+import os
 import pathlib
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 from .guest_disk import DISK_BYTES, make_disk, run
 from .guest_initrd import make_initrd
@@ -40,6 +44,22 @@ def build(folder: pathlib.Path, cache: pathlib.Path) -> GuestImage:
     folder, cache = folder.absolute(), cache.absolute()
     for needed in (folder, cache):
         needed.mkdir(parents=True, exist_ok=True)
+    with _locked(cache):
+        return _build_once(folder, cache)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Let one build at a time use the folder; leaves no lock file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _build_once(folder: pathlib.Path, cache: pathlib.Path) -> GuestImage:
     packages = _download(cache)
     image = GuestImage(folder / "guest.raw", folder / "guest.qcow2")
     inputs = json.dumps(_inputs(packages), indent=1)
