@@ -65,6 +65,8 @@ def host_conf(
             "graceful_shutdown_timeout": 5,
             "manager_shutdown_timeout": 2,
             "shutdown_timeout": 2,
+            "periodic_fuzzy_delay": 0,
+            "max_concurrent_builds": 10,
             "force_raw_images": True,
             "ram_allocation_ratio": 8,
             "cpu_allocation_ratio": 100,

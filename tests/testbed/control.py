@@ -10,7 +10,7 @@ import openstack.connection
 from tests.testbed import catalog, databases, service_conf
 from tests.testbed.compute import Compute, Host
 from tests.testbed.infra import Infra
-from tests.testbed.process import Process
+from tests.testbed.process import Process, wait_for
 from tests.testbed.services import Services
 from tests.testbed.site_facts import Site
 from tests.testbed.steps import Steps
@@ -61,6 +61,14 @@ class OpenStack:
             # They end at once when they can't log in at Placement.
             services.start_workers()
             services.wait()
+            # A nova-compute that starts before waits ten seconds more.
+            wait_for(
+                "Nova knows its conductor and scheduler, see "
+                f"{site.log('nova-conductor')}",
+                self._workers_up,
+                60,
+                interval_seconds=0.3,
+            )
 
     def down(self) -> None:
         """End every process and remove the folder. Not there: nothing."""
@@ -98,6 +106,10 @@ class OpenStack:
                 placement_default_microversion="1.36",
             )
         return self._connection
+
+    def _workers_up(self) -> bool:
+        known = {s.binary for s in self.connection().compute.services()}
+        return {"nova-conductor", "nova-scheduler"} <= known
 
     def _processes(self) -> list[Process]:
         run = self.folder / "run"

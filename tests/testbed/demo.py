@@ -5,6 +5,7 @@ Usage: python -m tests.testbed.demo [--keep] [--backend plugin|in-tree]
 
 import argparse
 import contextlib
+import json
 import re
 import signal
 import sys
@@ -21,7 +22,6 @@ from tests.testbed.whole import Testbed
 GIB = 1 << 30
 # Deleted disks leave the pool at once, their space comes back afterwards.
 PURGE_SECONDS = 60
-MARKER = "GUEST-MARKER"
 
 
 class Demo:
@@ -94,9 +94,13 @@ class Demo:
             "read the guests' consoles", "both guests run from disks of 1 GiB"
         ):
             for server in self.booted.values():
-                line = self.testbed.wait_console(server, MARKER, 90)
-                print(f"    {server.name}: {line}")
-                prove(str(GIB) in line, f"{server.name} sees a 1 GiB disk")
+                console = self.testbed.wait_for_guest(server)
+                print(f"    {server.name}: {json.dumps(console.markers[-1])}")
+                root = console.markers[-1]["root"]
+                prove(
+                    console.disks[root]["bytes"] == GIB,
+                    f"{server.name} sees a root disk of 1 GiB",
+                )
 
     def _show_rbd_images(self) -> None:
         with self._step(

@@ -5,6 +5,7 @@ stamp holding the hash of its inputs, so that a second run only compares.
 """
 
 import contextlib
+import dataclasses
 import glob
 import hashlib
 import os
@@ -12,7 +13,7 @@ import pathlib
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tests.testbed import paths, versions
 from tests.testbed.process import TestbedError
@@ -25,6 +26,8 @@ POLICY = pathlib.Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# nova-rbd testbed: install only\nexit 101\n"
 NEEDED_BYTES = 8 << 30
 REPORT_SECONDS = 5
+# What an editable install reads; its code is found where it lies.
+PROJECT_FILES = ("requirements.txt", "setup.cfg", "setup.py", "pyproject.toml")
 
 
 def venv(nova: str = versions.NOVA) -> pathlib.Path:
@@ -38,19 +41,33 @@ def install(nova: str = versions.NOVA, steps: Steps | None = None) -> None:
     :raises TestbedError: not root, not Debian, no disk space; a command failed
     """
     steps = steps or Steps()
-    packages = _Stamp("packages", [paths.CHECKOUT / "bindep.txt"])
-    python = _Stamp(f"venv-nova-{nova}", _venv_inputs(nova))
-    paths.cache().mkdir(parents=True, exist_ok=True)
-    if not packages.matches():
+    for part in (
+        _Part(
+            "Debian packages (bindep.txt)",
+            "packages",
+            (paths.CHECKOUT / "bindep.txt",),
+            install_packages,
+        ),
+        _Part(
+            f"Nova {nova} and OpenStack, into a venv",
+            f"venv-nova-{nova}",
+            (versions.constraints(nova), pathlib.Path(versions.__file__)),
+            install_venv,
+        ),
+        _Part(
+            "this project, editable",
+            f"project-nova-{nova}",
+            tuple(paths.CHECKOUT / name for name in PROJECT_FILES),
+            install_project,
+        ),
+    ):
+        if part.is_done():
+            continue
         check_machine()
-        with steps.step("install Debian packages (bindep.txt)"):
-            install_packages(nova)
-            packages.write()
-    if not (python.matches() and (venv(nova) / "bin/nova-compute").exists()):
-        check_machine()
-        with steps.step(f"install Nova {nova} and OpenStack into a venv"):
-            install_venv(nova)
-            python.write()
+        paths.cache().mkdir(parents=True, exist_ok=True)
+        with steps.step(f"install {part.what}"):
+            part.work(nova)
+            part.remember()
 
 
 def check_machine() -> None:
@@ -126,10 +143,24 @@ def install_venv(nova: str) -> None:
         ]
     )
     _link_ceph_bindings(folder)
+
+
+def install_project(nova: str) -> None:
+    """Install this checkout as editable; needed when its metadata changed."""
+    python = str(venv(nova) / "bin/python")
     # The version of an editable install is of no interest, and pbr would want
     # a git checkout to find it.
     _run(
-        [*pip, "install", *limits, "--editable", str(paths.CHECKOUT)],
+        [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "-c",
+            str(versions.constraints(nova)),
+            "--editable",
+            str(paths.CHECKOUT),
+        ],
         env={
             "PBR_VERSION": "0.0.1.dev1",
             "SKIP_WRITE_GIT_CHANGELOG": "1",
@@ -138,9 +169,9 @@ def install_venv(nova: str) -> None:
     )
     _run(
         [
-            str(folder / "bin/python"),
+            python,
             "-c",
-            "import importlib.util, rados, rbd, nova.virt\n"
+            "import importlib.util, rados, rbd, nova.virt; "
             "assert importlib.util.find_spec('nova.virt.rbd_backend')",
         ]
     )
@@ -163,31 +194,30 @@ def no_service_starts() -> Iterator[None]:
             POLICY.unlink()
 
 
-class _Stamp:
-    """Remembers with which inputs something was made."""
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Something to install; a stamp remembers with which inputs it was."""
 
-    def __init__(self, name: str, inputs: Sequence[pathlib.Path]):
-        self._path = paths.cache() / f"{name}.stamp"
+    what: str
+    name: str
+    inputs: Sequence[pathlib.Path]
+    work: Callable[[str], None]
+
+    def is_done(self) -> bool:
+        return self._stamp.exists() and self._stamp.read_text() == self._hash()
+
+    def remember(self) -> None:
+        self._stamp.write_text(self._hash())
+
+    @property
+    def _stamp(self) -> pathlib.Path:
+        return paths.cache() / f"{self.name}.stamp"
+
+    def _hash(self) -> str:
         digest = hashlib.sha256()
-        for path in inputs:
+        for path in self.inputs:
             digest.update(path.name.encode() + path.read_bytes())
-        self._hash = digest.hexdigest()
-
-    def matches(self) -> bool:
-        return self._path.exists() and self._path.read_text() == self._hash
-
-    def write(self) -> None:
-        self._path.write_text(self._hash)
-
-
-def _venv_inputs(nova: str) -> list[pathlib.Path]:
-    names = ("requirements.txt", "setup.cfg", "setup.py", "pyproject.toml")
-    return [
-        versions.constraints(nova),
-        pathlib.Path(versions.__file__),
-        pathlib.Path(__file__),
-        *(paths.CHECKOUT / name for name in names),
-    ]
+        return digest.hexdigest()
 
 
 def _missing(bindep: pathlib.Path) -> list[str]:

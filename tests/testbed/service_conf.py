@@ -137,7 +137,8 @@ def nova(site: Site) -> conf_file.Conf:
             "long_rpc_timeout": 600,
             "report_interval": 5,
             "service_down_time": DOWN_SECONDS,
-            "max_concurrent_builds": 10,
+            # Periodic tasks would first wait a random minute.
+            "periodic_fuzzy_delay": 0,
             # The defaults keep a stopped service on its queue for minutes.
             "graceful_shutdown_timeout": 2,
             "manager_shutdown_timeout": 1,

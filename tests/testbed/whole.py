@@ -3,18 +3,19 @@
 import concurrent.futures
 import hashlib
 import json
+import pathlib
 import shutil
 from collections.abc import Callable, Mapping
 
 from openstack.compute.v2.server import Server
 
-from tests.testbed import compute_conf, install, paths, versions
+from tests.testbed import compute_conf, guest_console, install, paths, versions
 from tests.testbed.ceph import CephCluster
 from tests.testbed.compute import Compute
 from tests.testbed.conf_file import Conf
 from tests.testbed.control import OpenStack
 from tests.testbed.host import ComputeHost
-from tests.testbed.process import TestbedError, wait_for
+from tests.testbed.process import TestbedError
 from tests.testbed.servers import Servers
 from tests.testbed.steps import Steps
 
@@ -111,6 +112,9 @@ class Testbed:
     def start_host(self, host: ComputeHost) -> None:
         """Start its libvirtd and give it the key of client.nova."""
         host.start()
+        # libvirt asks every QEMU what it can, for ten seconds, when first
+        # asked: now, beside the databases, and not when nova-compute waits.
+        host.run(["virsh", "capabilities"], capture_output=True, check=True)
         host.set_secret(
             compute_conf.SECRET_UUID, "nova", self.cluster.key("nova")
         )
@@ -151,28 +155,21 @@ class Testbed:
         """Servers, flavors and images of this OpenStack."""
         return Servers(self.openstack.connection())
 
-    def console(self, server: Server) -> str:
-        """What the guest wrote on its serial console so far."""
-        for host in self.hosts:
-            path = host.folder / "state/instances" / server.id / "console.log"
-            if path.exists():
-                return path.read_text(errors="replace")
-        return ""
+    def console(self, server: Server) -> pathlib.Path:
+        """The file with what the guest writes on its serial console.
 
-    def wait_console(
-        self, server: Server, text: str, limit_seconds: float = 60
-    ) -> str:
-        """The first console line with ``text`` in it.
-
-        :raises TestbedError: not within the limit
+        Of the host that Nova says it is on; it need not exist yet.
         """
+        now = self.servers().get(server)
+        folder = self.host(int(now.compute_host.removeprefix("host"))).folder
+        return folder / "state/instances" / server.id / "console.log"
 
-        def found() -> str | None:
-            lines = self.console(server).splitlines()
-            return next((x.strip() for x in lines if text in x), None)
-
-        what = f"{text!r} on the console of {server.name} {server.id}"
-        return wait_for(what, found, limit_seconds)
+    def wait_for_guest(
+        self, server: Server, boots: int = 1, limit_seconds: float = 90
+    ) -> guest_console.Console:
+        """What the guest said, once it has come up ``boots`` times."""
+        path = self.console(server)
+        return guest_console.wait_for_boot(path, boots, limit_seconds)
 
     # -- its parts ---------------------------------------------------------
 
