@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # id_<image id> -> image, both as length-prefixed strings.
 _DIRECTORY = "rbd_directory"
 _PAGE = 500
+_NOSNAP = 0xFFFFFFFFFFFFFFFE  # the head (CEPH_NOSNAP, include/rados.h)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,13 +96,42 @@ class Pool:
 
     def image_size_bytes(self, image_id: str) -> int:
         """The head's size, without opening it. cls_rbd: get_size."""
-        head = struct.pack("<Q", 0xFFFFFFFFFFFFFFFE)  # CEPH_NOSNAP
-        with self._reach("get the size", image=image_id) as ioctx:
-            _, answer = ioctx.execute(
-                f"rbd_header.{image_id}", "rbd", "get_size", head
-            )
+        return self._size_at(image_id, _NOSNAP)
+
+    def snap_size_bytes(self, image: str, snap: str) -> int:
+        """A snap's size, without opening the image, which takes 7 ms.
+
+        cls_rbd: get_snapcontext, get_snapshot_name, get_size.
+
+        :raises ImageNotFound: there is no such image
+        :raises SnapNotFound: the image has no such snap
+        """
+        facts = {"operation": "get the size", "pool": str(self)}
+        image_id = self.image_id(image)
+        if image_id is None:
+            raise errors.ImageNotFound(image=image, **facts)
+        answer = self._ask_header(image_id, "get_snapcontext", b"")
+        (count,) = struct.unpack_from("<8xI", answer)
+        for snap_id in struct.unpack_from(f"<12x{count}Q", answer):
+            request = struct.pack("<Q", snap_id)
+            found = self._ask_header(image_id, "get_snapshot_name", request)
+            if _string(found) == snap:
+                return self._size_at(image_id, snap_id)
+        raise errors.SnapNotFound(image=image, snap=snap, **facts)
+
+    def _size_at(self, image_id: str, snap_id: int) -> int:
+        request = struct.pack("<Q", snap_id)
+        answer = self._ask_header(image_id, "get_size", request)
         (size,) = struct.unpack_from("<xQ", answer)
         return int(size)
+
+    def _ask_header(self, image_id: str, method: str, request: bytes) -> bytes:
+        """Ask cls_rbd about an image. librados: rados_exec."""
+        with self._reach("get the size", image=image_id) as ioctx:
+            _, answer = ioctx.execute(
+                f"rbd_header.{image_id}", "rbd", method, request
+            )
+        return answer
 
     def create(self, name: str, size_bytes: int) -> None:
         """Make an empty image. librbd: rbd_create4.

@@ -156,8 +156,7 @@ class RBDDriver:
                 here = self._cluster()
                 if at.fsid != here.fsid():
                     return None
-                with here.pool(at.pool).open(at.image, snap=at.snap) as disk:
-                    return disk.size_bytes()
+                return here.pool(at.pool).snap_size_bytes(at.image, at.snap)
             except (
                 errors.InvalidLocation,
                 errors.NotFound,
@@ -231,7 +230,17 @@ class RBDDriver:
 
     def size(self, name: str) -> int:
         """Bytes of the virtual disk."""
-        return self._on_disk(name, lambda disk: disk.size_bytes())
+
+        def work() -> int:
+            pool = self._pool()
+            image_id = pool.image_id(name)
+            if image_id is None:
+                raise errors.ImageNotFound(
+                    operation="get the size", pool=self.pool, image=name
+                )
+            return pool.image_size_bytes(image_id)
+
+        return self._run(work)
 
     def resize(self, name: str, size: int) -> None:
         """Grow to ``size`` bytes; already as big or bigger: done."""

@@ -94,6 +94,10 @@ class FakePool:
     def image_size_bytes(self, image_id):
         return len(self._by_id("get the size", image_id).head)
 
+    def snap_size_bytes(self, image, snap):
+        with self.open(image, snap=snap) as disk:
+            return disk.size_bytes()
+
     def create(self, name, size_bytes):
         if name in self.images:
             raise errors.ImageExists(**self._facts("create", name))

@@ -165,3 +165,17 @@ def test_children(pool, instance):
     pool.trash_move(f"{instance}c")
     with pool.open(instance) as disk:
         assert disk.children() == ()
+
+
+def test_snap_size_is_the_snaps_not_the_heads(pool, instance):
+    pool.create(instance, 3 * MIB)
+    for snap, size_bytes in (("first", 4 * MIB), ("second", 5 * MIB)):
+        with pool.open(instance, read_only=False) as disk:
+            disk.create_snap(snap)
+            disk.resize(size_bytes)
+    assert pool.snap_size_bytes(instance, "first") == 3 * MIB
+    assert pool.snap_size_bytes(instance, "second") == 4 * MIB
+    with pytest.raises(errors.SnapNotFound):
+        pool.snap_size_bytes(instance, "third")
+    with pytest.raises(errors.ImageNotFound):
+        pool.snap_size_bytes(f"{instance}.not-there", "first")
