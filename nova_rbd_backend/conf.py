@@ -251,6 +251,21 @@ def generic_flags_given(conf: cfg.ConfigOpts) -> list[str]:
     return [opt.name for opt in GENERIC_OPTS if _is_given(conf, opt.name)]
 
 
+def check_driver(conf: cfg.ConfigOpts) -> None:
+    """Refuse generic options beside a driver that does not know them.
+
+    :raises errors.ConfigError: Nova would ignore them and keep disks elsewhere
+    """
+    given = generic_flags_given(conf)
+    if given and conf.compute_driver != COMPUTE_DRIVER:
+        raise errors.ConfigError(
+            f"[DEFAULT] {', '.join(given)} set, but compute_driver is "
+            f"{conf.compute_driver!r}, which does not know such options and "
+            f"would keep disks elsewhere: set compute_driver to "
+            f"{COMPUTE_DRIVER}"
+        )
+
+
 def apply(conf: cfg.ConfigOpts) -> Settings:
     """Map the generic options onto [libvirt], check all, return the result.
 

@@ -86,23 +86,13 @@ def _parse(argv: list[str] | None) -> cfg.ConfigOpts:
 
 
 def _steps(conf: cfg.ConfigOpts, settings: options.Settings) -> Iterator[Step]:
-    yield "compute_driver", lambda: _check_driver(conf)
+    yield "compute_driver", functools.partial(options.check_driver, conf)
     if not settings.uses_rbd:
         return
     for module in _PACKAGES:
         yield f"Python module {module}", functools.partial(_require, module)
     yield "Ceph cluster, pools and rights", lambda: _check_ceph(settings)
     yield "libvirt secret", lambda: _check_secret(conf, settings)
-
-
-def _check_driver(conf: cfg.ConfigOpts) -> None:
-    given = options.generic_flags_given(conf)
-    if given and conf.compute_driver != options.COMPUTE_DRIVER:
-        raise errors.ConfigError(
-            f"{', '.join(given)} set, but compute_driver is "
-            f"{conf.compute_driver!r}: set [DEFAULT] compute_driver to "
-            f"{options.COMPUTE_DRIVER}"
-        )
 
 
 def _require(module: str) -> None:

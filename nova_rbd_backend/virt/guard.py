@@ -77,29 +77,37 @@ def in_nova_compute() -> bool:
 
 
 def trip() -> None:
-    """Stop a nova-compute that was given our options, but not our driver.
+    """Stop a nova-compute whose options nobody reads, or nobody can follow.
+
+    The driver would find the latter too, but only once nova-conductor has
+    answered, which on a new host may take as long as the operator looks for
+    the mistake.
 
     :raises SystemExit: after one CRITICAL line
     """
-    options = importlib.import_module("nova_rbd_backend.conf")
-    nova_conf = sys.modules["nova.conf"].CONF
-    driver = nova_conf.compute_driver or ""
-    if driver.startswith("rbd_backend."):
+    if (reason := objection()) is None:
         return
-    given = options.generic_flags_given(nova_conf)
-    if not given:
-        return
-    LOG.critical(
-        "%s is set, but compute_driver is %r, which does not know it and "
-        "would keep disks elsewhere: set [DEFAULT] compute_driver to %s, or "
-        "remove %s",
-        ", ".join(given),
-        driver or None,
-        options.COMPUTE_DRIVER,
-        "it" if len(given) == 1 else "them",
-    )
+    LOG.critical("nova-compute cannot start: %s", reason)
     # SystemExit, because stevedore and os_vif let nothing less through.
     raise SystemExit(1)
+
+
+def objection() -> str | None:
+    """Return what is wrong with the options; None: nothing.
+
+    Not logged here: oslo.log repeats the text of an exception that is being
+    handled at the end of the line.
+    """
+    errors = importlib.import_module("nova_rbd_backend.errors")
+    options = importlib.import_module("nova_rbd_backend.conf")
+    nova_conf = sys.modules["nova.conf"].CONF
+    try:
+        options.check_driver(nova_conf)
+        if nova_conf.compute_driver == options.COMPUTE_DRIVER:
+            options.apply(nova_conf)
+    except errors.Error as error:
+        return str(error)
+    return None
 
 
 def provide_alias() -> None:

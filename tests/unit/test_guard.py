@@ -83,9 +83,9 @@ def test_forgotten_driver_stops_nova_compute(nova):
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert "libvirt_images_type, libvirt_images_store is set" in line
+    assert "libvirt_images_type, libvirt_images_store set, but" in line
     assert "'libvirt.LibvirtDriver'" in line
-    assert "set [DEFAULT] compute_driver to rbd_backend.LibvirtDriver" in line
+    assert "set compute_driver to rbd_backend.LibvirtDriver" in line
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,19 @@ def test_nova_compute_starts(nova, options):
 
     assert (done.returncode, done.stdout) == (0, "starts\n")
     assert done.stderr == ""
+
+
+def test_options_that_cannot_work_stop_nova_compute(nova):
+    done = nova(
+        COMPUTE,
+        "compute_driver = rbd_backend.LibvirtDriver\n"
+        "libvirt_images_type = rbd\n",
+    )
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "set [DEFAULT] libvirt_images_store" in line
 
 
 def test_other_programs_are_left_alone(nova):
