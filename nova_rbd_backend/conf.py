@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Every option, and how the generic ones reach Nova's ``[libvirt]`` group.
+"""How the options reach Nova's ``[libvirt]`` group, and what may not start.
 
 The rest of the code is handed a :class:`Settings`, never a configuration
 object. This module imports no Nova, so that ``nova-rbd-check`` and the unit
@@ -26,132 +26,31 @@ import uuid
 from oslo_config import cfg
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.options import (
+    GENERIC_OPTS,
+    IMAGES_TYPES,
+    list_opts,
+    register,
+    register_nova_options,
+)
+
+__all__ = [
+    "COMPUTE_DRIVER",
+    "IMAGES_TYPES",
+    "Settings",
+    "apply",
+    "check_driver",
+    "generic_flags_given",
+    "list_opts",
+    "register",
+    "register_nova_options",
+    "settings",
+]
 
 COMPUTE_DRIVER = "rbd_backend.LibvirtDriver"
 
-# The same values as Nova's [libvirt] images_type (nova/conf/libvirt.py, 26 to
-# 34): the generic option is another way to give that one.
-IMAGES_TYPES = {
-    "raw": "raw files",
-    "flat": "the same as raw",
-    "qcow2": "qcow2 files over a local cache of base images",
-    "lvm": "logical volumes",
-    "rbd": "RBD images in Ceph, kept by this backend",
-    "ploop": "ploop images, for Virtuozzo containers",
-    "default": "qcow2 or raw, as use_cow_images says",
-}
-
 # Which of Nova's options keeps the store of an image type; no other has one.
 STORE_OPTIONS = {"rbd": "images_rbd_pool", "lvm": "images_volume_group"}
-
-GENERIC_OPTS = [
-    cfg.StrOpt(
-        "libvirt_images_type",
-        choices=list(IMAGES_TYPES.items()),
-        help="""
-Kind of storage that holds the disks of instances.
-
-Sets ``[libvirt] images_type``. With ``rbd`` the disks are RBD images in Ceph,
-kept by this backend; every other type goes to Nova's own code. When unset,
-``[libvirt] images_type`` decides.
-
-Related options:
-
-* ``libvirt_images_store``: required for ``rbd`` and ``lvm``
-* ``compute_driver``: must be ``rbd_backend.LibvirtDriver``
-* ``force_raw_images``: must stay true for ``rbd``
-""",
-    ),
-    cfg.StrOpt(
-        "libvirt_images_store",
-        sample_default="vms",
-        help="""
-Where disks of instances are made: the Ceph pool for ``rbd`` (sets
-``[libvirt] images_rbd_pool``), the volume group for ``lvm`` (sets ``[libvirt]
-images_volume_group``). No other type has a store.
-""",
-    ),
-    # An option of its own and no deprecated_name, behind which oslo.config
-    # hides one of two values without a word: two stores must not start.
-    cfg.StrOpt(
-        "libvirt_images_volume_group",
-        deprecated_for_removal=True,
-        deprecated_reason="It is now called libvirt_images_store.",
-        help="""
-Old name of ``libvirt_images_store``.
-""",
-    ),
-    cfg.StrOpt(
-        "rbd_user",
-        sample_default="nova",
-        help="""
-Ceph user of Nova and of the guests, without ``client.``.
-
-Sets ``[libvirt] rbd_user``, which Nova also falls back to for Cinder volumes
-without a user of their own. Leave it unset only where the cluster asks for no
-authentication.
-
-Related options:
-
-* ``rbd_secret_uuid``: required with it
-""",
-    ),
-    cfg.StrOpt(
-        "rbd_secret_uuid",
-        sample_default="457eb676-33da-42ec-9a8c-9293d545c337",
-        help="""
-UUID of the libvirt secret that holds the key of ``rbd_user``.
-
-Sets ``[libvirt] rbd_secret_uuid``. The same UUID has to be defined on every
-compute host that guests may migrate to.
-""",
-    ),
-]
-
-NOVA_RBD_GROUP = cfg.OptGroup(
-    "nova_rbd",
-    title="RBD image backend",
-    help="Tuning of the RBD image backend. The defaults suit most clouds.",
-)
-
-NOVA_RBD_OPTS = [
-    cfg.IntOpt(
-        "operation_timeout_seconds",
-        default=60,
-        min=1,
-        help="""
-Longest that one request to Ceph may wait for an answer before it fails, so
-that a cluster that is down gives an error and not a stuck instance.
-""",
-    ),
-    cfg.IntOpt(
-        "trash_retention_seconds",
-        default=0,
-        min=0,
-        help="""
-How long a deleted disk stays in the pool's trash, from where an operator can
-restore it. With 0 its space is given back as soon as possible.
-""",
-    ),
-    cfg.IntOpt(
-        "import_workers",
-        default=4,
-        min=1,
-        max=64,
-        help="""
-Parallel writes for one image that has to be copied into Ceph.
-""",
-    ),
-    cfg.StrOpt(
-        "data_pool",
-        sample_default="vms-data",
-        help="""
-Pool for the data of new disks, usually an erasure-coded one; names and
-metadata stay in the pool of ``libvirt_images_store``. When unset the data goes
-there too. Disks that exist are not moved.
-""",
-    ),
-]
 
 # Generic option -> Nova's in [libvirt], where that doesn't depend on the type.
 _PAIRS = {
@@ -162,28 +61,6 @@ _PAIRS = {
 
 # Generic names of the store, the one in use first.
 _STORE_NAMES = ("libvirt_images_store", "libvirt_images_volume_group")
-
-# Options of Nova that are read here, with Nova's defaults (26 to 34).
-_NOVA_OPTS: dict[str | None, list[cfg.Opt]] = {
-    None: [
-        cfg.StrOpt("compute_driver"),
-        cfg.BoolOpt("force_raw_images", default=True),
-    ],
-    "libvirt": [
-        cfg.StrOpt(
-            "images_type", default="default", choices=list(IMAGES_TYPES)
-        ),
-        cfg.StrOpt("images_volume_group"),
-        cfg.StrOpt("images_rbd_pool", default="rbd"),
-        cfg.StrOpt("images_rbd_ceph_conf", default=""),
-        cfg.StrOpt("rbd_user"),
-        cfg.StrOpt("rbd_secret_uuid"),
-        cfg.IntOpt("rbd_connect_timeout", default=5),
-        cfg.StrOpt("virt_type", default="kvm"),
-        cfg.StrOpt("connection_uri", default=""),
-    ],
-    "ephemeral_storage_encryption": [cfg.BoolOpt("enabled", default=False)],
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,27 +96,6 @@ class Settings:
             return f"images_type={self.images_type}, through Nova's own code"
         facts = dataclasses.asdict(self)
         return ", ".join(f"{name}={value}" for name, value in facts.items())
-
-
-def list_opts() -> list[tuple[str | cfg.OptGroup, list[cfg.Opt]]]:
-    """Return the options for oslo-config-generator."""
-    return [("DEFAULT", GENERIC_OPTS), (NOVA_RBD_GROUP, NOVA_RBD_OPTS)]
-
-
-def register(conf: cfg.ConfigOpts) -> None:
-    """Register the options, before or after parsing; again changes nothing."""
-    conf.register_opts(GENERIC_OPTS)
-    conf.register_group(NOVA_RBD_GROUP)
-    conf.register_opts(NOVA_RBD_OPTS, group=NOVA_RBD_GROUP)
-
-
-def register_nova_options(conf: cfg.ConfigOpts) -> None:
-    """Register those of Nova's options that are read here.
-
-    For programs without Nova. Not for use on Nova's own configuration object.
-    """
-    for group, opts in _NOVA_OPTS.items():
-        conf.register_opts(opts, group=group)
 
 
 def generic_flags_given(conf: cfg.ConfigOpts) -> list[str]:
