@@ -19,7 +19,7 @@ import rados
 
 from . import ceph_pools, ceph_ports, ceph_users
 from .ceph_conf import MIB, ClusterSettings, render
-from .process import Process, TestbedError, wait_for
+from .process import Process, TestbedError, rss_bytes, wait_for
 
 PROGRAMS = ("ceph-mon", "ceph-mgr", "ceph-osd", "monmaptool")
 # <sockets>/client.<name>.<pid>.<number>.asok must stay within 107 bytes.
@@ -97,7 +97,7 @@ class CephCluster:
         """Return a row for each daemon: name, pid or "-", RSS in MiB."""
         pids = [(p.name, p.pid()) for p in self._daemons()]
         return [
-            (name, str(pid or "-"), str(_rss_bytes(pid) // MIB))
+            (name, str(pid or "-"), str(rss_bytes(pid) // MIB))
             for name, pid in pids
         ]
 
@@ -111,7 +111,9 @@ class CephCluster:
         if not self._complete.exists():
             self.destroy()
             self._make()
-        elif any(p.pid() is None for p in self._daemons()):
+            return
+        self.resume_osds()
+        if any(p.pid() is None for p in self._daemons()):
             self._start_again()
 
     def stop(self) -> None:
@@ -327,15 +329,3 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise TestbedError(f"{command[0]}: {done.stderr.strip()}")
-
-
-def _rss_bytes(pid: int | None) -> int:
-    """Return the resident memory of a process; none or gone: 0."""
-    try:
-        status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    for line in status.splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) << 10
-    return 0

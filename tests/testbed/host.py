@@ -21,7 +21,7 @@ from typing import Any
 import libvirt
 
 from . import host_conf, host_namespace
-from .process import Process, TestbedError, start_time, wait_for
+from .process import Process, TestbedError, rss_bytes, start_time, wait_for
 
 # Unix socket paths end at 107 bytes.
 LONGEST_SOCKET_PATH = 107
@@ -160,7 +160,7 @@ class ComputeHost:
     def status(self) -> list[tuple[str, str, str]]:
         """Return a row for each process: host and program, pid, RSS in MiB."""
         return [
-            (f"{self.name} {_program(p)}", str(p), str(_rss_mib(p)))
+            (f"{self.name} {_program(p)}", str(p), str(rss_bytes(p) >> 20))
             for p in self.pids()
         ]
 
@@ -253,7 +253,7 @@ class ComputeHost:
             return not alive
 
         wait_for(f"all processes of {self.name} have ended", ended, 20, 0.05)
-        # Reap those that are our own children, and forget the pids.
+        # Forget the pids.
         for process in (self._libvirtd, self._anchor):
             process.stop()
 
@@ -264,11 +264,3 @@ def _program(pid: int) -> str:
     except OSError:
         return ""
     return os.path.basename(words[0].decode(errors="replace"))
-
-
-def _rss_mib(pid: int) -> int:
-    try:
-        pages = pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]
-    except OSError:
-        return 0
-    return int(pages) * os.sysconf("SC_PAGE_SIZE") >> 20

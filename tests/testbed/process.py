@@ -20,6 +20,8 @@ T = TypeVar("T")
 class TestbedError(Exception):
     """The testbed could not do what it was asked; the text says what to do."""
 
+    __test__ = False  # for pytest: not a class of tests
+
 
 def wait_for(
     what: str,
@@ -52,6 +54,15 @@ def start_time(pid: int) -> int | None:
         return None
     fields = stat.rsplit(")", 1)[1].split()
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def rss_bytes(pid: int | None) -> int:
+    """Resident memory of a process; none or gone: 0."""
+    try:
+        pages = pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Process:
