@@ -9,7 +9,7 @@ import pathlib
 
 from tests.testbed.process import TestbedError
 
-NOVA = os.environ.get("NOVA_RBD_TESTBED_NOVA", "34.0.0")
+NOVA = os.environ.get("NOVA_VERSION", "34.0.0")
 
 REQUIREMENTS = (
     "glance",
