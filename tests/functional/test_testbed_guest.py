@@ -16,11 +16,10 @@ from tests.functional.guest_domain import (
     domain_xml,
 )
 from tests.testbed import guest, guest_console, odd_images
+from tests.testbed.conftest import KEPT, NETWORK
 from tests.testbed.guest_disk import run
 from tests.testbed.host import ComputeHost
 from tests.testbed.process import wait_for
-
-from .conftest import KEPT, NETWORK
 
 GIB = 1 << 30
 

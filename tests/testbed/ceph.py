@@ -17,9 +17,9 @@ from collections.abc import Iterator
 
 import rados
 
-from . import ceph_pools, ceph_ports, ceph_users
-from .ceph_conf import MIB, ClusterSettings, render
-from .process import Process, TestbedError, rss_bytes, wait_for
+from tests.testbed import ceph_pools, ceph_ports, ceph_users
+from tests.testbed.ceph_conf import MIB, ClusterSettings, render
+from tests.testbed.process import Process, TestbedError, rss_bytes, wait_for
 
 PROGRAMS = ("ceph-mon", "ceph-mgr", "ceph-osd", "monmaptool")
 # <sockets>/client.<name>.<pid>.<number>.asok must stay within 107 bytes.

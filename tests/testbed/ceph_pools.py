@@ -7,7 +7,7 @@ from typing import Any
 import rados
 import rbd
 
-from .process import TestbedError, wait_for
+from tests.testbed.process import TestbedError, wait_for
 
 REPLICATED_POOLS = ("images", "vms")
 DATA_POOL = "vms-data"

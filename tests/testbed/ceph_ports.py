@@ -5,7 +5,7 @@ import errno
 import socket
 from collections.abc import Iterator
 
-from .process import TestbedError, wait_for
+from tests.testbed.process import TestbedError, wait_for
 
 # Below the kernel's range for outgoing connections (32768 and up), away from
 # the OSDs' own search (6800 to 7300) and the monitor's well-known 3300.

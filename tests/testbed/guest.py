@@ -16,9 +16,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from .guest_disk import DISK_BYTES, make_disk, run
-from .guest_initrd import make_initrd
-from .process import TestbedError
+from tests.testbed.guest_disk import DISK_BYTES, make_disk, run
+from tests.testbed.guest_initrd import make_initrd
+from tests.testbed.process import TestbedError
 
 KERNEL_METAPACKAGE = "linux-image-cloud-amd64"
 SOURCES = ("guest.py", "guest_disk.py", "guest_initrd.py")

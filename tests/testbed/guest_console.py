@@ -5,7 +5,7 @@ import json
 import pathlib
 from typing import Any
 
-from .process import wait_for
+from tests.testbed.process import wait_for
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pathlib
 import struct
 import subprocess
 
-from .process import TestbedError
+from tests.testbed.process import TestbedError
 
 SECTOR = 512
 MIB_SECTORS = (1 << 20) // SECTOR

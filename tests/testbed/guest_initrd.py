@@ -5,7 +5,7 @@ import pathlib
 import re
 import stat
 
-from .process import TestbedError
+from tests.testbed.process import TestbedError
 
 PARTS = pathlib.Path(__file__).parent / "guest"
 # To find the disks; then what can wait until the marker is out.  Debian's

@@ -20,8 +20,14 @@ from typing import Any
 
 import libvirt
 
-from . import host_conf, host_namespace
-from .process import Process, TestbedError, rss_bytes, start_time, wait_for
+from tests.testbed import host_conf, host_namespace
+from tests.testbed.process import (
+    Process,
+    TestbedError,
+    rss_bytes,
+    start_time,
+    wait_for,
+)
 
 # Unix socket paths end at 107 bytes.
 LONGEST_SOCKET_PATH = 107

@@ -3,7 +3,7 @@
 import pathlib
 import struct
 
-from .guest_disk import run
+from tests.testbed.guest_disk import run
 
 
 def corrupt_qcow2(path: pathlib.Path) -> pathlib.Path:
