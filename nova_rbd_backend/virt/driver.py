@@ -14,7 +14,7 @@ from nova.virt.libvirt import driver
 from oslo_log import log as logging
 from oslo_utils import units
 
-from nova_rbd_backend import conf, errors
+from nova_rbd_backend import conf
 from nova_rbd_backend.storage import health, offload
 from nova_rbd_backend.virt import (
     compat,
@@ -33,10 +33,7 @@ class LibvirtDriver(driver.LibvirtDriver):
     """compute_driver = rbd_backend.LibvirtDriver, with images_type rbd."""
 
     def __init__(self, virtapi: Any, read_only: bool = False) -> None:
-        try:
-            compat.check_nova()
-        except errors.Error as error:
-            startup.refuse(error)
+        startup.require(compat.check_nova)
         super().__init__(virtapi, read_only)
         self.image_backend = imagebackend.Backend(CONF.use_cow_images)
         # For Nova's own modules that use it beside the image backend.
@@ -47,11 +44,10 @@ class LibvirtDriver(driver.LibvirtDriver):
         """Start only when the disks can be what nova.conf asks for."""
         super().init_host(host)
         settings = conf.settings(CONF)
-        try:
-            offload.run(lambda: health.check(settings))
-            secret.check(self._host.get_connection(), settings)
-        except errors.Error as error:
-            startup.refuse(error)
+        startup.require(lambda: offload.run(health.check, settings))
+        startup.require(
+            lambda: secret.check(self._host.get_connection(), settings)
+        )
         self._purger.start()
 
     def _delete_disks(

@@ -7,7 +7,8 @@ reads some of them when its functions are defined
 
 import importlib
 import sys
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import nova.conf
 from oslo_log import log as logging
@@ -15,17 +16,24 @@ from oslo_log import log as logging
 from nova_rbd_backend import conf, errors
 
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 CEPH_MODULES = {"rados": "python3-rados", "rbd": "python3-rbd"}
 
 
-def refuse(error: errors.Error) -> NoReturn:
-    """End nova-compute with one line that says why.
+def require(check: Callable[[], T]) -> T:
+    """Return what check() returns; end nova-compute where it raises ours.
 
-    An exception would do too, but buried in Nova's traceback.  SystemExit
-    passes through stevedore and through both forms of oslo.service.
+    With one line that says why: an exception would end it too, but buried in
+    Nova's traceback. SystemExit passes through stevedore and through both
+    forms of oslo.service.
     """
-    LOG.critical("nova-compute cannot start: %s", error)
+    try:
+        return check()
+    except errors.Error as error:
+        reason = str(error)
+    # Not in the except block: oslo.log would repeat the exception's text.
+    LOG.critical("nova-compute cannot start: %s", reason)
     sys.exit(1)
 
 
@@ -34,19 +42,14 @@ def driver_class() -> Any:
 
     Ours for rbd; for all other image types Nova's own, untouched.
     """
-    try:
-        settings = conf.apply(nova.conf.CONF)
-        if settings.uses_rbd:
-            _require_ceph_modules()
-    except errors.Error as error:
-        refuse(error)
+    settings = require(lambda: conf.apply(nova.conf.CONF))
     settings.log_effective(LOG)
-    module = (
-        "nova_rbd_backend.virt.driver"
-        if settings.uses_rbd
-        else "nova.virt.libvirt.driver"
-    )
-    return importlib.import_module(module).LibvirtDriver
+    if not settings.uses_rbd:
+        module = importlib.import_module("nova.virt.libvirt.driver")
+    else:
+        require(_require_ceph_modules)
+        module = importlib.import_module("nova_rbd_backend.virt.driver")
+    return module.LibvirtDriver
 
 
 def _require_ceph_modules() -> None:
