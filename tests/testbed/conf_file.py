@@ -7,24 +7,26 @@ Conf = Mapping[str, Mapping[str, object]]
 
 
 def merged(*layers: Conf) -> dict[str, dict[str, object]]:
-    """The layers one above the other; an option set to None is left out."""
+    """The layers one above the other."""
     result: dict[str, dict[str, object]] = {}
     for layer in layers:
         for section, options in layer.items():
             result.setdefault(section, {}).update(options)
-    return {
-        section: {k: v for k, v in options.items() if v is not None}
-        for section, options in result.items()
-    }
+    return result
 
 
 def write(path: pathlib.Path, *layers: Conf) -> pathlib.Path:
-    """Write the merged layers, readable by the owner only (passwords)."""
+    """Write the merged layers; an option that is None is left out.
+
+    Readable by the owner only, as there are passwords in it.
+    """
     lines = []
     for section, options in merged(*layers).items():
         lines.append(f"[{section}]")
         lines += [
-            f"{name} = {_text(value)}" for name, value in options.items()
+            f"{name} = {_text(value)}"
+            for name, value in options.items()
+            if value is not None
         ]
         lines.append("")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -51,8 +51,9 @@ class Demo:
         with self._step("end what an earlier run left", "nothing is reused"):
             self.testbed.down()
         with self._step("build the guest image", "from Debian's packages"):
-            cache = paths.cache() / "guest"
-            self.guest = guest.build(cache, cache / "packages")
+            self.guest = guest.build(
+                paths.cache() / "guest", paths.cache() / "cache"
+            )
         with self._step(
             "bring Ceph, libvirt and OpenStack up",
             "an unmodified nova-compute accepts its configuration",

@@ -1,11 +1,13 @@
 """What lies in a pool, read through librbd with the admin's rights."""
 
 import dataclasses
+import json
 
 import rados
 import rbd
 
 from tests.testbed.ceph import CephCluster
+from tests.testbed.process import TestbedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,18 @@ def left(cluster: CephCluster, pool: str) -> list[str]:
         *images(cluster, pool),
         *(f"trash: {name}" for name in trash(cluster, pool)),
     ]
+
+
+def capacity(cluster: CephCluster, pool: str) -> tuple[int, int]:
+    """Bytes of all OSDs; bytes the pool can hold, used ones included."""
+    with cluster.admin() as connection:
+        command = json.dumps({"prefix": "df", "format": "json"})
+        code, answer, text = connection.mon_command(command, b"")
+    if code:
+        raise TestbedError(f"ceph df: {text}")
+    df = json.loads(answer)
+    stats = next(p["stats"] for p in df["pools"] if p["name"] == pool)
+    return df["stats"]["total_bytes"], stats["max_avail"] + stats["stored"]
 
 
 def _view(ioctx: rados.Ioctx, name: str) -> ImageView:

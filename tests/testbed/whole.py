@@ -9,13 +9,20 @@ from collections.abc import Callable, Mapping
 
 from openstack.compute.v2.server import Server
 
-from tests.testbed import compute_conf, guest_console, install, paths, versions
+from tests.testbed import (
+    compute_conf,
+    conf_file,
+    guest_console,
+    install,
+    paths,
+    versions,
+)
 from tests.testbed.ceph import CephCluster
 from tests.testbed.compute import Compute
 from tests.testbed.conf_file import Conf
 from tests.testbed.control import OpenStack
 from tests.testbed.host import ComputeHost
-from tests.testbed.process import TestbedError
+from tests.testbed.process import TestbedError, wait_for
 from tests.testbed.servers import Servers
 from tests.testbed.steps import Steps
 
@@ -28,6 +35,7 @@ class Testbed:
     :param hosts: number of compute hosts, each with a nova-compute
     :param backend: 'plugin' or 'in-tree', who keeps the instances' disks
     :param nova: the Nova release, as installed by tests.testbed.install
+    :param overrides: over every nova-compute's usual configuration
     """
 
     # Not a test class, whatever its name says to pytest.
@@ -39,11 +47,18 @@ class Testbed:
         hosts: int = 1,
         backend: str = "plugin",
         nova: str = versions.NOVA,
+        overrides: Conf | None = None,
     ):
         self.name = name
         self.folder = paths.state(name)
         self.backend = backend
-        self._record = {"hosts": hosts, "backend": backend, "nova": nova}
+        self.overrides = overrides or {}
+        self._record = {
+            "hosts": hosts,
+            "backend": backend,
+            "nova": nova,
+            "overrides": self.overrides,
+        }
         self.cluster = CephCluster(self.folder / "ceph")
         self.openstack = OpenStack(
             self.folder / "os", self.cluster.conf, install.venv(nova)
@@ -132,10 +147,12 @@ class Testbed:
     ) -> Compute:
         """Configure and start the host's nova-compute.
 
-        :param overrides: over the usual nova.conf; None removes an option
+        :param overrides: over the testbed's; None removes an option
         """
         compute = self.compute(host)
-        compute.configure(self.backend, overrides)
+        compute.configure(
+            self.backend, conf_file.merged(self.overrides, overrides or {})
+        )
         compute.start(env)
         if wait:
             compute.wait_up(self.openstack.connection())
@@ -170,6 +187,27 @@ class Testbed:
         """What the guest said, once it has come up ``boots`` times."""
         path = self.console(server)
         return guest_console.wait_for_boot(path, boots, limit_seconds)
+
+    def wait_for_counter(
+        self, server: Server, at_least: int, limit_seconds: float = 90
+    ) -> guest_console.Console:
+        """What the guest said, once its counter has come so far."""
+        path = self.console(server)
+        return guest_console.wait_for_counter(path, at_least, limit_seconds)
+
+    def wait_for_config_drive(
+        self, server: Server, limit_seconds: float = 90
+    ) -> dict[str, str]:
+        """What the guest read on its config drive.
+
+        :raises TestbedError: not within the limit
+        """
+        path = self.console(server)
+        return wait_for(
+            f"the guest reports its config drive in {path}",
+            lambda: guest_console.read(path).config_drive or {},
+            limit_seconds,
+        )
 
     # -- its parts ---------------------------------------------------------
 
