@@ -11,6 +11,7 @@
     |-- InvalidLocation       not an rbd:// location that can be used here
     |-- ClusterUnreachable    no connection: monitors, network, conf file
     |   |-- ConfFileNotFound
+    |   |-- ConfFileInvalid
     |   `-- KeyringNotFound
     |-- ConnectionLost        an open connection died or was blocklisted
     |-- OperationTimedOut     the cluster did not answer in the limit
@@ -103,6 +104,10 @@ class ClusterUnreachable(StorageError):
 
 class ConfFileNotFound(ClusterUnreachable):
     advice = "check that the configured ceph.conf exists and can be read"
+
+
+class ConfFileInvalid(ClusterUnreachable):
+    advice = "mend the ceph.conf: Ceph cannot read one of its lines"
 
 
 class KeyringNotFound(ClusterUnreachable):
@@ -255,7 +260,7 @@ _BY_ERRNO: Mapping[int, _Class | _ByKind] = {
     # cls_rbd and the omap compare: changed meanwhile
     errno.ESTALE: Conflict,
     errno.ERANGE: Conflict,
-    errno.EINVAL: StorageFault,
+    errno.EINVAL: {"conf file": ConfFileInvalid, "": StorageFault},
     errno.EDOM: StorageFault,
     errno.EIO: StorageFault,
     errno.ENODATA: NotFound,

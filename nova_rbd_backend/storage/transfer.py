@@ -210,8 +210,10 @@ def _in_parallel(
         for thread in threads:
             while thread.is_alive():
                 thread.join(_PROGRESS_SECONDS)
-                if progress is not None:
+                if progress is not None and thread.is_alive():
                     progress(crew.done.total)
+        if progress is not None and crew.error is None:
+            progress(crew.done.total)
     except BaseException as error:
         # progress() may raise to cancel: no thread may outlive the image.
         crew.error = error
