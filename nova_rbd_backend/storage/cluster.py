@@ -1,3 +1,15 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
 """One long-lived RADOS connection per process, conf file and cephx user.
 
 It is opened on first use, shared by all threads and opened again after it
@@ -10,6 +22,7 @@ import dataclasses
 import functools
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -95,6 +108,7 @@ class Cluster:
         self._connection: Connection | None = None
         self._lock = offload.original_threading().Lock()
         self._fsid: str | None = None
+        self._failure: tuple[float, errors.StorageError] | None = None
 
     def connection(self) -> Connection:
         """The open connection; opens it, once for all who wait.
@@ -103,10 +117,24 @@ class Cluster:
         """
         if (found := self._connection) is not None:
             return found
+        asked_at = time.monotonic()
         with self._lock:
             if self._connection is None:
-                self._connection = Connection(self.settings)
+                self._raise_failure_since(asked_at)
+                try:
+                    self._connection = Connection(self.settings)
+                except errors.StorageError as error:
+                    self._failure = (time.monotonic(), error)
+                    raise
             return self._connection
+
+    def _raise_failure_since(self, asked_at: float) -> None:
+        """Who waited for an attempt shares its failure: no second wait."""
+        if self._failure is not None and self._failure[0] >= asked_at:
+            error = self._failure[1]
+            raise type(error)(
+                error.reason, operation=error.operation
+            ) from error
 
     def drop(self, broken: Connection) -> None:
         """Open a new connection on next use; others may be in the old one.

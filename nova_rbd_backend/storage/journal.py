@@ -1,3 +1,15 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
 """What is under construction or deletion in a pool.
 
 One RADOS object per pool; its omap has an entry ``create_<image>`` while
@@ -31,6 +43,7 @@ class Entry:
     """:ivar token: of this attempt, as MADE_KEY keeps it
     :ivar image_id: of what is deleted
     :ivar own_snaps: names, and prefixes with ``*``, that deletion removes
+    :ivar claim_host: whose purge is at it now, and until when that counts
     """
 
     operation: str
@@ -41,6 +54,9 @@ class Entry:
     host: str = ""
     pid: int = 0
     begun_at: float = 0.0
+    claim_host: str = ""
+    claim_pid: int = 0
+    claimed_until: float = 0.0
 
     @property
     def key(self) -> str:
@@ -83,6 +99,15 @@ def _stamped(operation: str, image: str, **facts: Any) -> Entry:
 # entry of a dead process is taken over.
 _making: set[tuple[int, str, str]] = set()
 _making_lock = offload.original_threading().Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _making_lock
+    _making_lock = offload.original_threading().Lock()
+    _making.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Making:
@@ -196,6 +221,46 @@ def begin_deletion(
     if not pool.omap_swap(OBJECT, entry.key, None, entry.encoded()):
         return deletion(pool, image_id) or entry
     return entry
+
+
+def claim(pool: Pool, entry: Entry, seconds: float) -> Entry | None:
+    """Take a deletion for this process alone; None: another has it.
+
+    A claim ends with its process where that can be seen, else after
+    seconds, so that no two hosts report each other as in the way.
+    """
+    if entry.claimed_until > time.time() and _claimant_lives(entry):
+        return None
+    claimed = dataclasses.replace(
+        entry,
+        claim_host=socket.gethostname(),
+        claim_pid=os.getpid(),
+        claimed_until=time.time() + seconds,
+    )
+    swapped = pool.omap_swap(
+        OBJECT, entry.key, entry.encoded(), claimed.encoded()
+    )
+    return claimed if swapped else None
+
+
+def _claimant_lives(entry: Entry) -> bool:
+    if entry.claim_host != socket.gethostname():
+        return True
+    try:
+        os.kill(entry.claim_pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def give_back(pool: Pool, claimed: Entry) -> None:
+    """End a claim: the image could not be freed now."""
+    free = dataclasses.replace(
+        claimed, claim_host="", claim_pid=0, claimed_until=0.0
+    )
+    pool.omap_swap(OBJECT, free.key, claimed.encoded(), free.encoded())
 
 
 def drop(pool: Pool, entry: Entry) -> None:

@@ -1,3 +1,15 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
 """Flow: delete an instance's disks, and give their space back.
 
 Deleting frees the names at once, by moving the images to the trash; what
@@ -24,6 +36,8 @@ from nova_rbd_backend.storage.pool import Pool
 OWN_SNAPS = ("nova-resize", "nova-rbd-*")
 BUSY_LIMIT_SECONDS = 60.0
 _BUSY_WAIT_SECONDS = 1.0
+# Longer than freeing the largest image takes: its claim is not renewed.
+_CLAIM_SECONDS = 2 * 3600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +63,8 @@ class Kept:
 
 @dataclasses.dataclass(frozen=True)
 class PurgeReport:
-    """:ivar waiting: kept on purpose, until their retention is over
+    """:ivar waiting: kept until their retention is over, or being freed by
+        another host right now
     :ivar stuck: wanted gone but in the way of something: tell it loudly
     :ivar left: not looked at, for a limit was reached
     """
@@ -174,30 +189,51 @@ def purge(
     """
     started = time.monotonic()
     entries = journal.deletions(pool)
-    purged: list[str] = []
-    waiting: list[Kept] = []
-    stuck: list[Kept] = []
+    run = _Run(pool)
     looked_at = 0
     for entry in entries[:max_images]:
         if time.monotonic() - started > limit_seconds:
             break
         looked_at += 1
-        kept = _until(pool, entry)
-        if kept is not None:
-            waiting.append(kept)
-            continue
-        reason = _free(pool, entry)
-        if reason is None:
-            purged.append(entry.image)
-        else:
-            stuck.append(_kept(entry, reason))
+        run.look_at(entry)
     return PurgeReport(
-        tuple(purged),
-        tuple(waiting),
-        tuple(stuck),
+        tuple(run.purged),
+        tuple(run.waiting),
+        tuple(run.stuck),
         len(entries) - looked_at,
         time.monotonic() - started,
     )
+
+
+class _Run:
+    """One purge of a pool."""
+
+    def __init__(self, pool: Pool):
+        self.pool = pool
+        self.purged: list[str] = []
+        self.waiting: list[Kept] = []
+        self.stuck: list[Kept] = []
+
+    def look_at(self, entry: journal.Entry) -> None:
+        kept = _until(self.pool, entry)
+        if kept is not None:
+            self.waiting.append(kept)
+            return
+        claimed = journal.claim(self.pool, entry, _CLAIM_SECONDS)
+        if claimed is None:
+            host = entry.claim_host or "another process"
+            self.waiting.append(_kept(entry, f"being freed by {host}"))
+            return
+        reason: str | None = "broken off"
+        try:
+            reason = _free(self.pool, claimed)
+        finally:
+            if reason is not None:
+                journal.give_back(self.pool, claimed)
+        if reason is None:
+            self.purged.append(entry.image)
+        else:
+            self.stuck.append(_kept(entry, reason))
 
 
 def _kept(entry: journal.Entry, reason: str) -> Kept:

@@ -176,9 +176,8 @@ def test_disk_that_is_being_deleted_is_made_anew(pool, name):
 
 
 def test_two_threads_do_not_make_one_disk(pool, name):
-    with journal.Making(pool, name):
-        with pytest.raises(errors.BeingCreated):
-            provision.blank_disk(pool, name, MIB)
+    with journal.Making(pool, name), pytest.raises(errors.BeingCreated):
+        provision.blank_disk(pool, name, MIB)
     assert provision.blank_disk(pool, name, MIB).created
 
 

@@ -1,5 +1,9 @@
 """Names are free at once, space comes back, nothing is forgotten."""
 
+import dataclasses
+import subprocess
+import time
+
 import pytest
 
 from nova_rbd_backend.storage import journal, provision, trash
@@ -156,3 +160,39 @@ def test_own_snaps_are_what_the_caller_says(pool, instance, own):
     trash.delete_disks(pool, instance, own_snaps=own)
     report = trash.purge(pool)
     assert _kept(report.stuck, name) == ["has snaps nova-resize"]
+
+
+def test_what_another_host_frees_is_no_fault(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    trash.delete_disks(pool, instance)
+    (entry,) = [e for e in journal.deletions(pool) if e.image == name]
+    other = dataclasses.replace(
+        entry, claim_host="elsewhere", claimed_until=time.time() + 60
+    )
+    assert pool.omap_swap(
+        journal.OBJECT, entry.key, entry.encoded(), other.encoded()
+    )
+    report = trash.purge(pool)
+    assert _kept(report.waiting, name) == ["being freed by elsewhere"]
+    lapsed = dataclasses.replace(other, claimed_until=time.time() - 1)
+    assert pool.omap_swap(
+        journal.OBJECT, entry.key, other.encoded(), lapsed.encoded()
+    )
+    assert name in trash.purge(pool).purged
+
+
+def test_claim_of_a_dead_process_counts_for_nothing(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    trash.delete_disks(pool, instance)
+    (entry,) = [e for e in journal.deletions(pool) if e.image == name]
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    claimed = journal.claim(pool, entry, 60)
+    assert journal.claim(pool, claimed, 60) is None
+    left = dataclasses.replace(claimed, claim_pid=dead.pid)
+    assert pool.omap_swap(
+        journal.OBJECT, entry.key, claimed.encoded(), left.encoded()
+    )
+    assert name in trash.purge(pool).purged

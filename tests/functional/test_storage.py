@@ -85,7 +85,7 @@ def _in_threads(count, work):
     def run(number):
         try:
             work(number)
-        except Exception as error:
+        except BaseException as error:
             failed.append(error)
 
     threads = [threading.Thread(target=run, args=(n,)) for n in range(count)]
@@ -395,6 +395,41 @@ def test_lock_of_a_dead_process_ends_with_its_watch(ceph, vms, instance):
     assert trash.delete_disks(vms, instance).deleted == (name,)
     print(f"\ndeleted after {time.monotonic() - begun:.1f} s")
     assert name in trash.purge(vms).purged
+
+
+def test_holder_that_keeps_its_lock_is_named(ceph, vms, instance):
+    name = f"{instance}_disk"
+    vms.create(name, 8 * MIB)
+    other = _connect(ceph, connect_timeout_seconds=14)
+    ioctx = other.connection().ioctx("vms", "")
+    with rbd.Image(ioctx, name) as image:
+        image.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
+        with pytest.raises(errors.DiskBusy) as caught:
+            trash.delete_disks(vms, instance, busy_limit_seconds=2)
+        assert caught.value.watchers == (_address(other),)
+        assert _address(other) in str(caught.value)
+        # Not taken for whole any more, nor purged while it is in use.
+        assert not provision.is_whole(vms, name)
+        assert name not in trash.purge(vms).purged
+        assert vms.exists(name)
+    assert trash.delete_disks(vms, instance).deleted == (name,)
+    assert name in trash.purge(vms).purged
+
+
+def test_who_waits_for_a_connection_shares_its_failure(tmp_path):
+    conf = tmp_path / "ceph.conf"
+    conf.write_text(
+        "[global]\nmon_host = v1:127.0.0.1:1\nauth_client_required = none\n"
+    )
+    settings = cluster.ClusterSettings(str(conf), "nova", 2, 5)
+
+    def ask(number):
+        with pytest.raises(errors.ClusterUnreachable):
+            cluster.connect(settings).fsid()
+
+    begun = time.monotonic()
+    _in_threads(10, ask)
+    assert time.monotonic() - begun < 8
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
