@@ -117,6 +117,8 @@ class _Background:
                 thread = self._threading.Thread(
                     target=self._work, name="nova-rbd-background", daemon=True
                 )
+                if not self._threads:
+                    atexit.register(self.stop, 10)
                 self._threads.append(thread)
                 thread.start()
         self._queue.put(job)
@@ -140,7 +142,7 @@ class _Background:
             thread.join(limit_seconds)
 
 
-_background: list[_Background] = []
+_background: dict[str, _Background] = {}
 
 
 def background(func: Callable[..., object], *args: Any) -> None:
@@ -149,10 +151,9 @@ def background(func: Callable[..., object], *args: Any) -> None:
     Two run at a time, others wait. func handles its own errors: what it
     lets out goes to sys.excepthook. At exit what has not begun is dropped.
     """
-    if not _background:
-        _background.append(_Background())
-        atexit.register(_background[0].stop, 10)
-    _background[0].add(lambda: func(*args))
+    # setdefault is atomic: all threads get the same one
+    workers = _background.setdefault("workers", _Background())
+    workers.add(lambda: func(*args))
 
 
 def spawn(func: Callable[[], object]) -> None:
