@@ -15,11 +15,13 @@
 import dataclasses
 import re
 import urllib.parse
+import uuid
 
 from nova_rbd_backend import errors
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _DISK = re.compile(rf"(?P<instance_uuid>{_UUID})_(?P<disk>.+)")
+_DRAFT = re.compile(r"(?P<image>.+)\.nova-rbd-draft-[0-9a-f]{12}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,21 @@ class DiskName:
     def prefix(instance_uuid: str) -> str:
         """What the names of all the instance's disks begin with."""
         return f"{instance_uuid}_"
+
+
+def new_draft(image: str) -> str:
+    """Return a new name for an image that is to get its own once it is whole.
+
+    It begins with the image's, so that the in-tree backend's delete, by
+    prefix, finds it too.
+    """
+    return f"{image}.nova-rbd-draft-{uuid.uuid4().hex[:12]}"
+
+
+def final_name(image: str) -> str:
+    """The name that a draft is to get; another image's name: itself."""
+    found = _DRAFT.fullmatch(image)
+    return found["image"] if found else image
 
 
 @dataclasses.dataclass(frozen=True)

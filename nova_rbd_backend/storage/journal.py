@@ -10,70 +10,87 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is under construction or deletion in a pool.
+"""What is under construction or deletion in a pool, for whoever comes next.
 
-One RADOS object per pool; its omap has an entry ``create_<image>`` while
-an image is being made and ``delete_<image id>`` until its space is free.
-An image of which there is no entry is whole: so are the in-tree backend's.
-
-Entries change only by compare-and-swap, so that of two hosts that make the
-same disk only the one whose entry stands at the end has made it.
+One RADOS object per pool; its omap has an entry ``create_<draft>`` while an
+image is being made under its draft's name, and ``delete_<image id>`` until
+the space of a deleted image is free. The entries are a record of what to
+look for after a process died, not of what is whole: an image that has its
+own name is.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
-from nova_rbd_backend import errors
+from nova_rbd_backend import errors, names
 from nova_rbd_backend.storage import offload
 from nova_rbd_backend.storage.pool import Pool
 
 OBJECT = "nova_rbd_journal"
-# Metadata of an image made here; the last thing written before the entry
-# goes. With it an image is whole even if its entry is still there.
-MADE_KEY = "nova_rbd_backend.made"
+
+
+class _Process:
+    """This process: a pid alone comes again, in a container at each start."""
+
+    token = uuid.uuid4().hex
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """:ivar token: of this attempt, as MADE_KEY keeps it
+    """:ivar image: the name that is made, or was deleted
+    :ivar draft: of what is made: its name until it is whole
     :ivar image_id: of what is deleted
     :ivar own_snaps: names, and prefixes with ``*``, that deletion removes
-    :ivar claim_host: whose purge is at it now, and until when that counts
+    :ivar host, pid, process: whose entry it is
+    :ivar claim: whose purge is at it now, as ``host/pid/process``
+    :ivar claimed_until: when the claim ends, if its process does not
+    :ivar stored: the entry as the pool has it, for compare-and-swap; it may
+        have fields of a later version
     """
 
     operation: str
     image: str
-    token: str = ""
+    draft: str = ""
     image_id: str = ""
     own_snaps: tuple[str, ...] = ()
     host: str = ""
     pid: int = 0
+    process: str = ""
     begun_at: float = 0.0
-    claim_host: str = ""
-    claim_pid: int = 0
+    claim: str = ""
     claimed_until: float = 0.0
+    stored: str = dataclasses.field(default="", compare=False, repr=False)
 
     @property
     def key(self) -> str:
-        if self.operation == "create":
-            return f"create_{self.image}"
-        return f"delete_{self.image_id}"
+        return f"{self.operation}_{self.draft or self.image_id}"
 
     @property
     def age_seconds(self) -> float:
         return max(0.0, time.time() - self.begun_at)
 
-    def encoded(self) -> str:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+    @property
+    def is_of_a_dead_process(self) -> bool:
+        """Whether it can be seen from here that its process is gone."""
+        return not _lives(self.host, self.pid, self.process)
+
+    def encoded(self) -> "Entry":
+        """The same, with ``stored`` set."""
+        facts = dataclasses.asdict(self)
+        del facts["stored"]
+        text = json.dumps(facts, sort_keys=True)
+        return dataclasses.replace(self, stored=text)
 
     @classmethod
     def decoded(cls, value: bytes) -> "Entry":
-        """Read an entry; what a later version added is left out."""
+        """Read an entry; what a later version added is passed over."""
         known = {field.name for field in dataclasses.fields(cls)}
         found: dict[str, Any] = {
             key: part
@@ -81,6 +98,7 @@ class Entry:
             if key in known
         }
         found["own_snaps"] = tuple(found.get("own_snaps", ()))
+        found["stored"] = value.decode()
         return cls(**found)
 
 
@@ -90,13 +108,28 @@ def _stamped(operation: str, image: str, **facts: Any) -> Entry:
         image,
         host=socket.gethostname(),
         pid=os.getpid(),
+        process=_Process.token,
         begun_at=time.time(),
         **facts,
-    )
+    ).encoded()
 
 
-# What this process is making, so that a second thread is told so, while an
-# entry of a dead process is taken over.
+def _lives(host: str, pid: int, process: str) -> bool:
+    """Whether a process may be alive; another host's always may."""
+    if host != socket.gethostname():
+        return True
+    if pid == os.getpid():
+        return process == _Process.token
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+# What this process is making, so that a second thread is told so.
 _making: set[tuple[int, str, str]] = set()
 _making_lock = offload.original_threading().Lock()
 
@@ -105,96 +138,40 @@ def _after_fork_in_child() -> None:
     global _making_lock
     _making_lock = offload.original_threading().Lock()
     _making.clear()
+    _Process.token = uuid.uuid4().hex
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-class Making:
-    """One attempt to make an image: ``with Making(pool, name) as making``.
+@contextlib.contextmanager
+def sole_maker(pool: Pool, name: str) -> Iterator[None]:
+    """Keep other threads of this process from making the same image.
 
-    Entering raises BeingCreated when this process makes it already, and
-    takes over from a process that died. Leaving only forgets the attempt:
-    ``finish`` says that the image is whole.
+    :raises BeingCreated: one of them does
     """
-
-    def __init__(self, pool: Pool, name: str):
-        self.pool = pool
-        self.entry = _stamped("create", name, token=uuid.uuid4().hex)
-        self._slot = (id(pool.cluster), str(pool), name)
-        self.taken_over: bool = False
-
-    def __enter__(self) -> "Making":
-        with _making_lock:
-            if self._slot in _making:
-                raise errors.BeingCreated(
-                    operation="create",
-                    pool=str(self.pool),
-                    image=self.entry.image,
-                )
-            _making.add(self._slot)
-        try:
-            self._take()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with _making_lock:
-            _making.discard(self._slot)
-
-    def _take(self) -> None:
-        old: str | None = None
-        for _ in range(10):
-            new = self.entry.encoded()
-            if self.pool.omap_swap(OBJECT, self.entry.key, old, new):
-                self.taken_over = old is not None
-                return
-            value = self.pool.omap_value(OBJECT, self.entry.key)
-            old = None if value is None else value.decode()
-        raise errors.Conflict(
-            "others keep making it",
-            operation="create",
-            pool=str(self.pool),
-            image=self.entry.image,
-        )
-
-    def finish(self) -> None:
-        """The image is whole, or undone.
-
-        :raises TakenOver: another host has begun to make it since
-        """
-        mine = self.entry.encoded()
-        if not self.pool.omap_swap(OBJECT, self.entry.key, mine, None):
-            raise errors.TakenOver(
-                operation="create",
-                pool=str(self.pool),
-                image=self.entry.image,
-            )
-
-
-def drop_own_creation(pool: Pool, name: str) -> None:
-    """Drop the entry of a whole image that a process here left as it died.
-
-    One of another host stays: it may be about to drop it itself.
-    """
-    entry = creation(pool, name)
-    if entry is None or entry.host != socket.gethostname():
-        return
+    slot = (id(pool.cluster), str(pool), name)
     with _making_lock:
-        under_way = (id(pool.cluster), str(pool), name) in _making
-    if not under_way:
-        drop(pool, entry)
+        if slot in _making:
+            raise errors.BeingCreated(
+                operation="create", pool=str(pool), image=name
+            )
+        _making.add(slot)
+    try:
+        yield
+    finally:
+        with _making_lock:
+            _making.discard(slot)
 
 
-def creation(pool: Pool, name: str) -> Entry | None:
-    """The entry of an image being made; None: nobody makes it."""
-    value = pool.omap_value(OBJECT, f"create_{name}")
-    return None if value is None else Entry.decoded(value)
+def begin_creation(pool: Pool, name: str) -> Entry:
+    """Remember that an image is made, under the entry's ``draft``."""
+    entry = _stamped("create", name, draft=names.new_draft(name))
+    pool.omap_swap(OBJECT, entry.key, None, entry.stored)
+    return entry
 
 
-def creations(pool: Pool, prefix: str) -> list[Entry]:
+def creations(pool: Pool, prefix: str = "") -> list[Entry]:
     """Entries of the images being made whose names begin so."""
     found = pool.omap_get(OBJECT, f"create_{prefix}")
     return [Entry.decoded(value) for value in found.values()]
@@ -218,7 +195,7 @@ def begin_deletion(
 ) -> Entry:
     """Remember that the image goes; already remembered: that entry."""
     entry = _stamped("delete", image, image_id=image_id, own_snaps=own_snaps)
-    if not pool.omap_swap(OBJECT, entry.key, None, entry.encoded()):
+    if not pool.omap_swap(OBJECT, entry.key, None, entry.stored):
         return deletion(pool, image_id) or entry
     return entry
 
@@ -229,40 +206,29 @@ def claim(pool: Pool, entry: Entry, seconds: float) -> Entry | None:
     A claim ends with its process where that can be seen, else after
     seconds, so that no two hosts report each other as in the way.
     """
-    if entry.claimed_until > time.time() and _claimant_lives(entry):
-        return None
-    claimed = dataclasses.replace(
-        entry,
-        claim_host=socket.gethostname(),
-        claim_pid=os.getpid(),
-        claimed_until=time.time() + seconds,
-    )
-    swapped = pool.omap_swap(
-        OBJECT, entry.key, entry.encoded(), claimed.encoded()
-    )
-    return claimed if swapped else None
-
-
-def _claimant_lives(entry: Entry) -> bool:
-    if entry.claim_host != socket.gethostname():
-        return True
-    try:
-        os.kill(entry.claim_pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    if entry.claimed_until > time.time():
+        host, pid, process = entry.claim.split("/")
+        if _lives(host, int(pid), process):
+            return None
+    mine = f"{socket.gethostname()}/{os.getpid()}/{_Process.token}"
+    return _replaced(pool, entry, mine, time.time() + seconds)
 
 
 def give_back(pool: Pool, claimed: Entry) -> None:
     """End a claim: the image could not be freed now."""
-    free = dataclasses.replace(
-        claimed, claim_host="", claim_pid=0, claimed_until=0.0
-    )
-    pool.omap_swap(OBJECT, free.key, claimed.encoded(), free.encoded())
+    _replaced(pool, claimed, "", 0.0)
+
+
+def _replaced(
+    pool: Pool, entry: Entry, claim: str, claimed_until: float
+) -> Entry | None:
+    new = dataclasses.replace(
+        entry, claim=claim, claimed_until=claimed_until
+    ).encoded()
+    swapped = pool.omap_swap(OBJECT, entry.key, entry.stored, new.stored)
+    return new if swapped else None
 
 
 def drop(pool: Pool, entry: Entry) -> None:
     """The work is done; somebody else's newer entry stays."""
-    pool.omap_swap(OBJECT, entry.key, entry.encoded(), None)
+    pool.omap_swap(OBJECT, entry.key, entry.stored, None)

@@ -50,6 +50,10 @@ def _string(value: bytes) -> str:
     return value[4 : 4 + length].decode()
 
 
+def _encoded(text: str) -> bytes:
+    return struct.pack("<I", len(text.encode())) + text.encode()
+
+
 class Pool:
     """A pool (and namespace) of a cluster. All calls block.
 
@@ -98,11 +102,28 @@ class Pool:
         return [key.removeprefix("name_") for key in entries]
 
     def exists(self, image: str) -> bool:
-        """Whether the name is taken, be the image whole or half made."""
+        """Whether the name can be opened."""
         return self.image_id(image) is not None
 
     def image_id(self, image: str) -> str | None:
-        """The id behind a name; None: there is no such image."""
+        """The id that opening the name leads to; None: there is no such image.
+
+        cls_rbd: get_id, as librbd's own open asks it.
+        """
+        with self._reach("look up", image=image) as ioctx:
+            try:
+                _, answer = ioctx.execute(
+                    f"rbd_id.{image}", "rbd", "get_id", b""
+                )
+            except rados.ObjectNotFound:
+                return None
+        return _string(answer)
+
+    def listed_id(self, image: str) -> str | None:
+        """The id behind a name in the pool's directory; None: not listed.
+
+        Differs from image_id only where a process died half-way.
+        """
         value = self.omap_value(_DIRECTORY, f"name_{image}")
         return None if value is None else _string(value)
 
@@ -245,6 +266,66 @@ class Pool:
         ):
             rbd.RBD().remove(ioctx, name)
 
+    # drafts
+
+    def publish(self, draft: str, image_id: str, name: str) -> None:
+        """Give a closed image its name. Killed half-way: finish_publishing.
+
+        Does what librbd's RenameRequest does, in its own steps: rbd_rename
+        opens the image for it, which takes longer than all else of a clone
+        but the clone itself. The first step decides.
+
+        :raises ImageExists: the name is taken
+        :raises TakenOver: the draft has been removed meanwhile
+        """
+        self._rename_listed(draft, image_id, name)
+        self._set_id(name, image_id)
+        self._remove_id(draft)
+
+    def finish_publishing(self, draft: str, name: str) -> None:
+        """Finish what a process left that died in publish; nothing: done."""
+        image_id = self.image_id(draft)
+        if image_id is None or self.listed_id(draft) is not None:
+            return
+        if self.listed_id(name) == image_id:
+            self._set_id(name, image_id)
+            self._remove_id(draft)
+
+    def _rename_listed(self, draft: str, image_id: str, name: str) -> None:
+        """cls_rbd: dir_rename_image, which refuses all but this very pair."""
+        request = b"".join(map(_encoded, (draft, name, image_id)))
+        with self._reach("name", image=name) as ioctx:
+            try:
+                ioctx.execute(_DIRECTORY, "rbd", "dir_rename_image", request)
+            except rados.Error as error:
+                if errors.ceph_errno(error) in (errno.ENOENT, errno.ESTALE):
+                    raise errors.TakenOver(
+                        "the draft is gone",
+                        operation="create",
+                        pool=str(self),
+                        image=name,
+                    ) from error
+                raise
+
+    def _set_id(self, name: str, image_id: str) -> None:
+        """cls_rbd: set_id; set to this id already: done."""
+        with self._reach("name", image=name) as ioctx:
+            try:
+                with rados.WriteOpCtx() as op:
+                    op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
+                    op.execute("rbd", "set_id", _encoded(image_id))
+                    ioctx.operate_write_op(op, f"rbd_id.{name}")
+            except rados.ObjectExists:
+                if self.image_id(name) != image_id:
+                    raise
+
+    def _remove_id(self, name: str) -> None:
+        with (
+            contextlib.suppress(errors.ImageNotFound),
+            self._reach("name", image=name) as ioctx,
+        ):
+            ioctx.remove_object(f"rbd_id.{name}")
+
     # the trash
 
     def trash_move(self, name: str, retention_seconds: int = 0) -> None:
@@ -269,6 +350,15 @@ class Pool:
         """
         with self._reach("remove from the trash", image=image_id) as ioctx:
             rbd.RBD().trash_remove(ioctx, image_id)
+
+    def trash_restore(self, image_id: str, name: str) -> None:
+        """Give a trashed image a name again. librbd: rbd_trash_restore.
+
+        :raises ImageNotFound: it is not in the trash
+        :raises ImageExists: the name is taken
+        """
+        with self._reach("restore from the trash", image=name) as ioctx:
+            rbd.RBD().trash_restore(ioctx, image_id, name)
 
     def trash_list(self) -> list[TrashedImage]:
         """All of the pool's trash. librbd: rbd_trash_list."""
@@ -385,6 +475,5 @@ def _encoded_map(values: Mapping[str, str]) -> bytes:
     """Encode map<string, bufferlist> as include/encoding.h does."""
     parts = [struct.pack("<I", len(values))]
     for key, value in values.items():
-        for text in (key.encode(), value.encode()):
-            parts.append(struct.pack("<I", len(text)) + text)
+        parts += (_encoded(key), _encoded(value))
     return b"".join(parts)

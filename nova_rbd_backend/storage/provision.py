@@ -12,16 +12,16 @@
 
 """Flow: make an instance's disk, or finish what was begun before.
 
-All of them: an image that is there and whole is only grown; a half-made
-one of an earlier attempt is removed first; on failure nothing is left. A
-process may be killed at any point: see journal.py for how the next one
-knows.
+An image is made under a draft's name and gets its own when it is whole: a
+disk that has its name is whole, to this backend, to the in-tree one and to
+an operator. An image that is there is only grown. A process may be killed
+at any point: the journal leads the next one to what it left.
 """
 
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.storage import journal, transfer, trash
@@ -47,7 +47,10 @@ class Facts:
 
 
 def is_whole(pool: Pool, name: str) -> bool:
-    """Whether the image is there, made to its end and not being deleted."""
+    """Whether the image is there and not half-way into the trash.
+
+    It has its name, so it was made to its end.
+    """
     return whole_image_id(pool, name) is not None
 
 
@@ -55,20 +58,11 @@ def is_whole(pool: Pool, name: str) -> bool:
 def whole_image_id(pool: Pool, name: str) -> str | None:
     """The id of an image that is whole; None: it is not, or not there."""
     image_id = pool.image_id(name)
-    if image_id is None or journal.deletion(pool, image_id) is not None:
-        return None
-    if journal.creation(pool, name) is not None and not _made(pool, name):
-        return None
-    return image_id
-
-
-def _made(pool: Pool, name: str) -> bool:
-    """Whether a flow here got as far as its last step."""
-    try:
-        with pool.open(name) as disk:
-            return journal.MADE_KEY in disk.metadata()
-    except errors.NotFound:
-        return False
+    if image_id is None or journal.deletion(pool, image_id) is None:
+        return image_id
+    # The entry alone says nothing: a delete may have been refused as busy,
+    # or an operator may have restored the image from the trash.
+    return image_id if pool.trash_get(image_id) is None else None
 
 
 @once_more
@@ -88,8 +82,8 @@ def clone_disk(
     snap = _on(pool, parent)
     parent_pool = pool.cluster.pool(snap.pool, snap.namespace)
 
-    def make() -> int:
-        pool.clone(parent_pool, snap.image, snap.snap, name)
+    def make(draft: str) -> int:
+        pool.clone(parent_pool, snap.image, snap.snap, draft)
         return 0
 
     return _provision(pool, name, make, size_bytes, metadata)
@@ -126,11 +120,11 @@ def import_disk(
     :param size_bytes: None, or less than the file's: the file's
     """
 
-    def make() -> int:
+    def make(draft: str) -> int:
         with open(path, "rb") as source:
             file_bytes = source.seek(0, 2)
-        pool.create(name, max(file_bytes, size_bytes or 0))
-        with pool.open(name, read_only=False) as disk:
+        pool.create(draft, max(file_bytes, size_bytes or 0))
+        with pool.open(draft, read_only=False) as disk:
             return transfer.import_file(disk, path, progress, workers)
 
     return _provision(pool, name, make, size_bytes, metadata)
@@ -145,8 +139,8 @@ def blank_disk(
 ) -> Facts:
     """Make an empty disk."""
 
-    def make() -> int:
-        pool.create(name, size_bytes)
+    def make(draft: str) -> int:
+        pool.create(draft, size_bytes)
         return 0
 
     return _provision(pool, name, make, size_bytes, metadata)
@@ -174,72 +168,87 @@ def grow(pool: Pool, name: str, size_bytes: int) -> bool:
 def _provision(
     pool: Pool,
     name: str,
-    make: Callable[[], int],
+    make: Callable[[str], int],
     size_bytes: int | None,
     metadata: Mapping[str, str] | None,
 ) -> Facts:
     started = time.monotonic()
-    image_id = whole_image_id(pool, name)
-    created = image_id is None
-    undone, bytes_written, grown = False, 0, False
-    if image_id is None:
-        with journal.Making(pool, name) as making:
-            undone = _clear(making, name)
-            with _undone_on_error(making):
-                bytes_written = make()
-                if size_bytes is not None:
-                    grown = grow(pool, name, size_bytes)
-                image_id = _sign(making, metadata or {})
-                making.finish()
-    else:
-        journal.drop_own_creation(pool, name)
-        if size_bytes is not None:
-            grown = grow(pool, name, size_bytes)
+    with journal.sole_maker(pool, name):
+        undone = _settle_earlier(pool, name)
+        image_id = whole_image_id(pool, name)
+        if image_id is None:
+            undone = _clear(pool, name) or undone
+            made = _make_whole(pool, name, make, size_bytes, metadata or {})
+        else:
+            grown = size_bytes is not None and grow(pool, name, size_bytes)
+            made = _Made(image_id, 0, grown)
     return Facts(
         name=name,
-        size_bytes=pool.image_size_bytes(image_id),
-        created=created,
-        grown=grown,
+        size_bytes=pool.image_size_bytes(made.image_id),
+        created=image_id is None,
+        grown=made.grown,
         undone=undone,
-        bytes_written=bytes_written,
+        bytes_written=made.bytes_written,
         seconds=time.monotonic() - started,
     )
 
 
-def _clear(making: journal.Making, name: str) -> bool:
-    """Remove what an earlier attempt left; whether there was something."""
-    existed = making.pool.exists(name)
-    if existed or making.taken_over:
-        trash.discard(making.pool, name)
-    return existed
+def _settle_earlier(pool: Pool, name: str) -> bool:
+    """Finish or undo earlier attempts; whether one was undone.
+
+    One of a live host too, which then finds its draft gone: Nova has a
+    single host work on an instance, so that one has been given up.
+    """
+    earlier = journal.creations(pool, f"{name}.")
+    undone = [
+        trash.settle(pool, entry) for entry in earlier if entry.image == name
+    ]
+    return any(undone)
 
 
-@contextlib.contextmanager
-def _undone_on_error(making: journal.Making) -> Iterator[None]:
+def _clear(pool: Pool, name: str) -> bool:
+    """Free a name that leads to no whole image; whether it was taken.
+
+    It was half-way into the trash, or a process died inside rbd_create.
+    """
+    if not pool.exists(name) and pool.listed_id(name) is None:
+        return False
+    trash.discard(pool, name)
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    image_id: str
+    bytes_written: int
+    grown: bool
+
+
+def _make_whole(
+    pool: Pool,
+    name: str,
+    make: Callable[[str], int],
+    size_bytes: int | None,
+    metadata: Mapping[str, str],
+) -> _Made:
+    entry = journal.begin_creation(pool, name)
     try:
-        yield
-    except errors.TakenOver:
-        # The name is the other host's now: its image is not touched.
-        raise
+        bytes_written = make(entry.draft)
+        image_id = pool.image_id(entry.draft)
+        if image_id is None:
+            raise errors.TakenOver(
+                "the draft is gone",
+                operation="create",
+                pool=str(pool),
+                image=name,
+            )
+        grown = size_bytes is not None and grow(pool, entry.draft, size_bytes)
+        pool.set_metadata(image_id, metadata)
+        pool.publish(entry.draft, image_id, name)
     except BaseException:
         # What cannot be undone now stays in the journal for the next one.
         with contextlib.suppress(errors.StorageError):
-            trash.discard(making.pool, making.entry.image)
-            making.finish()
+            trash.settle(pool, entry)
         raise
-
-
-def _sign(making: journal.Making, metadata: Mapping[str, str]) -> str:
-    """Write the metadata; the image is whole with it."""
-    pool, name = making.pool, making.entry.image
-    image_id = pool.image_id(name)
-    if image_id is None:
-        raise errors.TakenOver(
-            "removed while it was made",
-            operation="create",
-            pool=str(pool),
-            image=name,
-        )
-    token = {journal.MADE_KEY: making.entry.token}
-    pool.set_metadata(image_id, {**metadata, **token})
-    return image_id
+    journal.drop(pool, entry)
+    return _Made(image_id, bytes_written, grown)

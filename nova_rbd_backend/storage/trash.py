@@ -100,28 +100,40 @@ def delete_disks(
     """
     started = time.monotonic()
     prefix = names.DiskName.prefix(instance_uuid)
-    half = {entry.image: entry for entry in journal.creations(pool, prefix)}
-    wanted = sorted({*pool.names(prefix), *half})
+    undone = [
+        entry.image
+        for entry in journal.creations(pool, prefix)
+        if only(entry.image) and settle(pool, entry)
+    ]
     busy: list[errors.DiskBusy] = []
     gone: list[str] = []
-    for name in filter(only, wanted):
+    for name in pool.names(prefix):
+        if not only(names.final_name(name)):
+            continue
         try:
             discard(
                 pool, name, retention_seconds, own_snaps, busy_limit_seconds
             )
         except errors.DiskBusy as error:
             busy.append(error)
-            continue
-        if name in half:
-            journal.drop(pool, half[name])
-        gone.append(name)
+        else:
+            gone.append(name)
     if busy:
         raise busy[0]
-    return DeleteReport(
-        tuple(gone),
-        tuple(name for name in gone if name in half),
-        time.monotonic() - started,
-    )
+    return DeleteReport(tuple(gone), tuple(undone), time.monotonic() - started)
+
+
+def settle(pool: Pool, entry: journal.Entry) -> bool:
+    """Finish or undo one attempt to make an image; whether it was undone."""
+    half = pool.listed_id(entry.draft) is not None
+    if not half:
+        pool.finish_publishing(entry.draft, entry.image)
+        # Killed inside rbd_create: an id object that no directory names.
+        half = pool.exists(entry.draft)
+    if half:
+        discard(pool, entry.draft)
+    journal.drop(pool, entry)
+    return half
 
 
 def discard(
@@ -135,7 +147,7 @@ def discard(
 
     :raises DiskBusy: see delete_disks
     """
-    image_id = pool.image_id(name)
+    image_id = pool.listed_id(name)
     if image_id is None:
         # Killed inside rbd_create: an id object that no directory names.
         pool.remove(name)
@@ -148,6 +160,10 @@ def discard(
         if pool.trash_get(image_id) is None:
             pool.remove(name)
             journal.drop(pool, entry)
+    except errors.DiskBusy:
+        # It stays what it was, a disk.
+        journal.drop(pool, entry)
+        raise
 
 
 def _move(
@@ -188,19 +204,22 @@ def purge(
     run between two images. Long: run it in the background.
     """
     started = time.monotonic()
-    entries = journal.deletions(pool)
+    for entry in journal.creations(pool):
+        if entry.is_of_a_dead_process:
+            settle(pool, entry)
     run = _Run(pool)
-    looked_at = 0
-    for entry in entries[:max_images]:
-        if time.monotonic() - started > limit_seconds:
-            break
-        looked_at += 1
-        run.look_at(entry)
+    left = 0
+    for entry in journal.deletions(pool):
+        full = len(run.purged) + len(run.stuck) >= max_images
+        if full or time.monotonic() - started > limit_seconds:
+            left += 1
+        else:
+            run.look_at(entry)
     return PurgeReport(
         tuple(run.purged),
         tuple(run.waiting),
         tuple(run.stuck),
-        len(entries) - looked_at,
+        left,
         time.monotonic() - started,
     )
 
@@ -221,7 +240,7 @@ class _Run:
             return
         claimed = journal.claim(self.pool, entry, _CLAIM_SECONDS)
         if claimed is None:
-            host = entry.claim_host or "another process"
+            host = entry.claim.split("/")[0] or "another process"
             self.waiting.append(_kept(entry, f"being freed by {host}"))
             return
         reason: str | None = "broken off"
@@ -259,10 +278,9 @@ def _free(pool: Pool, entry: journal.Entry) -> str | None:
                 return reason
             pool.trash_remove(entry.image_id)
     except errors.ImageNotFound:
-        if pool.image_id(entry.image) == entry.image_id:
-            # Not ours to finish: it may have been refused as busy, and the
-            # guest may be running again.
-            return "its deletion was begun but not done; delete it again"
+        # Freed already; or an operator has restored it, or it never got
+        # into the trash: then it is a disk, and not ours to remove.
+        pass
     except errors.ConnectionLost:
         raise
     except errors.DiskBusy as error:

@@ -83,6 +83,18 @@ class FakePool:
         found = self.images.get(image)
         return found.image_id if found else None
 
+    listed_id = image_id
+
+    def publish(self, draft, image_id, name):
+        if name in self.images:
+            raise errors.ImageExists(**self._facts("name", name))
+        if self.image_id(draft) != image_id:
+            raise errors.TakenOver(**self._facts("create", name))
+        self.images[name] = self.images.pop(draft)
+
+    def finish_publishing(self, draft, name):
+        """Nothing to finish: publish happens at once here."""
+
     def _by_id(self, operation, image_id):
         if image_id in self.trashed:
             return self.trashed[image_id][1]
@@ -167,6 +179,9 @@ class FakePool:
             raise errors.NotPermitted(**self._facts(operation, image_id))
         self._check_removable(operation, image, image_id)
         del self.trashed[image_id]
+
+    def trash_restore(self, image_id, name):
+        self.images[name] = self.trashed.pop(image_id)[1]
 
     def trash_list(self):
         return [trashed for trashed, _ in self.trashed.values()]

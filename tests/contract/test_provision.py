@@ -137,55 +137,75 @@ def test_in_tree_disk_is_whole(pool, name):
     assert not provision.blank_disk(pool, name, MIB).created
 
 
+def _draft(pool, name, size_bytes=MIB):
+    """What a process leaves that dies while it makes a disk."""
+    entry = journal.begin_creation(pool, name)
+    pool.create(entry.draft, size_bytes)
+    return entry
+
+
 def test_half_made_disk_is_made_again(pool, parent, name):
-    with journal.Making(pool, name):
-        pool.create(name, MIB)
-    assert pool.exists(name)
+    entry = _draft(pool, name)
+    assert not pool.exists(name)
     assert not provision.is_whole(pool, name)
     facts = provision.clone_disk(pool, name, parent)
     assert (facts.created, facts.undone) == (True, True)
     assert provision.is_whole(pool, name)
+    assert not pool.exists(entry.draft)
     trash.purge(pool)
     assert _entries(pool, name) == []
 
 
 def test_entry_without_image_is_no_disk(pool, name):
-    with journal.Making(pool, name):
-        pass
+    journal.begin_creation(pool, name)
     assert not provision.is_whole(pool, name)
     facts = provision.blank_disk(pool, name, MIB)
     assert (facts.created, facts.undone) == (True, False)
-
-
-def test_made_disk_is_whole_before_its_entry_is_gone(pool, name):
-    with journal.Making(pool, name) as making:
-        pool.create(name, MIB)
-        provision._sign(making, META)
-    assert provision.is_whole(pool, name)
-    assert not provision.blank_disk(pool, name, MIB).created
     assert _entries(pool, name) == []
 
 
-def test_disk_that_is_being_deleted_is_made_anew(pool, name):
+def test_disk_made_meanwhile_by_an_in_tree_host_is_kept(pool, name):
+    entry = _draft(pool, name)
+    pool.create(name, 2 * MIB)
+    with pytest.raises(errors.ImageExists):
+        pool.publish(entry.draft, pool.image_id(entry.draft), name)
+    facts = provision.blank_disk(pool, name, MIB)
+    assert (facts.created, facts.size_bytes) == (False, 2 * MIB)
+    assert not pool.exists(entry.draft)
+
+
+def test_the_host_that_was_overtaken_says_so(pool, name):
+    entry = _draft(pool, name)
+    image_id = pool.image_id(entry.draft)
+    assert provision.blank_disk(pool, name, 2 * MIB).created
+    with pytest.raises(errors.TakenOver):
+        pool.publish(entry.draft, image_id, f"{name}.other")
+    assert not trash.settle(pool, entry)
+    assert pool.image_size_bytes(pool.image_id(name)) == 2 * MIB
+
+
+def test_disk_whose_deletion_did_not_begin_stays(pool, name):
     pool.create(name, MIB)
-    journal.begin_deletion(pool, name, pool.image_id(name), ())
-    assert not provision.is_whole(pool, name)
-    facts = provision.blank_disk(pool, name, 2 * MIB)
-    assert (facts.created, facts.size_bytes) == (True, 2 * MIB)
-    assert name in trash.purge(pool).purged
+    image_id = pool.image_id(name)
+    journal.begin_deletion(pool, name, image_id, ())
+    assert provision.is_whole(pool, name)
+    assert not provision.blank_disk(pool, name, MIB).created
+    trash.purge(pool)
+    assert pool.image_id(name) == image_id
+    assert _entries(pool, name) == []
 
 
 def test_two_threads_do_not_make_one_disk(pool, name):
-    with journal.Making(pool, name), pytest.raises(errors.BeingCreated):
+    with (
+        journal.sole_maker(pool, name),
+        pytest.raises(errors.BeingCreated),
+    ):
         provision.blank_disk(pool, name, MIB)
     assert provision.blank_disk(pool, name, MIB).created
 
 
-def test_the_host_that_was_overtaken_says_so(pool, name):
-    with journal.Making(pool, name) as first:
-        first._slot = ("another process",)
-        journal._making.clear()
-        assert provision.blank_disk(pool, name, MIB).created
-        with pytest.raises(errors.TakenOver):
-            first.finish()
-    assert provision.is_whole(pool, name)
+def test_creation_entry_of_another_disk_is_left_alone(pool, name):
+    other = _draft(pool, f"{name}.eph0")
+    assert not provision.blank_disk(pool, name, MIB).undone
+    assert pool.exists(other.draft)
+    assert trash.settle(pool, other)

@@ -1,6 +1,7 @@
 """Names are free at once, space comes back, nothing is forgotten."""
 
 import dataclasses
+import json
 import subprocess
 import time
 
@@ -110,24 +111,43 @@ def test_parent_waits_for_its_clones(pool, instance):
 
 def test_half_made_disks_are_undone(pool, instance):
     names = [f"{instance}_disk", f"{instance}_swap"]
-    with journal.Making(pool, names[0]):
-        pool.create(names[0], MIB)
-    with journal.Making(pool, names[1]):
-        pass
+    pool.create(journal.begin_creation(pool, names[0]).draft, MIB)
+    journal.begin_creation(pool, names[1])
     report = trash.delete_disks(pool, instance)
-    assert list(report.deleted) == list(report.undone) == names
+    assert report.undone == (names[0],)
+    assert report.deleted == ()
     assert journal.creations(pool, instance) == []
     assert pool.names(instance) == []
 
 
-def test_deletion_that_was_not_done_is_told_and_finished(pool, instance):
-    name = f"{instance}_disk"
-    pool.create(name, MIB)
-    journal.begin_deletion(pool, name, pool.image_id(name), ())
-    assert "delete it again" in _kept(trash.purge(pool).stuck, name)[0]
-    assert pool.exists(name)
-    _, report = _delete_and_purge(pool, instance)
-    assert name in report.purged
+def test_half_made_rescue_disk_goes_with_the_rescue_disks(pool, instance):
+    entries = {
+        disk: journal.begin_creation(pool, f"{instance}_{disk}")
+        for disk in ("disk", "disk.rescue")
+    }
+    for entry in entries.values():
+        pool.create(entry.draft, MIB)
+    report = trash.delete_disks(
+        pool, instance, lambda name: name.endswith(".rescue")
+    )
+    assert report.undone == (f"{instance}_disk.rescue",)
+    assert pool.names(instance) == [entries["disk"].draft]
+
+
+def test_purge_undoes_what_dead_processes_of_this_host_made(pool, instance):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    entry = journal.begin_creation(pool, f"{instance}_disk")
+    pool.create(entry.draft, MIB)
+    trash.purge(pool)
+    assert pool.exists(entry.draft), "its process is this one, and alive"
+    left = dataclasses.replace(entry, pid=dead.pid).encoded()
+    assert pool.omap_swap(
+        journal.OBJECT, entry.key, entry.stored, left.stored
+    )
+    trash.purge(pool)
+    assert not pool.exists(entry.draft)
+    assert journal.creations(pool, instance) == []
 
 
 def test_entry_of_what_is_gone_is_dropped(pool, instance):
@@ -168,16 +188,18 @@ def test_what_another_host_frees_is_no_fault(pool, instance):
     trash.delete_disks(pool, instance)
     (entry,) = [e for e in journal.deletions(pool) if e.image == name]
     other = dataclasses.replace(
-        entry, claim_host="elsewhere", claimed_until=time.time() + 60
-    )
+        entry, claim="elsewhere/1/x", claimed_until=time.time() + 60
+    ).encoded()
     assert pool.omap_swap(
-        journal.OBJECT, entry.key, entry.encoded(), other.encoded()
+        journal.OBJECT, entry.key, entry.stored, other.stored
     )
     report = trash.purge(pool)
     assert _kept(report.waiting, name) == ["being freed by elsewhere"]
-    lapsed = dataclasses.replace(other, claimed_until=time.time() - 1)
+    lapsed = dataclasses.replace(
+        other, claimed_until=time.time() - 1
+    ).encoded()
     assert pool.omap_swap(
-        journal.OBJECT, entry.key, other.encoded(), lapsed.encoded()
+        journal.OBJECT, entry.key, other.stored, lapsed.stored
     )
     assert name in trash.purge(pool).purged
 
@@ -191,8 +213,34 @@ def test_claim_of_a_dead_process_counts_for_nothing(pool, instance):
     dead.wait()
     claimed = journal.claim(pool, entry, 60)
     assert journal.claim(pool, claimed, 60) is None
-    left = dataclasses.replace(claimed, claim_pid=dead.pid)
+    host, _, process = claimed.claim.split("/")
+    left = dataclasses.replace(
+        claimed, claim=f"{host}/{dead.pid}/{process}"
+    ).encoded()
     assert pool.omap_swap(
-        journal.OBJECT, entry.key, claimed.encoded(), left.encoded()
+        journal.OBJECT, entry.key, claimed.stored, left.stored
     )
     assert name in trash.purge(pool).purged
+
+
+def test_entry_of_a_later_version_is_purged_too(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    trash.delete_disks(pool, instance)
+    (entry,) = [e for e in journal.deletions(pool) if e.image == name]
+    later = json.dumps({**json.loads(entry.stored), "colour": "red"})
+    assert pool.omap_swap(journal.OBJECT, entry.key, entry.stored, later)
+    assert name in trash.purge(pool).purged
+    assert not [e for e in journal.deletions(pool) if e.image == name]
+
+
+def test_disk_restored_from_the_trash_is_a_disk_again(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    image_id = pool.image_id(name)
+    trash.delete_disks(pool, instance, retention_seconds=3600)
+    pool.trash_restore(image_id, name)
+    assert provision.is_whole(pool, name)
+    assert not provision.blank_disk(pool, name, MIB).created
+    trash.purge(pool)
+    assert pool.image_id(name) == image_id

@@ -26,6 +26,9 @@ CHANGES = {
         "remove",
         "trash_move",
         "trash_remove",
+        "_rename_listed",
+        "_set_id",
+        "_remove_id",
     ),
     disk.Disk: ("resize", "write", "flush", "remove_snap"),
 }

@@ -141,7 +141,7 @@ def _recover(vms, killed, make, offset, data):
             _check_whole(vms, name, offset, data)
         if step % 2:
             facts = make(name)
-            assert facts.created is not whole
+            assert not (facts.created and whole)
             _check_whole(vms, name, offset, data)
         trash.delete_disks(vms, names.DiskName.parse(name).instance_uuid)
         assert not vms.exists(name)

@@ -7,7 +7,7 @@ def test_entry_is_read_as_it_is_written():
     entry = journal._stamped(
         "delete", "a_disk", image_id="1f", own_snaps=("nova-resize",)
     )
-    assert journal.Entry.decoded(entry.encoded().encode()) == entry
+    assert journal.Entry.decoded(entry.stored.encode()) == entry
     assert entry.key == "delete_1f"
     assert entry.host
     assert entry.pid
@@ -15,6 +15,8 @@ def test_entry_is_read_as_it_is_written():
 
 
 def test_entry_of_a_later_version_is_understood():
-    value = {"operation": "create", "image": "a_disk", "colour": "red"}
+    value = {"operation": "create", "draft": "a_disk.x", "colour": "red"}
+    value["image"] = "a_disk"
     entry = journal.Entry.decoded(json.dumps(value).encode())
-    assert entry.key == "create_a_disk"
+    assert entry.key == "create_a_disk.x"
+    assert "red" in entry.stored
