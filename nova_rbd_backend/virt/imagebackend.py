@@ -12,7 +12,6 @@ A disk of the wrong size is refused before anything is copied.
 
 import base64
 import os
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +27,7 @@ from oslo_log import log as logging
 from oslo_utils import fileutils, units
 
 from nova_rbd_backend import metadata, names
+from nova_rbd_backend.storage import provision
 from nova_rbd_backend.virt import disk_xml, rbd_utils
 
 CONF = nova.conf.CONF
@@ -60,6 +60,7 @@ class Rbd(imagebackend.Image):
             self.rbd_name = str(names.DiskName(instance.uuid, str(disk_name)))
         self.driver = rbd_utils.RBDDriver(pool=pool)
         self._instance = instance
+        self._disk_name = disk_name
         # What create_image() was asked for, for clone(), which Nova calls
         # with the image alone.
         self._size_bytes: int | None = None
@@ -102,22 +103,33 @@ class Rbd(imagebackend.Image):
         del safe
         self._size_bytes = size
         self._trusted_certs = kwargs.get("trusted_certs")
+        if "swap_mb" in kwargs:
+            self._drop_smaller_swap(size)
         if self.exists():
             self._grow(size)
         elif "ephemeral_size" in kwargs or "swap_mb" in kwargs:
             self._create_generated(prepare_template, *args, **kwargs)
-        elif not self._cloned(kwargs):
+        elif not self._cloned(base, kwargs):
             self._create_fetched(prepare_template, base, *args, **kwargs)
+
+    def _drop_smaller_swap(self, size: int | None) -> None:
+        """Make a swap disk anew that a resize wants bigger.
+
+        mkswap's header keeps the old size, so growing would give nothing.  A
+        bigger one is kept: a resize to less swap may be reverted.
+        """
+        if size and self.exists() and self.get_disk_size("") < size:
+            self.driver.remove_image(self.rbd_name)
 
     def _grow(self, size: int | None) -> None:
         if size is None:
             return
-        self.verify_base_size(
-            self.rbd_name, size, base_size=self.get_disk_size(self.rbd_name)
-        )
+        found = self.get_disk_size(self.rbd_name)
+        if self._disk_name != "disk.swap":
+            self.verify_base_size(self.rbd_name, size, base_size=found)
         self.driver.resize(self.rbd_name, size)
 
-    def _cloned(self, kwargs: Mapping[str, Any]) -> bool:
+    def _cloned(self, base: str, kwargs: Mapping[str, Any]) -> bool:
         """Clone first, without Nova's lock on the image's local file.
 
         Nova would try it under that lock, so one after the other on a host,
@@ -136,6 +148,10 @@ class Rbd(imagebackend.Image):
             )
             self._not_cloneable = why  # Nova asks once more before a fetch.
             return False
+        except exception.ImageNotFound:
+            if os.path.exists(base):
+                return False  # Gone from Glance, but fetched before.
+            raise
         return True
 
     def _create_fetched(
@@ -146,15 +162,15 @@ class Rbd(imagebackend.Image):
         **kwargs: Any,
     ) -> None:
         """Import what Nova fetched, checked and converted to raw."""
-        _remove_unless_raw(base)
         prepare_template(*args, target=base, **kwargs)
-        if self.exists():
-            return  # Nova's callback could clone after all.
         found = images.qemu_img_info(base)
         if found.file_format != "raw":
+            # Of a qcow2 backend without force_raw_images, on this host or
+            # before: disks may be based on it, so it is not for us to remove.
             raise exception.ImageUnacceptable(
                 image_id=kwargs.get("image_id", base),
-                reason=f"fetched as {found.file_format}, not as raw",
+                reason=f"{base} in the image cache is {found.file_format}, "
+                f"not raw: remove it once no local disk is based on it",
             )
         self.verify_base_size(
             base, self._size_bytes, base_size=found.virtual_size
@@ -190,14 +206,21 @@ class Rbd(imagebackend.Image):
                 self._size_bytes,
                 metadata=self._metadata(name, image_id),
             )
+        self._tell("Imported", facts, image_id)
+
+    def _tell(
+        self, done: str, facts: provision.Facts, image_id: str | None
+    ) -> None:
         LOG.info(
-            "Imported %(copied).1f MiB of data into %(pool)s/%(disk)s "
-            "(%(size)d bytes) in %(seconds).2f s",
+            "%(done)s %(pool)s/%(disk)s (%(size)d bytes, %(copied).1f MiB "
+            "copied) from %(source)s in %(seconds).3f s",
             {
-                "copied": facts.bytes_written / units.Mi,
+                "done": done,
                 "pool": self.driver.pool,
-                "disk": name,
+                "disk": facts.name,
                 "size": facts.size_bytes,
+                "copied": facts.bytes_written / units.Mi,
+                "source": f"image {image_id}" if image_id else "a local file",
                 "seconds": facts.seconds,
             },
         )
@@ -260,17 +283,7 @@ class Rbd(imagebackend.Image):
             size_bytes=self._size_bytes,
             metadata=self._metadata(self.rbd_name, image_id),
         )
-        LOG.info(
-            "Cloned %(pool)s/%(disk)s (%(size)d bytes) from image %(image)s "
-            "in %(seconds).3f s",
-            {
-                "pool": self.driver.pool,
-                "disk": self.rbd_name,
-                "size": facts.size_bytes,
-                "image": image_id,
-                "seconds": facts.seconds,
-            },
-        )
+        self._tell("Cloned", facts, image_id)
 
     def import_file(
         self, instance: Any, local_file: str, remote_name: str
@@ -298,24 +311,22 @@ class Rbd(imagebackend.Image):
 
     def flatten(self) -> None:
         """Detach from the parent image; no parent: done."""
-        started = time.monotonic()
-        self.driver.flatten(self.rbd_name, pool=self.driver.pool)
-        LOG.info(
-            "Flattened %(pool)s/%(disk)s in %(seconds).1f s",
-            {
-                "pool": self.driver.pool,
-                "disk": self.rbd_name,
-                "seconds": time.monotonic() - started,
-            },
-        )
+        self.driver.flatten(self.rbd_name)
+        LOG.info("Flattened %s/%s", self.driver.pool, self.rbd_name)
 
     def create_snap(self, name: str) -> None:
-        """Make a snap of the disk; it is there: done."""
-        self.driver.create_snap(self.rbd_name, name)
+        """Keep the disk's content under this name; no disk: nothing to keep.
+
+        Nova asks before it makes a disk that is not there yet
+        (driver.py:_create_and_inject_local_root, in a resize).
+        """
+        if self.exists():
+            self.driver.create_snap(self.rbd_name, name)
 
     def remove_snap(self, name: str, ignore_errors: bool = False) -> None:
         """Remove a snap of the disk; not there: done."""
-        self.driver.remove_snap(self.rbd_name, name, ignore_errors)
+        del ignore_errors
+        self.driver.remove_snap(self.rbd_name, name)
 
     def rollback_to_snap(self, name: str) -> None:
         """Put the disk's content back to the snap's."""
@@ -386,19 +397,6 @@ def _split(path: str) -> tuple[str, str]:
     if not (pool and slash and image):
         raise exception.InvalidDevicePath(path=path)
     return pool, image
-
-
-def _remove_unless_raw(base: str) -> None:
-    """Drop what a qcow2 backend left in Nova's cache of fetched images."""
-    if (
-        os.path.exists(base)
-        and images.qemu_img_info(base).file_format != "raw"
-    ):
-        LOG.warning(
-            "Removing %s from the image cache: it is not raw, as a pool wants",
-            base,
-        )
-        fileutils.delete_if_exists(base)
 
 
 class Backend(imagebackend.Backend):

@@ -20,7 +20,8 @@ class Purger:
 
     def __init__(self) -> None:
         # Green under eventlet, as the work that waits for it is.
-        self._running = threading.Lock()
+        self._lock = threading.Lock()
+        self._running = False
         self._again = False
 
     def start(self) -> None:
@@ -29,17 +30,21 @@ class Purger:
         A run that is under way looks once more when it is done, so that a
         disk deleted meanwhile does not wait for the next periodic run.
         """
-        self._again = True
-        if self._running.acquire(blocking=False):
-            offload.spawn(self._work)
+        with self._lock:
+            self._again = True
+            if self._running:
+                return
+            self._running = True
+        offload.spawn(self._work)
 
     def _work(self) -> None:
-        try:
-            while self._again:
-                self._again = False
-                self._purge_once()
-        finally:
-            self._running.release()
+        while self._wanted():
+            self._purge_once()
+
+    def _wanted(self) -> bool:
+        with self._lock:
+            self._running, self._again = self._again, False
+            return self._running
 
     @staticmethod
     def _purge_once() -> None:

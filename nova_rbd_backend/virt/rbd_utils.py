@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import nova.conf
-from nova import exception
 
 from nova_rbd_backend import conf, errors, names
 from nova_rbd_backend.storage import (
@@ -82,8 +81,10 @@ class RBDDriver:
         )
 
     def _pool(self, name: str | None = None) -> pool.Pool:
+        name = name or self.pool
+        own = name == self._settings.pool
         return self._cluster().pool(
-            name or self.pool, data_pool=self._settings.data_pool
+            name, data_pool=self._settings.data_pool if own else None
         )
 
     @staticmethod
@@ -93,10 +94,6 @@ class RBDDriver:
             return offload.run(work, long=long)
 
     # -- the cluster
-
-    def get_fsid(self) -> str:
-        """The cluster's fsid, as Glance writes it into rbd:// locations."""
-        return self._run(lambda: self._cluster().fsid())
 
     def get_mon_addrs(
         self, strip_brackets: bool = True
@@ -127,23 +124,6 @@ class RBDDriver:
 
     # -- Glance's locations
 
-    def parse_url(self, url: str) -> list[str]:
-        """fsid, pool, image and snap of Glance's location.
-
-        :raises nova.exception.ImageUnacceptable: not a snap in RBD
-        """
-        with faults.as_nova():
-            found = names.GlanceLocation.parse(url)
-        return [found.fsid, found.pool, found.image, found.snap]
-
-    def is_cloneable(
-        self, image_location: Mapping[str, Any], image_meta: Mapping[str, Any]
-    ) -> bool:
-        """Whether the location is a readable raw or ISO image in here."""
-        if image_meta.get("disk_format") not in ("raw", "iso"):
-            return False
-        return self.parent_size(image_location["url"]) is not None
-
     def parent_size(self, url: str) -> int | None:
         """Bytes of the image at Glance's location; None: cannot be cloned.
 
@@ -172,17 +152,15 @@ class RBDDriver:
         self,
         image_location: Mapping[str, Any],
         dest_name: str,
-        dest_pool: str | None = None,
         size_bytes: int | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> provision.Facts:
         """Clone Glance's image, whole or not at all; grow it to the size."""
-        parent = names.GlanceLocation.parse(image_location["url"])
         return self._run(
             lambda: provision.clone_disk(
-                self._pool(dest_pool),
+                self._pool(),
                 dest_name,
-                parent,
+                names.GlanceLocation.parse(image_location["url"]),
                 size_bytes,
                 dict(metadata or {}),
             )
@@ -194,7 +172,6 @@ class RBDDriver:
         name: str,
         size_bytes: int | None = None,
         metadata: Mapping[str, str] | None = None,
-        progress: transfer.Progress | None = None,
     ) -> provision.Facts:
         """Import a local raw file, whole or not at all."""
         return self._run(
@@ -204,7 +181,6 @@ class RBDDriver:
                 base,
                 size_bytes,
                 dict(metadata or {}),
-                progress=progress,
                 workers=self._settings.import_workers,
             ),
             long=True,
@@ -212,21 +188,9 @@ class RBDDriver:
 
     # -- one disk
 
-    def exists(
-        self, name: str, pool: str | None = None, snapshot: str | None = None
-    ) -> bool:
-        """Whether the disk is there and whole (or has the snap)."""
-
-        def work() -> bool:
-            if snapshot is None:
-                return provision.is_whole(self._pool(pool), name)
-            try:
-                with self._pool(pool).open(name, snap=snapshot):
-                    return True
-            except errors.NotFound:
-                return False
-
-        return self._run(work)
+    def exists(self, name: str) -> bool:
+        """Whether the disk is there and whole."""
+        return self._run(lambda: provision.is_whole(self._pool(), name))
 
     def size(self, name: str) -> int:
         """Bytes of the virtual disk."""
@@ -246,69 +210,30 @@ class RBDDriver:
         """Grow to ``size`` bytes; already as big or bigger: done."""
         self._run(lambda: provision.grow(self._pool(), name, size))
 
-    def parent_info(
-        self, volume: str, pool: str | None = None
-    ) -> tuple[str, str, str]:
-        """Pool, image and snap that the disk is cloned from.
-
-        :raises nova.exception.ImageUnacceptable: it has no parent
-        """
-        parent = self._on_disk(volume, lambda disk: disk.parent(), pool=pool)
-        if parent is None:
-            raise exception.ImageUnacceptable(
-                image_id=volume, reason="it is not a clone"
-            )
-        return parent.pool, parent.image, parent.snap
-
-    def flatten(self, volume: str, pool: str | None = None) -> None:
+    def flatten(self, volume: str) -> None:
         """Detach from the parent by copying its data; no parent: done."""
+        self._on_disk(volume, lambda disk: disk.flatten(), long=True)
+
+    def create_snap(self, volume: str, name: str) -> None:
+        """Keep the disk's content as it is now under this name.
+
+        A snap of that name is replaced: it is of an earlier attempt, and
+        going back to it would lose what the guest wrote since.
+        """
 
         def work(disk: Any) -> None:
-            if disk.parent() is not None:
-                disk.flatten()
+            disk.remove_snap(name)
+            disk.create_snap(name)
 
-        self._on_disk(volume, work, pool=pool, write=True, long=True)
+        self._on_disk(volume, work)
 
-    def create_snap(
-        self,
-        volume: str,
-        name: str,
-        pool: str | None = None,
-        protect: bool = False,
-    ) -> None:
-        """Make the snap; it is there: done (a retried resize meets it)."""
-        # A clone of format 2, which is the only one made here, needs no
-        # protected snap.
-        del protect
-        self._on_disk(
-            volume,
-            lambda disk: disk.create_snap(name),
-            pool=pool,
-            write=True,
-        )
-
-    def remove_snap(
-        self,
-        volume: str,
-        name: str,
-        ignore_errors: bool = False,
-        pool: str | None = None,
-        force: bool = False,
-    ) -> None:
+    def remove_snap(self, volume: str, name: str) -> None:
         """Remove the snap, protected or not; not there: done."""
-        del ignore_errors, force
-        self._on_disk(
-            volume,
-            lambda disk: disk.remove_snap(name),
-            pool=pool,
-            write=True,
-        )
+        self._on_disk(volume, lambda disk: disk.remove_snap(name))
 
     def rollback_to_snap(self, volume: str, name: str) -> None:
         """Put the disk's content back to the snap's."""
-        self._on_disk(
-            volume, lambda disk: disk.rollback(name), write=True, long=True
-        )
+        self._on_disk(volume, lambda disk: disk.rollback(name), long=True)
 
     def export_image(
         self, base: str, name: str, snap: str, pool: str | None = None
@@ -322,20 +247,15 @@ class RBDDriver:
         self._run(work, long=True)
 
     def _on_disk(
-        self,
-        name: str,
-        work: Callable[[Any], T],
-        pool: str | None = None,
-        write: bool = False,
-        long: bool = False,
-    ) -> T:
-        """Open, work and close in one go, off the event loop."""
+        self, name: str, work: Callable[[Any], None], long: bool = False
+    ) -> None:
+        """Open for writing, work and close in one go, off the event loop."""
 
-        def whole() -> T:
-            with self._pool(pool).open(name, read_only=not write) as disk:
-                return work(disk)
+        def whole() -> None:
+            with self._pool().open(name, read_only=False) as disk:
+                work(disk)
 
-        return self._run(whole, long=long)
+        self._run(whole, long=long)
 
     # -- away with disks
 
@@ -349,7 +269,9 @@ class RBDDriver:
                 instance_uuid,
                 only=only or (lambda _disk: True),
                 retention_seconds=self._settings.trash_retention_seconds,
-            )
+            ),
+            # A client that holds an image's lock is waited for.
+            long=True,
         )
 
     def purge(self) -> trash.PurgeReport:
@@ -363,13 +285,9 @@ class RBDDriver:
                 self._pool(),
                 name,
                 retention_seconds=self._settings.trash_retention_seconds,
-            )
+            ),
+            long=True,
         )
-
-    def destroy_volume(self, volume: str, pool: str | None = None) -> None:
-        """Delete one disk (Nova's other name for it)."""
-        del pool
-        self.remove_image(volume)
 
     def cleanup_volumes(self, filter_fn: Callable[[str], bool]) -> None:
         """Delete the disks whose name the filter admits.
