@@ -190,6 +190,15 @@ def test_blocklisted_during_an_import(ceph, instance, tmp_path):
 
 @pytest.fixture
 def paused(ceph):
+    # A PG that is silent for longer than its read lease (16 s) is "laggy"
+    # until a replica acknowledges a new one; with one copy nobody does, and
+    # its requests wait for ever (16.2.15).
+    lease = {"var": "read_lease_interval", "val": "600"}
+    with ceph.admin() as admin:
+        for pool in ("vms", "images"):
+            command = {"prefix": "osd pool set", "pool": pool} | lease
+            code, _, status = admin.mon_command(json.dumps(command), b"")
+            assert code == 0, status
     yield ceph
     ceph.resume_osds()
 
