@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.functional.conftest import ceph  # noqa: F401 - a fixture
+
 
 @pytest.fixture
 def nova_conf(tmp_path):

@@ -1,0 +1,285 @@
+"""Rbd as Nova's driver calls it, on a real Ceph.
+
+Glance's answer is handed in; what Nova fetches is a file that the test makes.
+"""
+
+import os
+import subprocess
+import types
+import uuid
+
+import pytest
+
+from nova_rbd_backend.storage import cluster
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+@pytest.fixture
+def pools(ceph, nova_conf):
+    """Pools vms and images as Nova's user sees them, with Nova's CONF set."""
+    nova_conf(
+        group="libvirt",
+        images_rbd_pool="vms",
+        images_rbd_ceph_conf=str(ceph.conf),
+        rbd_user="nova",
+        rbd_secret_uuid=str(uuid.uuid4()),
+    )
+    settings = cluster.ClusterSettings(str(ceph.conf), "nova", 5, 60)
+    return types.SimpleNamespace(
+        vms=cluster.connect(settings).pool("vms"), conf=nova_conf
+    )
+
+
+@pytest.fixture
+def parent(ceph):
+    """A raw image of 8 MiB in Glance's pool; its location."""
+    settings = cluster.ClusterSettings(str(ceph.conf), "glance", 5, 60)
+    here = cluster.connect(settings)
+    images, name = here.pool("images"), str(uuid.uuid4())
+    images.create(name, 8 * MIB)
+    with images.open(name, read_only=False) as disk:
+        disk.write(b"from glance", 0)
+        disk.create_snap("snap")
+        disk.protect_snap("snap")
+    return f"rbd://{here.fsid()}/images/{name}/snap"
+
+
+class Glance:
+    def __init__(self, disk_format="raw", urls=(), gone=False):
+        self.disk_format, self.urls, self.gone = disk_format, urls, gone
+
+    def get(self, context, image_id, include_locations=False, **_):
+        from nova import exception
+
+        if self.gone:
+            raise exception.ImageNotFound(image_id=image_id)
+        return {
+            "id": image_id,
+            "disk_format": self.disk_format,
+            "locations": [{"url": url, "metadata": {}} for url in self.urls],
+        }
+
+
+@pytest.fixture
+def glance(monkeypatch):
+    def answers(**facts):
+        from nova_rbd_backend.virt import imagebackend
+
+        monkeypatch.setattr(imagebackend, "IMAGE_API", Glance(**facts))
+
+    return answers
+
+
+@pytest.fixture
+def instance():
+    return types.SimpleNamespace(uuid=str(uuid.uuid4()), project_id="p" * 32)
+
+
+def rbd(instance, name="disk"):
+    from nova_rbd_backend.virt import imagebackend
+
+    return imagebackend.Rbd(instance, name)
+
+
+def fetcher(content, fetched):
+    """What Nova's callback does: fetch, check, convert into ``target``."""
+
+    def fetch(target, **_):
+        fetched.append(target)
+        with open(target, "wb") as file:
+            file.write(content)
+
+    return fetch
+
+
+def never(target, **_):
+    raise AssertionError("fetched, though it can be cloned")
+
+
+def cache(image, fetch, size=GIB, **kwargs):
+    kwargs = {"image_id": str(uuid.uuid4()), "context": None, **kwargs}
+    image.cache(fetch_func=fetch, filename="0" * 40, size=size, **kwargs)
+
+
+def content(pools, image, length):
+    with pools.vms.open(image.rbd_name) as disk:
+        return disk.read(0, length), disk.size_bytes(), disk.parent()
+
+
+def base_file():
+    """Where Nova keeps the fetched image on this host."""
+    import nova.conf
+
+    folder = os.path.join(nova.conf.CONF.instances_path, "_base")
+    os.makedirs(folder, exist_ok=True)
+    return os.path.join(folder, "0" * 40)
+
+
+@pytest.mark.parametrize("disk_format", ["raw", "iso"])
+def test_clone(pools, glance, instance, parent, disk_format):
+    other = f"rbd://{uuid.uuid4()}/images/x/snap"
+    glance(disk_format=disk_format, urls=("file:///x", other, parent))
+    image = rbd(instance)
+    cache(image, never)
+    found, size, origin = content(pools, image, 11)
+    assert (found, size) == (b"from glance", GIB)
+    assert origin.image == parent.split("/")[-2]
+    cache(image, never)  # once more, as a hard reboot does
+
+
+def test_clone_although_a_fetched_file_is_there(
+    pools, glance, instance, parent
+):
+    glance(urls=(parent,))
+    with open(base_file(), "wb") as file:
+        file.write(b"stale" * 1000)
+    image = rbd(instance)
+    cache(image, never)
+    assert content(pools, image, 11)[0] == b"from glance"
+
+
+def test_clone_of_a_too_big_image_changes_nothing(
+    pools, glance, instance, parent
+):
+    from nova import exception
+
+    glance(urls=(parent,))
+    image = rbd(instance)
+    with pytest.raises(exception.FlavorDiskSmallerThanImage):
+        cache(image, never, size=4 * MIB)
+    assert pools.vms.names(instance.uuid) == []
+
+
+def test_signed_image_is_fetched_not_cloned(pools, glance, instance, parent):
+    glance(urls=(parent,))
+    fetched = []
+    image = rbd(instance)
+    cache(image, fetcher(b"checked", fetched), trusted_certs=["a certificate"])
+    assert len(fetched) == 1
+    assert content(pools, image, 7) == (b"checked", GIB, None)
+
+
+def test_never_download_says_why(pools, glance, instance):
+    from nova import exception
+
+    pools.conf(group="workarounds", never_download_image_if_on_rbd=True)
+    glance(disk_format="qcow2")
+    with pytest.raises(exception.ImageUnacceptable):
+        cache(rbd(instance), never)
+
+
+def test_fetched_image_is_imported_once_whole(pools, glance, instance):
+    glance(disk_format="qcow2")
+    fetched = []
+    image = rbd(instance)
+    cache(image, fetcher(b"fetched", fetched))
+    assert content(pools, image, 7) == (b"fetched", GIB, None)
+    assert fetched == [base_file()]
+
+
+def test_image_gone_from_glance_but_fetched_before(pools, glance, instance):
+    glance(gone=True)
+    with open(base_file(), "wb") as file:
+        file.write(b"fetched before")
+    image = rbd(instance)
+    cache(image, never)
+    assert content(pools, image, 14)[0] == b"fetched before"
+
+
+def test_file_in_the_cache_that_is_not_raw_is_refused_and_kept(
+    pools, glance, instance
+):
+    from nova import exception
+
+    glance(disk_format="qcow2")
+    base = base_file()
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", base, "1M"], check=True
+    )
+    with pytest.raises(exception.ImageUnacceptable, match="not raw"):
+        cache(rbd(instance), never)
+    with open(base, "rb") as file:
+        assert file.read(3) == b"QFI"
+    assert pools.vms.names(instance.uuid) == []
+
+
+def test_fetched_image_too_big_for_its_flavor(pools, glance, instance):
+    from nova import exception
+
+    glance(disk_format="qcow2")
+    with pytest.raises(exception.FlavorDiskSmallerThanImage):
+        cache(rbd(instance), fetcher(bytes(2 * MIB), []), size=MIB)
+    assert pools.vms.names(instance.uuid) == []
+
+
+def generated(image, size, **kwargs):
+    """Make an ephemeral or swap disk as Nova does, without its mkfs."""
+    made = []
+
+    def mkfs(target, **_):
+        made.append(target)
+        with open(target, "wb") as file:
+            file.truncate(size)
+            file.write(f"header for {size}".encode())
+
+    image.cache(fetch_func=mkfs, filename="swap", size=size, **kwargs)
+    return made
+
+
+def test_generated_disk_leaves_no_file(pools, instance):
+    image = rbd(instance, "disk.eph0")
+    (staging,) = generated(image, 64 * MIB, ephemeral_size=1)
+    assert not os.path.exists(staging)
+    assert content(pools, image, 6)[:2] == (b"header", 64 * MIB)
+    assert generated(image, 64 * MIB, ephemeral_size=1) == []
+
+
+def test_bigger_swap_gets_a_new_header(pools, instance):
+    image = rbd(instance, "disk.swap")
+    generated(image, 4 * MIB, swap_mb=4)
+    generated(image, 8 * MIB, swap_mb=8)
+    text = f"header for {8 * MIB}".encode()
+    assert content(pools, image, len(text))[:2] == (text, 8 * MIB)
+
+
+def test_smaller_swap_keeps_the_disk(pools, instance):
+    image = rbd(instance, "disk.swap")
+    generated(image, 8 * MIB, swap_mb=8)
+    assert generated(image, 4 * MIB, swap_mb=4) == []
+    assert image.get_disk_size("") == 8 * MIB
+
+
+def test_resize_snap_is_of_this_resize(pools, instance):
+    image = rbd(instance)
+    image.create_snap("nova-resize")  # no disk yet: nothing to keep
+    pools.vms.create(image.rbd_name, MIB)
+    for text in (b"first", b"later"):
+        with pools.vms.open(image.rbd_name, read_only=False) as disk:
+            disk.write(text, 0)
+        image.create_snap("nova-resize")
+    with pools.vms.open(image.rbd_name, read_only=False) as disk:
+        disk.write(b"resized", 0)
+    image.rollback_to_snap("nova-resize")
+    image.remove_snap("nova-resize")
+    image.remove_snap("nova-resize")
+    assert content(pools, image, 5)[0] == b"later"
+
+
+def test_config_drive_replaces_the_old_one(pools, instance, tmp_path):
+    image = rbd(instance, "disk.config")
+    drive = tmp_path / "disk.config"
+    for text in (b"first", b"second"):
+        drive.write_bytes(text)
+        image.import_file(instance, str(drive), "disk.config")
+        assert content(pools, image, len(text)) == (text, len(text), None)
+
+
+@pytest.mark.parametrize("pool", ["images", "device_health_metrics"])
+def test_parent_that_cannot_be_read_is_fetched(pools, glance, instance, pool):
+    """Not there; and in a pool that Nova's user has no rights to."""
+    glance(urls=(f"rbd://{pools.vms.cluster.fsid()}/{pool}/x/snap",))
+    fetched = []
+    cache(rbd(instance), fetcher(b"fetched", fetched))
+    assert len(fetched) == 1
