@@ -6,9 +6,12 @@ reads some of them when its functions are defined
 """
 
 import importlib
+import logging as python_logging
+import os
 import sys
+import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import nova.conf
 from oslo_log import log as logging
@@ -34,6 +37,19 @@ def require(check: Callable[[], T]) -> T:
         reason = str(error)
     # Not in the except block: oslo.log would repeat the exception's text.
     LOG.critical("nova-compute cannot start: %s", reason)
+    _end_process()
+
+
+def _end_process() -> NoReturn:
+    """Exit with 1, also where Python's exit would wait for ever.
+
+    When init_host runs under native threads (Nova 34), the thread that hands
+    on libvirt's events is there, and futurist (3.5, _thread.py:_clean_up)
+    joins it at exit: after sys.exit nova-compute would stay, doing nothing.
+    """
+    if threading.active_count() > 1:
+        python_logging.shutdown()
+        os._exit(1)
     sys.exit(1)
 
 

@@ -98,8 +98,7 @@ def spare_host(stack: Testbed) -> Iterator[ComputeHost]:
     host = stack.host(2)
     stack.start_host(host)
     yield host
-    stack.compute(host).stop()
-    host.destroy()
+    stack.forget_host(host)
 
 
 def wait_until_empty(stack: Testbed) -> None:

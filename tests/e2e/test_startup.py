@@ -137,12 +137,14 @@ def test_user_without_rights_to_the_pool(
     stack: Testbed, spare_host: ComputeHost
 ) -> None:
     host = spare_host
+    host.unset_secret(compute_conf.SECRET_UUID)
     host.set_secret(
         compute_conf.SECRET_UUID, "glance", stack.cluster.key("glance")
     )
     try:
         line = refusal(stack, host, {"DEFAULT": {"rbd_user": "glance"}})
     finally:
+        host.unset_secret(compute_conf.SECRET_UUID)
         give_secret(stack, host)
     assert "client.glance" in line
     assert "etc/ceph/client.nova.keyring" in line

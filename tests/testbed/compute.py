@@ -1,5 +1,6 @@
 """One nova-compute on one compute host: start, stop, kill, wait until up."""
 
+import datetime
 import os
 import pathlib
 import signal
@@ -33,6 +34,7 @@ class Compute:
     def __init__(self, site: Site, host: Host):
         self._site = site
         self.host = host
+        self._begun = ""
         self.process = Process(site.folder / "run", f"compute-{host.name}")
 
     @property
@@ -56,6 +58,8 @@ class Compute:
 
     def start(self, env: Mapping[str, str] | None = None) -> None:
         """Start with the configuration written last; don't wait."""
+        if self.process.pid() is None:
+            self._begun = _now()
         self.process.start(
             self.host.command(self.words()),
             self.log,
@@ -110,6 +114,8 @@ class Compute:
     def wait_up(self, connection: openstack.connection.Connection) -> None:
         """Wait until Nova can place servers on it.
 
+        A report of an earlier nova-compute of this host doesn't count.
+
         :raises TestbedError: nova-compute ended, or is not up in time
         """
         name = self.host.name
@@ -119,7 +125,9 @@ class Compute:
                 raise TestbedError(
                     f"nova-compute of {name} ended at start, see {self.log}"
                 )
-            return _has_inventory(connection, name)
+            return self._reported(connection) and _has_inventory(
+                connection, name
+            )
 
         wait_for(
             f"Nova and Placement know {name}, see {self.log}",
@@ -127,6 +135,22 @@ class Compute:
             UP_SECONDS,
             interval_seconds=0.3,
         )
+
+    def _reported(self, connection: openstack.connection.Connection) -> bool:
+        answer = connection.compute.get(
+            f"/os-services?binary=nova-compute&host={self.host.name}"
+        )
+        return any(
+            service["state"] == "up"
+            and (service["updated_at"] or "") > self._begun
+            for service in answer.json()["services"]
+        )
+
+
+def _now() -> str:
+    """UTC in the form of Nova's API."""
+    now = datetime.datetime.now(datetime.UTC)
+    return now.strftime("%Y-%m-%dT%H:%M:%S.000000")
 
 
 def _has_inventory(

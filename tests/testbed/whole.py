@@ -116,6 +116,18 @@ class Testbed:
             rows += [(name, pid) for name, pid, _ in host.status()]
         return rows + self.openstack.status()
 
+    def forget_host(self, host: ComputeHost) -> None:
+        """End a host for good: its processes, its folder, Nova's records.
+
+        Left in Nova's records it would be given servers while Nova takes it
+        for up, and a new host of that name would not be accepted.
+        """
+        self.compute(host).stop()
+        compute = self.openstack.connection().compute
+        for service in compute.services(binary="nova-compute", host=host.name):
+            compute.delete_service(service)
+        host.destroy()
+
     # -- compute hosts -----------------------------------------------------
 
     def host(self, number: int) -> ComputeHost:
