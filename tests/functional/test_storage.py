@@ -417,8 +417,8 @@ def test_holder_that_keeps_its_lock_is_named(ceph, vms, instance):
             trash.delete_disks(vms, instance, busy_limit_seconds=2)
         assert caught.value.watchers == (_address(other),)
         assert _address(other) in str(caught.value)
-        # Not taken for whole any more, nor purged while it is in use.
-        assert not provision.is_whole(vms, name)
+        # It stays a disk, whose guest may run on.
+        assert provision.is_whole(vms, name)
         assert name not in trash.purge(vms).purged
         assert vms.exists(name)
     assert trash.delete_disks(vms, instance).deleted == (name,)
