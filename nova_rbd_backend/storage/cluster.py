@@ -83,7 +83,8 @@ class Connection:
 def _connected(settings: ClusterSettings) -> rados.Rados:
     """librados: rados_create, rados_conf_read_file, rados_connect."""
     limit = str(settings.operation_timeout_seconds)
-    with errors.translated("read the conf file", kind="conf file"):
+    conf = settings.conf_file or "Ceph's default conf file"
+    with errors.translated(f"read {conf}", kind="conf file"):
         handle = rados.Rados(
             conffile=settings.conf_file or "",
             rados_id=settings.user,
@@ -95,7 +96,7 @@ def _connected(settings: ClusterSettings) -> rados.Rados:
                 "rbd_default_clone_format": "2",
             },
         )
-    with errors.translated("connect to the cluster"):
+    with errors.translated(f"connect to the cluster of {conf}"):
         handle.connect(timeout=settings.connect_timeout_seconds)
     return handle
 

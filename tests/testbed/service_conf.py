@@ -150,6 +150,9 @@ def nova(site: Site) -> conf_file.Conf:
         # A new compute host can be used within seconds.
         "scheduler": {
             "workers": 1,
+            # A failed boot shows its cause. With more attempts Nova hides it
+            # behind "Exhausted all hosts available for retrying".
+            "max_attempts": 1,
             "discover_hosts_in_cells_interval": 2,
         },
         "conductor": {"workers": 1},
