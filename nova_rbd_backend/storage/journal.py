@@ -76,11 +76,6 @@ class Entry:
     def age_seconds(self) -> float:
         return max(0.0, time.time() - self.begun_at)
 
-    @property
-    def is_of_a_dead_process(self) -> bool:
-        """Whether it can be seen from here that its process is gone."""
-        return not _lives(self.host, self.pid, self.process)
-
     def encoded(self) -> "Entry":
         """The same, with ``stored`` set."""
         facts = dataclasses.asdict(self)
@@ -162,6 +157,18 @@ def sole_maker(pool: Pool, name: str) -> Iterator[None]:
     finally:
         with _making_lock:
             _making.discard(slot)
+
+
+def is_abandoned(pool: Pool, entry: Entry) -> bool:
+    """Whether nobody works on a creation any more, as far as seen from here.
+
+    Its process is gone; or it is this one, and could not undo what it made
+    since the cluster did not answer.
+    """
+    if entry.process == _Process.token:
+        with _making_lock:
+            return (id(pool.cluster), str(pool), entry.image) not in _making
+    return not _lives(entry.host, entry.pid, entry.process)
 
 
 def begin_creation(pool: Pool, name: str) -> Entry:

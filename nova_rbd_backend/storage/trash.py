@@ -205,7 +205,7 @@ def purge(
     """
     started = time.monotonic()
     for entry in journal.creations(pool):
-        if entry.is_of_a_dead_process:
+        if journal.is_abandoned(pool, entry):
             settle(pool, entry)
     run = _Run(pool)
     left = 0

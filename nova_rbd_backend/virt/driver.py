@@ -1,3 +1,15 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
 """LibvirtDriver: Nova's, with this backend for the disks.
 
 Only what Nova has no other way to ask of an image backend is overridden,
@@ -38,7 +50,6 @@ class LibvirtDriver(driver.LibvirtDriver):
         self.image_backend = imagebackend.Backend(CONF.use_cow_images)
         # For Nova's own modules that use it beside the image backend.
         nova_rbd_utils.RBDDriver = rbd_utils.RBDDriver
-        self._purger = purger.Purger()
 
     def init_host(self, host: str) -> None:
         """Start only when the disks can be what nova.conf asks for."""
@@ -48,7 +59,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         startup.require(
             lambda: secret.check(self._host.get_connection(), settings)
         )
-        self._purger.start()
+        purger.PURGER.start()
 
     def _delete_disks(
         self, instance: Any, only: Callable[[str], bool] | None = None
@@ -64,7 +75,7 @@ class LibvirtDriver(driver.LibvirtDriver):
             },
             instance=instance,
         )
-        self._purger.start()
+        purger.PURGER.start()
 
     def _cleanup_rbd(self, instance: Any) -> None:
         if instance.task_state == task_states.RESIZE_REVERTING:
@@ -79,7 +90,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         """Reboot into the primary disks and drop the rescue disks."""
         with rbd_utils.cleanup_scope(instance.uuid):
             super().unrescue(context, instance)
-        self._purger.start()
+        purger.PURGER.start()
 
     @staticmethod
     def _get_local_gb_info() -> dict[str, float]:
@@ -89,4 +100,4 @@ class LibvirtDriver(driver.LibvirtDriver):
     def manage_image_cache(self, context: Any, all_instances: Any) -> None:
         """Nova's periodic run; with it, what deletes have left over."""
         super().manage_image_cache(context, all_instances)
-        self._purger.start()
+        purger.PURGER.start()

@@ -1,3 +1,15 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
 """Rbd: what Nova's libvirt driver calls for each disk of an instance.
 
 Nova's signatures (Image of nova.virt.libvirt.imagebackend, 26 to 34), and
@@ -28,7 +40,7 @@ from oslo_utils import fileutils, units
 
 from nova_rbd_backend import metadata, names
 from nova_rbd_backend.storage import provision
-from nova_rbd_backend.virt import disk_xml, rbd_utils
+from nova_rbd_backend.virt import disk_xml, purger, rbd_utils
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -101,6 +113,22 @@ class Rbd(imagebackend.Image):
         :param safe: for Nova's file backends; an RBD disk is always raw
         """
         del safe
+        try:
+            self._create_image(prepare_template, base, size, *args, **kwargs)
+        except Exception:
+            # Nova may delete the instance without asking this host again:
+            # what could not be undone now is undone in the background.
+            purger.PURGER.start()
+            raise
+
+    def _create_image(
+        self,
+        prepare_template: Callable[..., None],
+        base: str,
+        size: int | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         self._size_bytes = size
         self._trusted_certs = kwargs.get("trusted_certs")
         if "swap_mb" in kwargs:

@@ -1,3 +1,15 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
 """Give the space of deleted disks back, beside Nova's other work.
 
 Deleting an instance only frees its disks' names; removing a terabyte takes
@@ -6,6 +18,7 @@ leaves is found by the next, on any host.
 """
 
 import threading
+import time
 
 from oslo_log import log as logging
 
@@ -13,6 +26,12 @@ from nova_rbd_backend.storage import offload
 from nova_rbd_backend.virt import rbd_utils
 
 LOG = logging.getLogger(__name__)
+
+#: Between a run that has not done all, and the next.
+RETRY_SECONDS = 10
+#: What is in the way for longer will not go by itself, as the watch of a dead
+#: client does after 30 s (osd_client_watch_timeout): an operator is told.
+PATIENCE_SECONDS = 120
 
 
 class Purger:
@@ -39,7 +58,8 @@ class Purger:
 
     def _work(self) -> None:
         while self._wanted():
-            self._purge_once()
+            while not self._purge_once():
+                time.sleep(RETRY_SECONDS)
 
     def _wanted(self) -> bool:
         with self._lock:
@@ -47,13 +67,13 @@ class Purger:
             return self._running
 
     @staticmethod
-    def _purge_once() -> None:
+    def _purge_once() -> bool:
+        """Purge; False: to be tried again soon."""
         try:
             report = rbd_utils.RBDDriver().purge()
         except Exception as error:
-            # Nobody waits for this run; the next one tries again.
             LOG.error("Deleted disks were not purged: %s", error)
-            return
+            return False
         if report.purged:
             LOG.info(
                 "Purged %(disks)s in %(seconds).1f s",
@@ -62,8 +82,10 @@ class Purger:
                     "seconds": report.seconds,
                 },
             )
+        soon = [k for k in report.stuck if k.age_seconds < PATIENCE_SECONDS]
         for kept in report.stuck:
-            LOG.error(
+            log = LOG.info if kept in soon else LOG.error
+            log(
                 "Deleted disk %(disk)s (image id %(id)s) still takes space, "
                 "after %(age)d s: %(reason)s",
                 {
@@ -73,3 +95,8 @@ class Purger:
                     "reason": kept.reason,
                 },
             )
+        return not (soon or report.left)
+
+
+#: The one of this nova-compute.
+PURGER = Purger()

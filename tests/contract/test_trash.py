@@ -1,3 +1,15 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
 """Names are free at once, space comes back, nothing is forgotten."""
 
 import dataclasses
@@ -134,13 +146,21 @@ def test_half_made_rescue_disk_goes_with_the_rescue_disks(pool, instance):
     assert pool.names(instance) == [entries["disk"].draft]
 
 
+def test_purge_undoes_what_this_process_could_not(pool, instance):
+    entry = journal.begin_creation(pool, f"{instance}_disk")
+    pool.create(entry.draft, MIB)
+    trash.purge(pool)
+    assert not pool.exists(entry.draft)
+
+
 def test_purge_undoes_what_dead_processes_of_this_host_made(pool, instance):
     dead = subprocess.Popen(["true"])
     dead.wait()
     entry = journal.begin_creation(pool, f"{instance}_disk")
     pool.create(entry.draft, MIB)
-    trash.purge(pool)
-    assert pool.exists(entry.draft), "its process is this one, and alive"
+    with journal.sole_maker(pool, entry.image):
+        trash.purge(pool)
+        assert pool.exists(entry.draft), "it is being made"
     left = dataclasses.replace(entry, pid=dead.pid).encoded()
     assert pool.omap_swap(journal.OBJECT, entry.key, entry.stored, left.stored)
     trash.purge(pool)
