@@ -21,6 +21,7 @@ import pytest
 import rados
 import rbd
 
+from tests.functional.conftest import KEPT, NETWORK
 from tests.functional.guest_domain import (
     CD_ROM,
     FILE_DISK,
@@ -28,7 +29,6 @@ from tests.functional.guest_domain import (
     domain_xml,
 )
 from tests.testbed import guest, guest_console, odd_images
-from tests.testbed.conftest import KEPT, NETWORK
 from tests.testbed.guest_disk import run
 from tests.testbed.host import ComputeHost
 from tests.testbed.process import wait_for
