@@ -154,13 +154,26 @@ class Cluster:
             self._connection = None
 
     @contextlib.contextmanager
-    def reach(self, operation: str, **target: Any) -> Iterator[Connection]:
-        """Lend the connection, translate errors, drop it when it is dead."""
-        connection = self.connection()
+    def reach(
+        self,
+        operation: str,
+        connection: Connection | None = None,
+        **target: Any,
+    ) -> Iterator[Connection]:
+        """Lend the connection, translate errors, drop it when it is of no use.
+
+        That is when it is dead, and after a time-out: an image that could
+        not be closed keeps its exclusive lock, which only another client can
+        break (librbd refuses to blocklist itself).
+
+        :param connection: the one that what is used came from; None: the
+            current one
+        """
+        connection = connection or self.connection()
         try:
             with errors.translated(operation, **target):
                 yield connection
-        except errors.ConnectionLost:
+        except (errors.ConnectionLost, errors.OperationTimedOut):
             self.drop(connection)
             raise
 

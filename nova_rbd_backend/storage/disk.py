@@ -17,12 +17,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import rados
 import rbd
 
 from nova_rbd_backend import errors, names
 
 if TYPE_CHECKING:
+    from nova_rbd_backend.storage.cluster import Connection
     from nova_rbd_backend.storage.pool import Pool
 
 
@@ -39,11 +39,15 @@ class Disk:
     """An image that Pool.open opened; of use only inside its ``with``."""
 
     def __init__(
-        self, pool: "Pool", ioctx: rados.Ioctx, image: rbd.Image, name: str
+        self,
+        pool: "Pool",
+        connection: "Connection",
+        image: rbd.Image,
+        name: str,
     ):
         self.pool = pool
         self.name = name
-        self._ioctx = ioctx
+        self._connection = connection
         self._image = image
 
     @contextlib.contextmanager
@@ -51,7 +55,11 @@ class Disk:
         self, operation: str, snap: str | None = None
     ) -> Iterator[None]:
         with self.pool.cluster.reach(
-            operation, pool=str(self.pool), image=self.name, snap=snap
+            operation,
+            self._connection,
+            pool=str(self.pool),
+            image=self.name,
+            snap=snap,
         ):
             yield
 

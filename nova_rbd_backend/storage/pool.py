@@ -27,7 +27,7 @@ from nova_rbd_backend import errors
 from nova_rbd_backend.storage.disk import Disk
 
 if TYPE_CHECKING:
-    from nova_rbd_backend.storage.cluster import Cluster
+    from nova_rbd_backend.storage.cluster import Cluster, Connection
 
 # cls_rbd.cc, 16.2: rbd_directory's omap has name_<image> -> image id and
 # id_<image id> -> image, both as length-prefixed strings.
@@ -82,12 +82,18 @@ class Pool:
         image: str | None = None,
         snap: str | None = None,
         kind: str = "",
+        connection: "Connection | None" = None,
     ) -> Iterator[rados.Ioctx]:
-        connection = self.cluster.connection()
-        with self.cluster.reach(operation, pool=self.name):
+        connection = connection or self.cluster.connection()
+        with self.cluster.reach(operation, connection, pool=self.name):
             ioctx = connection.ioctx(self.name, self.namespace)
         with self.cluster.reach(
-            operation, pool=str(self), image=image, snap=snap, kind=kind
+            operation,
+            connection,
+            pool=str(self),
+            image=image,
+            snap=snap,
+            kind=kind,
         ):
             yield ioctx
 
@@ -235,11 +241,12 @@ class Pool:
         :raises SnapNotFound: the image has no such snap
         """
         shown = name or image_id
-        with self._reach("open", image=shown) as ioctx:
+        connection = self.cluster.connection()
+        with self._reach("open", image=shown, connection=connection) as ioctx:
             image = rbd.Image(
                 ioctx, name=name, read_only=read_only, image_id=image_id
             )
-        disk = Disk(self, ioctx, image, str(shown))
+        disk = Disk(self, connection, image, str(shown))
         try:
             if snap is not None:
                 disk.show_snap(snap)
@@ -249,7 +256,7 @@ class Pool:
             with contextlib.suppress(Exception):
                 image.close()
             raise
-        with self._reach("close", image=shown):
+        with self._reach("close", image=shown, connection=connection):
             image.close()
 
     def remove(self, name: str) -> None:

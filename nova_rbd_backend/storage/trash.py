@@ -36,6 +36,12 @@ from nova_rbd_backend.storage.pool import Pool
 OWN_SNAPS = ("nova-resize", "nova-rbd-*")
 BUSY_LIMIT_SECONDS = 60.0
 _BUSY_WAIT_SECONDS = 1.0
+# No fault of one image: the others would fare the same now.
+_UNREACHED = (
+    errors.ClusterUnreachable,
+    errors.ConnectionLost,
+    errors.OperationTimedOut,
+)
 # Longer than freeing the largest image takes: its claim is not renewed.
 _CLAIM_SECONDS = 2 * 3600.0
 
@@ -204,10 +210,10 @@ def purge(
     run between two images. Long: run it in the background.
     """
     started = time.monotonic()
+    run = _Run(pool)
     for entry in journal.creations(pool):
         if journal.is_abandoned(pool, entry):
-            settle(pool, entry)
-    run = _Run(pool)
+            run.settle(entry)
     left = 0
     for entry in journal.deletions(pool):
         full = len(run.purged) + len(run.stuck) >= max_images
@@ -232,6 +238,14 @@ class _Run:
         self.purged: list[str] = []
         self.waiting: list[Kept] = []
         self.stuck: list[Kept] = []
+
+    def settle(self, entry: journal.Entry) -> None:
+        try:
+            settle(self.pool, entry)
+        except _UNREACHED:
+            raise
+        except errors.StorageError as error:
+            self.stuck.append(_kept(entry, str(error)))
 
     def look_at(self, entry: journal.Entry) -> None:
         kept = _until(self.pool, entry)
@@ -281,7 +295,7 @@ def _free(pool: Pool, entry: journal.Entry) -> str | None:
         # Freed already; or an operator has restored it, or it never got
         # into the trash: then it is a disk, and not ours to remove.
         pass
-    except errors.ConnectionLost:
+    except _UNREACHED:
         raise
     except errors.DiskBusy as error:
         return _busy_reason(pool, entry) or str(error)

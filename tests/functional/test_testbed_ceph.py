@@ -121,9 +121,13 @@ def test_nova_clones_grows_and_deletes_a_disk(ceph, parent):
             image.remove_snap("own")
             image.flatten()
         librbd.trash_move(vms, "disk", 0)
-        (entry,) = librbd.trash_list(vms)
-        librbd.trash_remove(vms, entry["id"])
-        assert librbd.list(vms) == []
+        (trashed,) = (
+            entry["id"]
+            for entry in librbd.trash_list(vms)
+            if entry["name"] == "disk"
+        )
+        librbd.trash_remove(vms, trashed)
+        assert "disk" not in librbd.list(vms)
 
 
 def test_nova_keeps_omap_objects_and_calls_class_methods(ceph):
@@ -133,8 +137,8 @@ def test_nova_keeps_omap_objects_and_calls_class_methods(ceph):
     with connected(ceph, "nova") as nova, nova.open_ioctx("vms") as vms:
         with rados.WriteOpCtx() as operation:
             vms.set_omap(operation, ("key",), (b"value",))
-            vms.operate_write_op(operation, "nova_rbd_journal")
-        vms.remove_object("nova_rbd_journal")
+            vms.operate_write_op(operation, "an-object")
+        vms.remove_object("an-object")
         rbd.RBD().create(vms, "disk", MIB, old_format=False)
         with rbd.Image(vms, "disk") as image:
             header = f"rbd_header.{image.id()}"
