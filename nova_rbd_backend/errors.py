@@ -38,6 +38,7 @@
     |   `-- SnapExists
     |-- DiskBusy              open elsewhere; names the watchers
     |-- HasSnaps              an image with snaps cannot be removed
+    |-- MoveUnfinished        half-way into the trash, or out of it
     |-- NoSpace               full, nearfull or over its quota
     |-- NotSupported          by this image's features or this Ceph
     |-- Conflict              somebody else changed it meanwhile
@@ -206,6 +207,10 @@ class HasSnaps(StorageError):
     advice = "remove its snaps, or flatten the clones made of them, first"
 
 
+class MoveUnfinished(StorageError):
+    advice = "it is moved now, or a process died at it: it is tried again"
+
+
 class NoSpace(StorageError):
     advice = "check 'ceph df' and the pool's quota; add OSDs or free space"
 
@@ -263,6 +268,8 @@ _BY_ERRNO: Mapping[int, _Class | _ByKind] = {
     errno.EROFS: NotPermitted,
     errno.EBUSY: DiskBusy,
     errno.ENOTEMPTY: HasSnaps,
+    # librbd's Trash::remove of an image that is not in state NORMAL
+    errno.EUCLEAN: MoveUnfinished,
     errno.ENOSPC: NoSpace,
     errno.EDQUOT: NoSpace,
     errno.EOPNOTSUPP: NotSupported,

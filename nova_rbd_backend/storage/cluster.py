@@ -23,6 +23,7 @@ import functools
 import json
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -30,7 +31,7 @@ import rados
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.storage import capacity as capacity_
-from nova_rbd_backend.storage import monitors, offload
+from nova_rbd_backend.storage import closer, monitors, offload
 from nova_rbd_backend.storage.pool import Pool
 
 P = ParamSpec("P")
@@ -57,6 +58,12 @@ class Connection:
         self.handle = _connected(settings)
         self._ioctxs: dict[tuple[str, str], rados.Ioctx] = {}
         self._lock = offload.original_threading().Lock()
+        closer.start()
+        self._closing = weakref.finalize(
+            self, closer.close, self.handle, self._ioctxs
+        )
+        # At exit the kernel is quicker, and no thread is there to wait for.
+        self._closing.atexit = False
 
     def ioctx(self, pool: str, namespace: str) -> rados.Ioctx:
         """The shared ioctx: its settings are never changed afterwards."""
@@ -76,6 +83,7 @@ class Connection:
 
         rados_shutdown waits for threads that a fork does not copy.
         """
+        self._closing.detach()
         for kept in (self.handle, *self._ioctxs.values()):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 
@@ -97,7 +105,11 @@ def _connected(settings: ClusterSettings) -> rados.Rados:
             },
         )
     with errors.translated(f"connect to the cluster of {conf}"):
-        handle.connect(timeout=settings.connect_timeout_seconds)
+        try:
+            handle.connect(timeout=settings.connect_timeout_seconds)
+        except BaseException:
+            handle.shutdown()
+            raise
     return handle
 
 
@@ -140,7 +152,7 @@ class Cluster:
     def drop(self, broken: Connection) -> None:
         """Open a new connection on next use; others may be in the old one.
 
-        It is freed with the last handle that uses it.
+        It is closed when the last of them is done with it.
         """
         with self._lock:
             if self._connection is broken:
@@ -257,6 +269,7 @@ def _after_fork_in_child() -> None:
     for cluster in _clusters.values():
         cluster.after_fork()
     offload.forget_background()
+    closer.forget()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -21,11 +21,11 @@ own name is.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import socket
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,10 +36,32 @@ from nova_rbd_backend.storage.pool import Pool
 OBJECT = "nova_rbd_journal"
 
 
-class _Process:
-    """This process: a pid alone comes again, in a container at each start."""
+@functools.cache
+def _identity(pid: int) -> str:
+    """This process, so that no later one is taken for it.
 
-    token = uuid.uuid4().hex
+    A pid alone comes again, in a container at each start: with it go the
+    machine's boot, the pid namespace and the process's start in clock ticks.
+    """
+    return f"{_boot()}.{_pid_namespace()}.{_started(pid)}"
+
+
+def _boot() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def _pid_namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def _started(pid: int) -> str:
+    """Clock ticks from the machine's boot; empty: no such process."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,25 +125,22 @@ def _stamped(operation: str, image: str, **facts: Any) -> Entry:
         image,
         host=socket.gethostname(),
         pid=os.getpid(),
-        process=_Process.token,
+        process=_identity(os.getpid()),
         begun_at=time.time(),
         **facts,
     ).encoded()
 
 
 def _lives(host: str, pid: int, process: str) -> bool:
-    """Whether a process may be alive; another host's always may."""
+    """Whether a process may be alive: one that cannot be seen always may."""
     if host != socket.gethostname():
         return True
-    if pid == os.getpid():
-        return process == _Process.token
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+    boot, namespace, started = process.split(".")
+    if boot != _boot():
         return False
-    except PermissionError:
-        pass
-    return True
+    if int(namespace) != _pid_namespace():
+        return True
+    return _started(pid) == started
 
 
 # What this process is making, so that a second thread is told so.
@@ -133,7 +152,6 @@ def _after_fork_in_child() -> None:
     global _making_lock
     _making_lock = offload.original_threading().Lock()
     _making.clear()
-    _Process.token = uuid.uuid4().hex
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -165,7 +183,7 @@ def is_abandoned(pool: Pool, entry: Entry) -> bool:
     Its process is gone; or it is this one, and could not undo what it made
     since the cluster did not answer.
     """
-    if entry.process == _Process.token:
+    if entry.process == _identity(os.getpid()):
         with _making_lock:
             return (id(pool.cluster), str(pool), entry.image) not in _making
     return not _lives(entry.host, entry.pid, entry.process)
@@ -213,11 +231,14 @@ def claim(pool: Pool, entry: Entry, seconds: float) -> Entry | None:
     A claim ends with its process where that can be seen, else after
     seconds, so that no two hosts report each other as in the way.
     """
-    if entry.claimed_until > time.time():
-        host, pid, process = entry.claim.split("/")
-        if _lives(host, int(pid), process):
+    pid = os.getpid()
+    mine = f"{socket.gethostname()}/{pid}/{_identity(pid)}"
+    # One of our own is left from a run that lost Ceph before it could end it:
+    # a process has one purge at a time.
+    if entry.claim != mine and entry.claimed_until > time.time():
+        host, other, process = entry.claim.split("/")
+        if _lives(host, int(other), process):
             return None
-    mine = f"{socket.gethostname()}/{os.getpid()}/{_Process.token}"
     return _replaced(pool, entry, mine, time.time() + seconds)
 
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # id_<image id> -> image, both as length-prefixed strings.
 _DIRECTORY = "rbd_directory"
 _PAGE = 500
+# cls::rbd::TrashImageState: NORMAL is 0, MOVING 1 (cls_rbd_types.h, 16.2)
+_FROM_MOVING_TO_NORMAL = struct.pack("<BB", 0, 1)
 _NOSNAP = 0xFFFFFFFFFFFFFFFE  # the head (CEPH_NOSNAP, include/rados.h)
 
 
@@ -199,10 +201,16 @@ class Pool:
         :raises ImageNotFound: no such parent
         :raises SnapNotFound: the parent has no such snap
         """
-        with parent_pool._reach("open the pool of") as parent_ioctx:
-            pass
+        connection = self.cluster.connection()
         try:
-            with self._reach("clone", image=name) as ioctx:
+            with (
+                parent_pool._reach(
+                    "open the pool of", connection=connection
+                ) as parent_ioctx,
+                self._reach(
+                    "clone", image=name, connection=connection
+                ) as ioctx,
+            ):
                 rbd.RBD().clone(
                     parent_ioctx,
                     parent_image,
@@ -272,6 +280,22 @@ class Pool:
             self._reach("remove", image=name) as ioctx,
         ):
             rbd.RBD().remove(ioctx, name)
+
+    def remove_unlisted(self, name: str) -> None:
+        """Remove what is left of a name that the directory does not list.
+
+        A process died in rbd_create or in publish. An image that has another
+        name, or is in the trash, stays: only this way to it goes.
+        """
+        image_id = self.image_id(name)
+        if image_id is None or self._has_a_place(image_id):
+            self._remove_id(name)
+        else:
+            self.remove(name)
+
+    def _has_a_place(self, image_id: str) -> bool:
+        listed = self.omap_value(_DIRECTORY, f"id_{image_id}")
+        return listed is not None or self.trash_get(image_id) is not None
 
     # drafts
 
@@ -354,6 +378,7 @@ class Pool:
         :raises NotPermitted: its retention is not over
         :raises HasSnaps: it has snaps or clones
         :raises DiskBusy: a client has it open
+        :raises MoveUnfinished: a trash_move has not come to its end
         """
         with self._reach("remove from the trash", image=image_id) as ioctx:
             rbd.RBD().trash_remove(ioctx, image_id)
@@ -371,6 +396,20 @@ class Pool:
         """All of the pool's trash. librbd: rbd_trash_list."""
         with self._reach("list the trash") as ioctx:
             return [_trashed(entry) for entry in rbd.RBD().trash_list(ioctx)]
+
+    def trash_finish_move(self, image_id: str, name: str) -> None:
+        """Finish a trash_move that died before its last step.
+
+        cls_rbd: dir_remove_image, trash_state_set, as librbd's Trash::move.
+        """
+        with self._reach("finish the move of", image=name) as ioctx:
+            if self.listed_id(name) == image_id:
+                request = _encoded(name) + _encoded(image_id)
+                ioctx.execute(_DIRECTORY, "rbd", "dir_remove_image", request)
+            if self.image_id(name) == image_id:
+                self._remove_id(name)
+            request = _encoded(image_id) + _FROM_MOVING_TO_NORMAL
+            ioctx.execute("rbd_trash", "rbd", "trash_state_set", request)
 
     def trash_get(self, image_id: str) -> TrashedImage | None:
         """One trashed image; None: not there. librbd: rbd_trash_get."""

@@ -58,7 +58,9 @@ def is_whole(pool: Pool, name: str) -> bool:
 def whole_image_id(pool: Pool, name: str) -> str | None:
     """The id of an image that is whole; None: it is not, or not there."""
     image_id = pool.image_id(name)
-    if image_id is None or journal.deletion(pool, image_id) is None:
+    if image_id is None or pool.listed_id(name) != image_id:
+        return None
+    if journal.deletion(pool, image_id) is None:
         return image_id
     # The entry alone says nothing: a delete may have been refused as busy,
     # or an operator may have restored the image from the trash.
@@ -199,11 +201,7 @@ def _settle_earlier(pool: Pool, name: str) -> bool:
     One of a live host too, which then finds its draft gone: Nova has a
     single host work on an instance, so that one has been given up.
     """
-    earlier = journal.creations(pool, f"{name}.")
-    undone = [
-        trash.settle(pool, entry) for entry in earlier if entry.image == name
-    ]
-    return any(undone)
+    return trash.settle_attempts(pool, name)
 
 
 def _clear(pool: Pool, name: str) -> bool:

@@ -36,6 +36,8 @@ from nova_rbd_backend.storage.pool import Pool
 OWN_SNAPS = ("nova-resize", "nova-rbd-*")
 BUSY_LIMIT_SECONDS = 60.0
 _BUSY_WAIT_SECONDS = 1.0
+# An import of terabytes takes hours. What takes longer is reported.
+_LONGEST_CREATION_SECONDS = 24 * 3600.0
 # No fault of one image: the others would fare the same now.
 _UNREACHED = (
     errors.ClusterUnreachable,
@@ -129,12 +131,29 @@ def delete_disks(
     return DeleteReport(tuple(gone), tuple(undone), time.monotonic() - started)
 
 
+@once_more
+def delete_disk(pool: Pool, name: str, retention_seconds: int = 0) -> None:
+    """Free the name of one disk, be it whole or half made; not there: done.
+
+    :raises DiskBusy: see delete_disks
+    """
+    settle_attempts(pool, name)
+    discard(pool, name, retention_seconds)
+
+
+def settle_attempts(pool: Pool, name: str) -> bool:
+    """Finish or undo all attempts to make it; whether one was undone."""
+    attempts = journal.creations(pool, f"{name}.")
+    undone = [settle(pool, entry) for entry in attempts if entry.image == name]
+    return any(undone)
+
+
 def settle(pool: Pool, entry: journal.Entry) -> bool:
     """Finish or undo one attempt to make an image; whether it was undone."""
     half = pool.listed_id(entry.draft) is not None
     if not half:
         pool.finish_publishing(entry.draft, entry.image)
-        # Killed inside rbd_create: an id object that no directory names.
+        # Killed inside rbd_create: an id object that no directory lists.
         half = pool.exists(entry.draft)
     if half:
         discard(pool, entry.draft)
@@ -155,8 +174,7 @@ def discard(
     """
     image_id = pool.listed_id(name)
     if image_id is None:
-        # Killed inside rbd_create: an id object that no directory names.
-        pool.remove(name)
+        pool.remove_unlisted(name)
         return
     entry = journal.begin_deletion(pool, name, image_id, own_snaps)
     try:
@@ -164,7 +182,8 @@ def discard(
     except errors.ImageNotFound:
         # Half made: too little of it for the trash, or somebody was first.
         if pool.trash_get(image_id) is None:
-            pool.remove(name)
+            if pool.listed_id(name) == image_id:
+                pool.remove(name)
             journal.drop(pool, entry)
     except errors.DiskBusy:
         # It stays what it was, a disk.
@@ -214,9 +233,12 @@ def purge(
     for entry in journal.creations(pool):
         if journal.is_abandoned(pool, entry):
             run.settle(entry)
+        elif entry.age_seconds > _LONGEST_CREATION_SECONDS:
+            reason = f"made by {entry.host} since then, as {entry.draft}"
+            run.stuck.append(_kept(entry, reason))
     left = 0
     for entry in journal.deletions(pool):
-        full = len(run.purged) + len(run.stuck) >= max_images
+        full = len(run.purged) >= max_images
         if full or time.monotonic() - started > limit_seconds:
             left += 1
         else:
@@ -262,7 +284,9 @@ class _Run:
             reason = _free(self.pool, claimed)
         finally:
             if reason is not None:
-                journal.give_back(self.pool, claimed)
+                # The first error says more; the claim ends by itself.
+                with contextlib.suppress(errors.StorageError):
+                    journal.give_back(self.pool, claimed)
         if reason is None:
             self.purged.append(entry.image)
         else:
@@ -295,6 +319,12 @@ def _free(pool: Pool, entry: journal.Entry) -> str | None:
         # Freed already; or an operator has restored it, or it never got
         # into the trash: then it is a disk, and not ours to remove.
         pass
+    except errors.MoveUnfinished as error:
+        if entry.age_seconds < BUSY_LIMIT_SECONDS:
+            return str(error)
+        # No process waits for it any more. It is freed by the next run.
+        pool.trash_finish_move(entry.image_id, entry.image)
+        return "its move to the trash was broken off, and is finished now"
     except _UNREACHED:
         raise
     except errors.DiskBusy as error:

@@ -54,7 +54,12 @@ class Purger:
             if self._running:
                 return
             self._running = True
-        offload.spawn(self._work)
+        try:
+            offload.spawn(self._work)
+        except Exception:
+            with self._lock:
+                self._running = False
+            raise
 
     def _work(self) -> None:
         while self._wanted():

@@ -293,10 +293,8 @@ class RBDDriver:
     def remove_image(self, name: str) -> None:
         """Delete one disk; not there: done."""
         self._run(
-            lambda: trash.discard(
-                self._pool(),
-                name,
-                retention_seconds=self._settings.trash_retention_seconds,
+            lambda: trash.delete_disk(
+                self._pool(), name, self._settings.trash_retention_seconds
             ),
             long=True,
         )

@@ -167,6 +167,12 @@ class FakePool:
             self._check_removable("remove", image, name)
             del self.images[name]
 
+    def remove_unlisted(self, name):
+        """Nothing is ever unlisted here."""
+
+    def trash_finish_move(self, image_id, name):
+        """No move is ever broken off here."""
+
     def _check_removable(self, operation, image, shown):
         if image.snaps or any(self.cluster.children_of(image)):
             raise errors.HasSnaps(**self._facts(operation, shown))

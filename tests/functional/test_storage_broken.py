@@ -1,0 +1,177 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""States that a process leaves which dies inside a step, made by hand."""
+
+import dataclasses
+import gc
+import os
+import struct
+import time
+import uuid
+
+import pytest
+
+from nova_rbd_backend import errors, names
+from nova_rbd_backend.storage import cluster, journal, provision, trash
+from tests.testbed.process import wait_for
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def vms(ceph):
+    settings = cluster.ClusterSettings(str(ceph.conf), "nova", 10, 60)
+    return cluster.connect(settings).pool("vms")
+
+
+@pytest.fixture
+def name():
+    return str(names.DiskName(str(uuid.uuid4()), "disk"))
+
+
+@pytest.fixture
+def half_published(vms, name):
+    """Named in the directory and openable by both names; its entry."""
+    entry = journal.begin_creation(vms, name)
+    vms.create(entry.draft, MIB)
+    image_id = vms.image_id(entry.draft)
+    with vms.open(entry.draft, read_only=False) as disk:
+        disk.write(b"whole", 0)
+    vms._rename_listed(entry.draft, image_id, name)
+    vms._set_id(name, image_id)
+    return entry
+
+
+def is_intact(vms, name):
+    with vms.open(name) as disk:
+        return disk.read(0, 5) == b"whole"
+
+
+def test_published_disk_survives_being_discarded_as_draft(
+    vms, name, half_published
+):
+    trash.discard(vms, half_published.draft)
+    assert is_intact(vms, name)
+    assert not vms.exists(half_published.draft)
+    assert provision.is_whole(vms, name)
+
+
+def test_published_disk_is_found_whole(vms, name, half_published):
+    assert not provision.blank_disk(vms, name, MIB).created
+    assert is_intact(vms, name)
+    assert not vms.exists(half_published.draft)
+    assert not journal.creations(vms, name)
+
+
+@pytest.mark.parametrize("with_id", [False, True])
+def test_directory_alone_is_finished(vms, name, half_published, with_id):
+    if not with_id:
+        vms._remove_id(name)
+    assert provision.is_whole(vms, name) is with_id
+    assert not provision.blank_disk(vms, name, MIB).created
+    assert is_intact(vms, name)
+
+
+def test_published_disk_that_was_renamed_since_stays(
+    vms, name, half_published
+):
+    image_id = vms.image_id(name)
+    vms._rename_listed(name, image_id, f"{name}.kept")
+    vms._set_id(f"{name}.kept", image_id)
+    vms._remove_id(name)
+    trash.settle(vms, half_published)
+    assert is_intact(vms, f"{name}.kept")
+    assert not vms.exists(half_published.draft)
+
+
+def test_published_disk_that_was_deleted_since_keeps_its_retention(
+    vms, name, half_published
+):
+    image_id = vms.image_id(name)
+    trash.delete_disk(vms, name, retention_seconds=3600)
+    assert vms.trash_get(image_id) is not None
+    assert provision.blank_disk(vms, name, MIB).created
+    trash.purge(vms)
+    assert vms.trash_get(image_id) is not None
+
+
+def test_id_without_image_is_no_disk(vms, name):
+    vms._set_id(name, "1234567890ab")
+    assert not provision.is_whole(vms, name)
+    assert provision.blank_disk(vms, name, MIB).created
+    assert provision.is_whole(vms, name)
+
+
+def test_move_to_the_trash_that_was_broken_off_is_finished(ceph, vms, name):
+    provision.blank_disk(vms, name, MIB)
+    image_id = vms.image_id(name)
+    entry = journal.begin_deletion(vms, name, image_id, ())
+    vms.trash_move(name)
+    request = struct.pack("<I", len(image_id)) + image_id.encode()
+    with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
+        # back from NORMAL to MOVING
+        ioctx.execute(
+            "rbd_trash", "rbd", "trash_state_set", request + b"\x01\x00"
+        )
+    assert name not in trash.purge(vms).purged
+    old = dataclasses.replace(
+        entry, begun_at=time.time() - 2 * trash.BUSY_LIMIT_SECONDS
+    ).encoded()
+    (now,) = (e for e in journal.deletions(vms) if e.image_id == image_id)
+    assert vms.omap_swap(journal.OBJECT, entry.key, now.stored, old.stored)
+    trash.purge(vms)
+    assert name in trash.purge(vms).purged
+    assert vms.trash_get(image_id) is None
+
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+
+def test_dropped_connections_are_closed(ceph):
+    settings = cluster.ClusterSettings(str(ceph.conf), "nova", 11, 59)
+    here = cluster.connect(settings)
+    vms = here.pool("vms")
+    vms.exists("x")
+    before = threads()
+    for _ in range(5):
+        here.drop(here.connection())
+        vms.exists("x")
+    gc.collect()
+    wait_for(
+        "the dropped connections' threads end", lambda: threads() <= before, 20
+    )
+
+
+def test_failed_connections_are_closed(tmp_path):
+    conf = tmp_path / "ceph.conf"
+    conf.write_text(
+        "[global]\nmon_host = v1:127.0.0.1:1\nauth_client_required = none\n"
+    )
+    here = cluster.connect(cluster.ClusterSettings(str(conf), "nova", 1, 5))
+    before = threads()
+    for _ in range(3):
+        with pytest.raises(errors.ClusterUnreachable):
+            here.fsid()
+    wait_for(
+        "the failed connections' threads end", lambda: threads() <= before, 20
+    )
+
+
+def test_image_outlives_the_drop_of_its_connection(vms, name):
+    provision.blank_disk(vms, name, MIB)
+    with vms.open(name, read_only=False) as disk:
+        vms.cluster.drop(vms.cluster.connection())
+        gc.collect()
+        disk.write(b"whole", 0)
+    assert is_intact(vms, name)
