@@ -73,6 +73,20 @@ class ImagePath:
         parts = (self.pool, self.namespace, self.image)
         return "/".join(part for part in parts if part)
 
+    def for_qemu(self, user: str | None, conf_file: str | None) -> str:
+        """Return the name that qemu-img opens it by."""
+        options = {"id": user, "conf": conf_file}
+        return f"rbd:{self}" + "".join(
+            f":{option}={value}" for option, value in options.items() if value
+        )
+
+    @classmethod
+    def of_qemu(cls, path: str) -> "ImagePath | None":
+        """Read ``[rbd:]pool/image[:option=value...]``; None: it is not so."""
+        name = path.removeprefix("rbd:").partition(":")[0]
+        pool, _, image = name.partition("/")
+        return cls(pool, "", image) if pool and image else None
+
 
 @dataclasses.dataclass(frozen=True)
 class SnapPath:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the <disk type='network'> element of an RBD disk says.
+"""How libvirt and libguestfs are told of a disk: the <disk> element first.
 
 Nova's base class fills all that is not the backend's own (bus, device,
 cache, discard, QoS, SCSI unit, boot order); this adds where the disk lies
@@ -18,9 +18,12 @@ and how QEMU proves who it is.  The key itself is never in the XML: libvirt
 takes it from the secret that the uuid names.
 """
 
+import base64
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
+
+from nova.virt.image import model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,3 +61,19 @@ def fill(disk: Any, source: Source) -> Any:
         disk.auth_secret_uuid = source.secret_uuid
         disk.auth_username = source.user
     return disk
+
+
+def guestfs_model(source: Source, connection: Any) -> Any:
+    """Describe the disk to libguestfs, which injects files into it.
+
+    :param connection: a virConnect; libguestfs is handed the key itself
+    """
+    key = None
+    if source.secret_uuid:
+        secret = connection.secretLookupByUUIDString(source.secret_uuid)
+        key = base64.b64encode(secret.value())
+    servers = [
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        for host, port in source.monitors
+    ]
+    return model.RBDImage(source.image, source.pool, source.user, key, servers)

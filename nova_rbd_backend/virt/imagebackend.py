@@ -22,7 +22,6 @@ the order of a boot:
 A disk of the wrong size is refused before anything is copied.
 """
 
-import base64
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,7 +31,6 @@ from nova import exception
 from nova.compute import utils as compute_utils
 from nova.image import glance
 from nova.virt import images
-from nova.virt.image import model as imgmodel
 from nova.virt.libvirt import imagebackend
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
@@ -65,12 +63,15 @@ class Rbd(imagebackend.Image):
         path: str | None = None,
         disk_info_mapping: Mapping[str, Any] | None = None,
     ) -> None:
-        pool = None
         if path:
-            pool, self.rbd_name = _split(path)
+            found = names.ImagePath.of_qemu(path)
+            if found is None:
+                raise exception.InvalidDevicePath(path=path)
+            self.rbd_name = found.image
+            self.driver = rbd_utils.RBDDriver(pool=found.pool)
         else:
             self.rbd_name = str(names.DiskName(instance.uuid, str(disk_name)))
-        self.driver = rbd_utils.RBDDriver(pool=pool)
+            self.driver = rbd_utils.RBDDriver()
         self._instance = instance
         self._disk_name = disk_name
         # What create_image() was asked for, for clone(), which Nova calls
@@ -79,21 +80,14 @@ class Rbd(imagebackend.Image):
         self._trusted_certs: Any = None
         self._not_cloneable: exception.ImageUnacceptable | None = None
         super().__init__(
-            self._qemu_path(),
+            names.ImagePath(self.driver.pool, "", self.rbd_name).for_qemu(
+                self.driver.rbd_user, self.driver.ceph_conf
+            ),
             "block",
             "rbd",
             is_block_dev=False,
             disk_info_mapping=disk_info_mapping,
         )
-
-    def _qemu_path(self) -> str:
-        """QEMU's name for the image, as `qemu-img` takes it."""
-        path = f"rbd:{self.driver.pool}/{self.rbd_name}"
-        if self.driver.rbd_user:
-            path += f":id={self.driver.rbd_user}"
-        if self.driver.ceph_conf:
-            path += f":conf={self.driver.ceph_conf}"
-        return path
 
     # -- making it
 
@@ -385,46 +379,21 @@ class Rbd(imagebackend.Image):
         info = super().libvirt_info(
             cache_mode, extra_specs, boot_order, disk_unit
         )
-        hosts, ports = self.driver.get_mon_addrs()
-        return disk_xml.fill(
-            info,
-            disk_xml.Source(
-                pool=self.driver.pool,
-                image=self.rbd_name,
-                monitors=list(zip(hosts, ports, strict=True)),
-                user=self.driver.rbd_user,
-                secret_uuid=CONF.libvirt.rbd_secret_uuid,
-            ),
-        )
+        return disk_xml.fill(info, self._source())
 
     def get_model(self, connection: Any) -> Any:
         """Describe the disk to libguestfs (file injection)."""
-        secret = None
-        if CONF.libvirt.rbd_secret_uuid:
-            found = connection.secretLookupByUUIDString(
-                CONF.libvirt.rbd_secret_uuid
-            )
-            secret = base64.b64encode(found.value())
-        hosts, ports = self.driver.get_mon_addrs(strip_brackets=False)
-        servers = [
-            f"{host}:{port}" for host, port in zip(hosts, ports, strict=True)
-        ]
-        return imgmodel.RBDImage(
-            self.rbd_name,
-            self.driver.pool,
-            self.driver.rbd_user,
-            secret,
-            servers,
+        return disk_xml.guestfs_model(self._source(), connection)
+
+    def _source(self) -> disk_xml.Source:
+        hosts, ports = self.driver.get_mon_addrs()
+        return disk_xml.Source(
+            pool=self.driver.pool,
+            image=self.rbd_name,
+            monitors=list(zip(hosts, ports, strict=True)),
+            user=self.driver.rbd_user,
+            secret_uuid=CONF.libvirt.rbd_secret_uuid,
         )
-
-
-def _split(path: str) -> tuple[str, str]:
-    """Pool and image of ``rbd:pool/image[:option=value...]``."""
-    pool, slash, image = path.removeprefix("rbd:").partition("/")
-    image = image.split(":", 1)[0]
-    if not (pool and slash and image):
-        raise exception.InvalidDevicePath(path=path)
-    return pool, image
 
 
 class Backend(imagebackend.Backend):

@@ -16,6 +16,7 @@ The monitors' addresses come from a live connection to a real cluster: IPv4,
 IPv6, and one that only speaks messenger 2.
 """
 
+import base64
 import json
 import pathlib
 import types
@@ -140,3 +141,18 @@ def test_all_monitors_without_authentication():
 def mon(rank, *addresses):
     vector = [{"type": kind, "addr": addr} for kind, addr in addresses]
     return {"rank": rank, "public_addrs": {"addrvec": vector}}
+
+
+def test_libguestfs_is_given_brackets_and_the_key():
+    key = b"0123456789abcdef"
+    secret = types.SimpleNamespace(value=lambda: key)
+    connection = types.SimpleNamespace(
+        secretLookupByUUIDString={SECRET: secret}.__getitem__
+    )
+    source = disk_xml.Source(
+        "vms", "image", [("2001:db8::2", "6789")], "nova", SECRET
+    )
+    found = disk_xml.guestfs_model(source, connection)
+    assert found.servers == ["[2001:db8::2]:6789"]
+    assert base64.b64decode(found.password) == key
+    assert (found.pool, found.name, found.user) == ("vms", "image", "nova")

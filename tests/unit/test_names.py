@@ -69,3 +69,27 @@ def test_a_refused_location_is_not_quoted():
     with pytest.raises(errors.InvalidLocation) as caught:
         names.GlanceLocation.parse(url)
     assert "PASSWORD" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["rbd:vms/a_disk", "vms/a_disk", "rbd:vms/a_disk:id=nova:conf=/x/y"],
+)
+def test_image_by_qemus_name(path):
+    found = names.ImagePath.of_qemu(path)
+    assert found == names.ImagePath("vms", "", "a_disk")
+    assert found.for_qemu(None, None) == "rbd:vms/a_disk"
+    assert names.ImagePath.of_qemu(found.for_qemu("nova", "/x/y")) == found
+
+
+@pytest.mark.parametrize("path", ["", "rbd:", "rbd:vms", "vms/", "/a_disk"])
+def test_what_is_no_name_of_qemus(path):
+    assert names.ImagePath.of_qemu(path) is None
+
+
+def test_draft_leads_to_its_final_name():
+    draft = names.new_draft("a_disk.rescue")
+    assert draft.startswith("a_disk.rescue.")
+    assert draft != names.new_draft("a_disk.rescue")
+    assert names.final_name(draft) == "a_disk.rescue"
+    assert names.final_name("a_disk.rescue") == "a_disk.rescue"
