@@ -44,8 +44,7 @@ CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 IMAGE_API = glance.API()
 
-#: Formats whose bytes are the disk's bytes.
-CLONEABLE_FORMATS = ("raw", "iso")
+CLONEABLE_FORMATS = ("raw", "iso")  # whose bytes are the disk's bytes
 
 
 class Rbd(imagebackend.Image):
@@ -106,7 +105,6 @@ class Rbd(imagebackend.Image):
         :param size: bytes; None: as big as the image
         :param safe: for Nova's file backends; an RBD disk is always raw
         """
-        del safe
         try:
             self._create_image(prepare_template, base, size, *args, **kwargs)
         except Exception:
@@ -324,7 +322,6 @@ class Rbd(imagebackend.Image):
 
     def get_disk_size(self, name: str) -> int:
         """Bytes of the virtual disk; Nova's name for it is not needed."""
-        del name
         return self.driver.size(self.rbd_name)
 
     def resize_image(self, size: int) -> None:
@@ -347,7 +344,6 @@ class Rbd(imagebackend.Image):
 
     def remove_snap(self, name: str, ignore_errors: bool = False) -> None:
         """Remove a snap of the disk; not there: done."""
-        del ignore_errors
         self.driver.remove_snap(self.rbd_name, name)
 
     def rollback_to_snap(self, name: str) -> None:
