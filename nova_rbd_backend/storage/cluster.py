@@ -52,15 +52,18 @@ class ClusterSettings:
 
 
 class Connection:
-    """One open RADOS connection and its ioctx per pool and namespace."""
+    """One open RADOS connection.
+
+    :ivar open_ioctxs: one for each pool and namespace; only :meth:`ioctx` adds
+    """
 
     def __init__(self, settings: ClusterSettings):
         self.handle = _connected(settings)
-        self._ioctxs: dict[tuple[str, str], rados.Ioctx] = {}
+        self.open_ioctxs: dict[tuple[str, str], rados.Ioctx] = {}
         self._lock = offload.original_threading().Lock()
         closer.start()
         self._closing = weakref.finalize(
-            self, closer.close, self.handle, self._ioctxs
+            self, closer.close, self.handle, self.open_ioctxs
         )
         # At exit the kernel is quicker, and no thread is there to wait for.
         self._closing.atexit = False
@@ -68,15 +71,12 @@ class Connection:
     def ioctx(self, pool: str, namespace: str) -> rados.Ioctx:
         """The shared ioctx: its settings are never changed afterwards."""
         key = (pool, namespace)
-        # dict.get is atomic; the lock is for opening only once
-        if (found := self._ioctxs.get(key)) is not None:
-            return found
         with self._lock:
-            if key not in self._ioctxs:
+            if key not in self.open_ioctxs:
                 ioctx = self.handle.open_ioctx(pool)
                 ioctx.set_namespace(namespace)
-                self._ioctxs[key] = ioctx
-            return self._ioctxs[key]
+                self.open_ioctxs[key] = ioctx
+            return self.open_ioctxs[key]
 
     def abandon(self) -> None:
         """After a fork: never free the parent's handles in the child.
@@ -84,7 +84,7 @@ class Connection:
         rados_shutdown waits for threads that a fork does not copy.
         """
         self._closing.detach()
-        for kept in (self.handle, *self._ioctxs.values()):
+        for kept in (self.handle, *self.open_ioctxs.values()):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 
 

@@ -70,8 +70,10 @@ class PoolObjects:
         connection: "Connection | None" = None,
     ) -> Iterator[rados.Ioctx]:
         connection = connection or self.cluster.connection()
-        with self.cluster.reach(operation, connection, pool=self.name):
-            ioctx = connection.ioctx(self.name, self.namespace)
+        ioctx = connection.open_ioctxs.get((self.name, self.namespace))
+        if ioctx is None:
+            with self.cluster.reach(operation, connection, pool=self.name):
+                ioctx = connection.ioctx(self.name, self.namespace)
         with self.cluster.reach(
             operation,
             connection,

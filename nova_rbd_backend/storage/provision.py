@@ -160,11 +160,24 @@ def grow(pool: Pool, name: str, size_bytes: int) -> bool:
         raise errors.ImageNotFound(
             operation="grow", pool=str(pool), image=name
         )
-    if pool.image_size_bytes(image_id) >= size_bytes:
-        return False
+    return _grow(pool, name, image_id, size_bytes).grown
+
+
+@dataclasses.dataclass(frozen=True)
+class _Size:
+    size_bytes: int
+    grown: bool
+
+
+def _grow(
+    pool: Pool, name: str, image_id: str, wanted_bytes: int | None
+) -> _Size:
+    found_bytes = pool.image_size_bytes(image_id)
+    if wanted_bytes is None or found_bytes >= wanted_bytes:
+        return _Size(found_bytes, grown=False)
     with pool.open(name, read_only=False) as disk:
-        disk.resize(size_bytes)
-    return True
+        disk.resize(wanted_bytes)
+    return _Size(wanted_bytes, grown=True)
 
 
 def _provision(
@@ -182,13 +195,12 @@ def _provision(
             undone = _clear(pool, name) or undone
             made = _make_whole(pool, name, make, size_bytes, metadata or {})
         else:
-            grown = size_bytes is not None and grow(pool, name, size_bytes)
-            made = _Made(image_id, 0, grown)
+            made = _Made(_grow(pool, name, image_id, size_bytes), 0)
     return Facts(
         name=name,
-        size_bytes=pool.image_size_bytes(made.image_id),
+        size_bytes=made.size.size_bytes,
         created=image_id is None,
-        grown=made.grown,
+        grown=made.size.grown,
         undone=undone,
         bytes_written=made.bytes_written,
         seconds=time.monotonic() - started,
@@ -217,9 +229,8 @@ def _clear(pool: Pool, name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Made:
-    image_id: str
+    size: _Size
     bytes_written: int
-    grown: bool
 
 
 def _make_whole(
@@ -240,7 +251,7 @@ def _make_whole(
                 pool=str(pool),
                 image=name,
             )
-        grown = size_bytes is not None and grow(pool, entry.draft, size_bytes)
+        size = _grow(pool, entry.draft, image_id, size_bytes)
         pool.set_metadata(image_id, metadata)
         pool.publish(entry.draft, image_id, name)
     except BaseException:
@@ -249,4 +260,4 @@ def _make_whole(
             trash.settle(pool, entry)
         raise
     journal.drop(pool, entry)
-    return _Made(image_id, bytes_written, grown)
+    return _Made(size, bytes_written)
