@@ -12,14 +12,15 @@
 
 """Keep the disks of Nova's instances on Ceph RBD.
 
-The three great paths::
+The great paths::
 
     boot      virt.driver -> virt.imagebackend.Rbd.create_image
-              -> clone or import in storage/ -> resize -> virt.disk_xml
-    snapshot  virt.driver -> virt.imagebackend.Rbd.direct_snapshot
-              -> storage/: snap, clone, flatten in the background
-    delete    virt.driver._cleanup_rbd -> storage.trash: move to the trash,
-              purge in the background
+              -> storage.provision: clone or import as a draft, grow, publish
+              -> virt.disk_xml
+    delete    virt.driver._cleanup_rbd -> storage.trash: move to the trash
+              -> virt.purger: give the space back in the background
+    snapshot  Nova's own path for backends without direct snapshots, with
+              virt.imagebackend.Rbd.snapshot_extract
 
 Rooms: ``conf`` has the options, ``virt`` all that imports Nova, ``storage``
 all that talks to Ceph, ``cmd`` the operator's tools. Imports go downwards
