@@ -17,8 +17,8 @@ minutes.  One run at a time for each nova-compute; what a killed or failed run
 leaves is found by the next, on any host.
 """
 
+import atexit
 import threading
-import time
 
 from oslo_log import log as logging
 
@@ -40,6 +40,7 @@ class Purger:
     def __init__(self) -> None:
         # Green under eventlet, as the work that waits for it is.
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
         self._running = False
         self._again = False
 
@@ -60,11 +61,20 @@ class Purger:
             with self._lock:
                 self._running = False
             raise
+        # After the background threads' own, and so called before it: none of
+        # them is to be waited for while it sleeps.
+        atexit.unregister(self.stop)
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """Try no more; a run that is under way ends by itself."""
+        self._stopped.set()
 
     def _work(self) -> None:
         while self._wanted():
             while not self._purge_once():
-                time.sleep(RETRY_SECONDS)
+                if self._stopped.wait(RETRY_SECONDS):
+                    return
 
     def _wanted(self) -> bool:
         with self._lock:

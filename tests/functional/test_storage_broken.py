@@ -103,6 +103,8 @@ def test_published_disk_that_was_deleted_since_keeps_its_retention(
     assert provision.blank_disk(vms, name, MIB).created
     trash.purge(vms)
     assert vms.trash_get(image_id) is not None
+    vms.trash_restore(image_id, f"{name}.back")
+    trash.delete_disk(vms, f"{name}.back")
 
 
 def test_id_without_image_is_no_disk(vms, name):

@@ -18,7 +18,7 @@ from tests.functional.conftest import ceph  # noqa: F401 - a fixture
 
 
 @pytest.fixture
-def nova_conf(tmp_path):
+def nova_conf(tmp_path, monkeypatch):
     """Nova's CONF with our options; call it to set ``group, **options``."""
     import nova.conf
     from oslo_config import fixture
@@ -30,10 +30,16 @@ def nova_conf(tmp_path):
     kept.setUp()
     conf.register(nova.conf.CONF)
 
+    from nova_rbd_backend.virt import purger
+
+    own = purger.Purger()
+    monkeypatch.setattr(purger, "PURGER", own)
+
     def flags(group=None, **options):
         kept.config(group=group, **options)
 
     flags(instances_path=str(tmp_path / "instances"), state_path=str(tmp_path))
     flags(group="libvirt", virt_type="qemu", images_type="rbd")
     yield flags
+    own.stop()
     kept.cleanUp()

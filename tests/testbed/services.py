@@ -70,6 +70,10 @@ class Services:
                 "600",
                 "--graceful-timeout",
                 "3",
+                # By default it closes a connection that was idle for 2 s,
+                # just when a client may use it again.
+                "--keep-alive",
+                "600",
                 "glance.wsgi.api:application",
             ],
             OS_GLANCE_CONFIG_DIR=str(site.etc("glance")),
