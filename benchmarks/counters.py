@@ -14,6 +14,7 @@
 
 import collections
 import contextlib
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -56,3 +57,10 @@ def measured(into: list[dict[str, float]]) -> Iterator[None]:
     yield
     milliseconds = (time.perf_counter() - started) * 1000
     into.append({"ms": milliseconds, **_counts})
+
+
+def run(command: list[str]) -> None:
+    """Run a program; :raises RuntimeError: with what it said."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]}: {done.stderr.strip()}")

@@ -1,0 +1,117 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What each benchmark is given: the cluster, its sizes, a place, a voice."""
+
+import contextlib
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks import images, meters
+from benchmarks.hosts import Host
+from benchmarks.results import SIDES
+from tests.testbed import ceph
+
+
+@dataclasses.dataclass
+class Bench:
+    """One run's surroundings.
+
+    :ivar quick: small sizes and few rounds, which show that it works
+    :ivar limit_gib: what one measurement may store in the cluster
+    """
+
+    cluster: ceph.CephCluster
+    folder: pathlib.Path
+    meters: meters.Meters
+    quick: bool = False
+    rounds: int | None = None
+    limit_gib: float = 20.0
+    _hosts: dict[str, Host] = dataclasses.field(default_factory=dict)
+
+    def size(self, full: Any, quick: Any) -> Any:
+        """A benchmark's own choice of a size."""
+        return quick if self.quick else full
+
+    def times(self, full: int) -> int:
+        """How many rounds: what was asked for, else the benchmark's own."""
+        return self.rounds or self.size(full, 1)
+
+    @property
+    def warm_ups(self) -> int:
+        """Rounds that are not counted: the first connects, fills caches."""
+        return self.size(1, 0)
+
+    def progress(self, words: str) -> None:
+        """Say what is being done, on one line."""
+        if sys.stderr.isatty():
+            print(f"\r\033[K{words}", end="", file=sys.stderr, flush=True)
+        else:
+            now = time.strftime("%H:%M:%S")
+            print(f"{now} {words}", file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def hosts(
+        self,
+        sides: tuple[str, ...] = SIDES,
+        count: int = 1,
+        user: str = "nova",
+        green: bool = False,
+    ) -> Iterator[dict[str, list[Host]]]:
+        """So many hosts of each side, ready; others may have used them.
+
+        They leave nothing to the next, if there is one in this cluster.
+        """
+        chosen = {
+            side: [self._host(side, n, user, green) for n in range(count)]
+            for side in sides
+        }
+        everyone = [host for of_side in chosen.values() for host in of_side]
+        for host in everyone:
+            host.wait_until_ready()
+        yield chosen
+        if self.quick:
+            for host in everyone:
+                host.ask("forget")
+            self.meters.clean()
+
+    def _host(self, side: str, number: int, user: str, green: bool) -> Host:
+        name = f"{side}-{number}-{user}{'-green' * green}"
+        if name not in self._hosts:
+            place = self.folder / "hosts" / name
+            self._hosts[name] = Host(side, place, self.cluster, user, green)
+        return self._hosts[name]
+
+    def close(self) -> None:
+        """End the hosts."""
+        for host in self._hosts.values():
+            host.end()
+        self.meters.close()
+
+    def raw_file(self, virtual_mib: int, data_mib: int) -> pathlib.Path:
+        """A sparse raw file of these sizes; made once."""
+        path = self.folder / f"{virtual_mib}-{data_mib}.raw"
+        if not path.exists():
+            self.progress(f"making an image of {virtual_mib} MiB")
+            images.write_raw(path, virtual_mib, data_mib)
+        return path
+
+
+def in_turn(sides: dict[str, Any], number: int) -> list[str]:
+    """The sides, another one first in each round."""
+    names = list(sides)
+    first = number % len(names)
+    return names[first:] + names[:first]

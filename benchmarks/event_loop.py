@@ -1,0 +1,92 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""How long nova-compute's event loop stands still while Ceph is slow."""
+
+import time
+import uuid
+from typing import Any
+
+from benchmarks import images
+from benchmarks.bench import Bench, in_turn
+from benchmarks.results import Column, Report
+
+NAME = "event_loop"
+TITLE = "Longest stall of nova-compute's event loop"
+PAUSE_SECONDS = 2.0
+ABOUT = (
+    "Under eventlet, as Nova 26 to 33 run and 34 can. All OSDs stand still "
+    f"for {PAUSE_SECONDS:g} s from the moment that the work begins; meanwhile "
+    "another greenlet wants to run every 5 ms. The longest that it had to "
+    "wait beyond that. The floor is the same loop with nothing to do."
+)
+COLUMNS = (
+    Column("stall_ms", "ms of stall", 1, spread=True),
+    Column("ms", "ms in all", 0),
+)
+
+
+def run(bench: Bench) -> Report:
+    report = Report(NAME, TITLE, ABOUT, COLUMNS)
+    raw = bench.raw_file(*bench.size((1024, 200), (64, 16)))
+    cloned = images.in_ceph(bench.cluster, raw)
+    fetched = images.in_file(images.qcow2_of(raw), "qcow2")
+    sides = ("plugin", "in-tree")
+    with bench.hosts(sides=sides, green=True) as hosts:
+        for (host,) in hosts.values():
+            host.ask("know", **vars(cloned))
+        for number in range(bench.times(5) + bench.warm_ups):
+            for side in in_turn(hosts, number):
+                bench.progress(f"{NAME}: {side}, round {number}")
+                found = _round(bench, hosts[side][0], cloned, fetched)
+                for case, sample in found.items():
+                    if number >= bench.warm_ups:
+                        name = "floor" if case == IDLE else side
+                        report.add(case, name, sample)
+    report.rows.sort(key=lambda row: CASES.index(row.case))
+    return report
+
+
+BOOT, DELETE = "boot, OSDs paused", "delete, OSDs paused"
+FIRST, IDLE = "first boot of a qcow2 image", "nothing"
+CASES = [BOOT, DELETE, FIRST, IDLE]
+
+
+def _round(
+    bench: Bench, host: Any, cloned: images.Image, fetched: images.Image
+) -> dict[str, dict[str, float]]:
+    instance, second = str(uuid.uuid4()), str(uuid.uuid4())
+    image = fetched.fresh()
+    host.ask("know", **vars(image))
+    boot = {"work": "boot", "instance": instance, "image": cloned.image_id}
+    found = {
+        BOOT: _slow(bench, host, **boot),
+        DELETE: _slow(bench, host, work="delete", instance=instance),
+        FIRST: host.ask(
+            "watched", work="boot", instance=second, image=image.image_id
+        ),
+        IDLE: host.ask("watched", work="idle", seconds=1),
+    }
+    host.ask("delete", instance=second)
+    host.ask("forget")
+    bench.meters.wait_for_empty_trash()
+    return found
+
+
+def _slow(bench: Bench, host: Any, **work: Any) -> dict[str, float]:
+    bench.cluster.pause_osds()
+    try:
+        host.tell("watched", **work)
+        time.sleep(bench.size(PAUSE_SECONDS, PAUSE_SECONDS / 2))
+    finally:
+        bench.cluster.resume_osds()
+    return host.answer()

@@ -1,0 +1,215 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What this backend set out to reach, as ratios within one run."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from benchmarks.results import Report
+
+Reports = Mapping[str, Report]
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """:ivar at_least: else the limit is what it may be at most"""
+
+    text: str
+    found: Callable[[Reports], float]
+    limit: float
+    at_least: bool = False
+    unit: str = "x"
+
+    def cells(self, reports: Reports) -> list[str]:
+        """Text, limit, what was found, whether it was reached."""
+        limit = f"{'>=' if self.at_least else '<='} {self.limit:g} {self.unit}"
+        try:
+            value = self.found(reports)
+        except LookupError:
+            return [self.text, limit, "not run", "-"]
+        reached = (
+            (value >= self.limit) if self.at_least else (value <= self.limit)
+        )
+        shown = f"{value:.2f} {self.unit}"
+        return [self.text, limit, shown, "yes" if reached else "no"]
+
+
+def _figure(
+    reports: Reports, name: str, case: str, side: str, key: str
+) -> float:
+    """:raises LookupError: it was not measured"""
+    row = reports[name].find(case, side)
+    value = row.median(key) if row else None
+    if value is None:
+        raise LookupError(name, case, side)
+    return value
+
+
+def _ratio(
+    name: str, case: str, top: str, bottom: str, key: str
+) -> Callable[[Reports], float]:
+    def found(reports: Reports) -> float:
+        return _figure(reports, name, case, top, key) / _figure(
+            reports, name, case, bottom, key
+        )
+
+    return found
+
+
+def _growth(name: str, low: str, high: str) -> Callable[[Reports], float]:
+    """How many times longer the plug-in takes in another case."""
+
+    def found(reports: Reports) -> float:
+        return _figure(reports, name, high, "plugin", "ms") / _figure(
+            reports, name, low, "plugin", "ms"
+        )
+
+    return found
+
+
+def _stored(case: str) -> Callable[[Reports], float]:
+    """Against what one import stores."""
+
+    def found(reports: Reports) -> float:
+        name, key = "many_qcow2", "stored_mib"
+        return _figure(reports, name, case, "plugin", key) / _figure(
+            reports, name, "1 on 1", "floor", key
+        )
+
+    return found
+
+
+def _import_against(case: str, key: str) -> Callable[[Reports], float]:
+    """Against the better of the two programs."""
+
+    def found(reports: Reports) -> float:
+        tools = ("rbd import", "qemu-img convert")
+        best = min(
+            _figure(reports, "import_speed", case, tool, key) for tool in tools
+        )
+        return _figure(reports, "import_speed", case, "plugin", key) / best
+
+    return found
+
+
+def _worst_stall(word: str) -> Callable[[Reports], float]:
+    """Of all samples of the cases with this word in their names."""
+
+    def found(reports: Reports) -> float:
+        rows = [
+            row
+            for row in reports["event_loop"].rows
+            if row.side == "plugin" and word in row.case
+        ]
+        return max(s["stall_ms"] for row in rows for s in row.samples)
+
+    return found
+
+
+GOALS = (
+    Goal(
+        "a cloned boot against the floor",
+        _ratio("operations", "boot", "plugin", "floor", "ms"),
+        1.3,
+    ),
+    Goal(
+        "a cloned boot, faster than in-tree",
+        _ratio("operations", "boot", "in-tree", "plugin", "ms"),
+        5,
+        at_least=True,
+    ),
+    *(
+        Goal(
+            f"50 instances of qcow2 on {hosts}, faster than in-tree",
+            _ratio(
+                "many_qcow2", f"50 on {hosts}", "in-tree", "plugin", "seconds"
+            ),
+            10,
+            at_least=True,
+        )
+        for hosts in (1, 2, 4)
+    ),
+    *(
+        Goal(
+            f"50 instances of qcow2 on {hosts}, stored against one import",
+            _stored(f"50 on {hosts}"),
+            1.1,
+        )
+        for hosts in (1, 2, 4)
+    ),
+    Goal(
+        "a delete beside 10000 images against the floor",
+        _ratio("pool_size", "10000", "plugin", "floor", "ms"),
+        1.5,
+    ),
+    Goal(
+        "a delete beside 10000 images against one beside 100",
+        _growth("pool_size", "100", "10000"),
+        1.5,
+    ),
+    Goal(
+        "a snapshot of 4 GiB against the floor",
+        _ratio("snapshot_size", "4096", "plugin", "floor", "ms"),
+        1.5,
+    ),
+    Goal(
+        "a snapshot of 4 GiB against one of 48 MiB",
+        _growth("snapshot_size", "48", "4096"),
+        1.5,
+    ),
+    Goal(
+        "an import against the faster program",
+        _import_against("raw file", "seconds"),
+        1.0,
+    ),
+    Goal(
+        "local disk of a first boot, at most, against in-tree",
+        _ratio(
+            "import_speed",
+            "qcow2 in Glance",
+            "plugin",
+            "in-tree",
+            "local_peak_mib",
+        ),
+        0.99,
+    ),
+    Goal(
+        "local disk of a first boot, left, against in-tree",
+        _ratio(
+            "import_speed",
+            "qcow2 in Glance",
+            "plugin",
+            "in-tree",
+            "local_left_mib",
+        ),
+        0.99,
+    ),
+    Goal(
+        "the longest stall of the event loop, Ceph paused",
+        _worst_stall("paused"),
+        50,
+        unit="ms",
+    ),
+    Goal(
+        "the longest stall of the event loop, first boot of qcow2",
+        _worst_stall("qcow2"),
+        50,
+        unit="ms",
+    ),
+)
+
+
+def rows(reports: Reports) -> list[list[str]]:
+    """Each goal's cells, after the headings."""
+    heading = ["goal", "limit", "found", "reached"]
+    return [heading, *(goal.cells(reports) for goal in GOALS)]

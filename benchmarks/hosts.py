@@ -1,0 +1,103 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The simulated compute hosts: start, ask, end."""
+
+import json
+import pathlib
+import selectors
+import subprocess
+import sys
+from typing import Any
+
+from tests.testbed import ceph, paths, process
+
+ANSWER_SECONDS = 900
+
+
+class Host:
+    """A process that acts as one compute host of one side."""
+
+    def __init__(
+        self,
+        side: str,
+        folder: pathlib.Path,
+        cluster: ceph.CephCluster,
+        user: str = "nova",
+        green: bool = False,
+    ) -> None:
+        self.side = side
+        self.folder = folder
+        folder.mkdir(parents=True)
+        how = {
+            "side": side,
+            "folder": str(folder),
+            "conf": str(cluster.conf),
+            "user": user,
+            "green": green,
+        }
+        self._ready = False
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-W",
+                    "ignore",
+                    "-m",
+                    "benchmarks.host_program",
+                    json.dumps(how),
+                ],
+                cwd=paths.CHECKOUT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+
+    def wait_until_ready(self) -> None:
+        if not self._ready:
+            self.answer()
+            self._ready = True
+
+    def tell(self, do: str, **arguments: Any) -> None:
+        """Have it begin something; answer() waits for the end."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> Any:
+        """:raises TestbedError: it failed, with its traceback"""
+        assert self._process.stdout is not None
+        with selectors.DefaultSelector() as ready:
+            ready.register(self._process.stdout, selectors.EVENT_READ)
+            if not ready.select(ANSWER_SECONDS):
+                raise process.TestbedError(
+                    f"{self.side}: no answer within {ANSWER_SECONDS} s"
+                )
+        line = self._process.stdout.readline()
+        if not line:
+            log = self._log.read_text()[-4000:]
+            raise process.TestbedError(f"{self.side} has ended:\n{log}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise process.TestbedError(f"{self.side}: {answer['error']}")
+        return answer["ok"]
+
+    def ask(self, do: str, **arguments: Any) -> Any:
+        self.tell(do, **arguments)
+        return self.answer()
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait(10)

@@ -1,0 +1,109 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The images that instances are made of: in files, and in Glance's pool."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import subprocess
+import uuid
+
+import rbd
+
+from tests.testbed import ceph
+
+MIB = 1 << 20
+# As Glance's rbd store makes them (rbd_store_chunk_size 8).
+GLANCE_ORDER = 23
+RUN_BYTES = 8 * MIB
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """One image, as Glance would describe it.
+
+    :ivar path: its file, for one in the file store
+    :ivar url: its location, for one in Glance's pool
+    """
+
+    image_id: str
+    disk_format: str
+    size: int
+    sha512: str
+    path: str | None = None
+    url: str | None = None
+
+    def fresh(self) -> "Image":
+        """The same bytes under an id that no cache knows."""
+        return dataclasses.replace(self, image_id=str(uuid.uuid4()))
+
+
+def random_run() -> bytes:
+    """RUN_BYTES that cannot be compressed."""
+    return os.urandom(RUN_BYTES)
+
+
+def write_raw(path: pathlib.Path, virtual_mib: int, data_mib: int) -> None:
+    """Write a sparse file, its data in runs all over it, not compressible."""
+    runs = data_mib * MIB // RUN_BYTES
+    stride = virtual_mib * MIB // runs // RUN_BYTES * RUN_BYTES
+    with path.open("wb") as file:
+        file.truncate(virtual_mib * MIB)
+        for number in range(runs):
+            file.seek(number * stride)
+            file.write(random_run())
+
+
+def in_file(path: pathlib.Path, disk_format: str) -> Image:
+    """An image in Glance's file store, whose file is there."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha512").hexdigest()
+    return Image(
+        str(uuid.uuid4()),
+        disk_format,
+        path.stat().st_size,
+        digest,
+        path=str(path),
+    )
+
+
+def qcow2_of(raw: pathlib.Path) -> pathlib.Path:
+    """Convert to qcow2, beside it."""
+    path = raw.with_suffix(".qcow2")
+    command = ["qemu-img", "convert", "-O", "qcow2", str(raw), str(path)]
+    subprocess.run(command, check=True, timeout=300)
+    return path
+
+
+def in_ceph(cluster: ceph.CephCluster, raw: pathlib.Path) -> Image:
+    """An image in Glance's pool, with the bytes of a raw file."""
+    name = str(uuid.uuid4())
+    size = raw.stat().st_size
+    with (
+        cluster.admin() as admin,
+        admin.open_ioctx("images") as ioctx,
+        raw.open("rb") as file,
+    ):
+        rbd.RBD().create(
+            ioctx, name, size, order=GLANCE_ORDER, old_format=False
+        )
+        with rbd.Image(ioctx, name) as image:
+            for offset in range(0, size, RUN_BYTES):
+                data = file.read(RUN_BYTES)
+                if data.strip(b"\0"):
+                    image.write(data, offset)
+            image.create_snap("snap")
+            image.protect_snap("snap")
+    url = f"rbd://{cluster.fsid}/images/{name}/snap"
+    return Image(name, "raw", size, "", url=url)

@@ -1,0 +1,41 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""N instances of a raw image in Glance's RBD store."""
+
+from benchmarks import images
+from benchmarks.bench import Bench
+from benchmarks.many import COLUMNS, Many
+from benchmarks.results import Report
+
+NAME = "many_rbd"
+TITLE = "N instances of a raw image in Glance's RBD store, on H hosts"
+ABOUT = (
+    "The same image as raw in Glance's pool of the same cluster. All clone "
+    "it; the floor with the bare calls."
+)
+
+
+def run(bench: Bench) -> Report:
+    report = Report(NAME, TITLE, ABOUT, COLUMNS)
+    virtual, data = bench.size((1024, 200), (64, 16))
+    image = images.in_ceph(bench.cluster, bench.raw_file(virtual, data))
+    counts = bench.size([1, 10, 50, 200], [1, 3])
+    host_counts = bench.size([1, 2, 4], [1, 2])
+
+    def rounds(side: str, count: int) -> int:
+        if count >= 200 and side == "in-tree":
+            return 1  # which takes minutes
+        return bench.times(3)
+
+    Many(bench, report, image, data, False, rounds).run(counts, host_counts)
+    return report

@@ -1,0 +1,182 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the cluster itself says of what it was given; and its cleaning."""
+
+import concurrent.futures
+import json
+import time
+from collections.abc import Iterable
+
+import rados
+import rbd
+
+from tests.testbed import ceph, process
+
+MIB = 1 << 20
+POOLS = ("vms", "snapshots", "images")
+CLEAN_SECONDS = 300
+REST_SECONDS = 60
+
+
+class Meters:
+    """Counters of the OSDs, and the pools, over one connection."""
+
+    def __init__(self, cluster: ceph.CephCluster) -> None:
+        self._osds = range(cluster.settings.osds)
+        # librbd tells stderr of each image that is not removed at once.
+        self._client = rados.Rados(
+            conffile=str(cluster.conf),
+            rados_id="admin",
+            conf={"err_to_stderr": "false"},
+        )
+        self._client.connect(timeout=30)
+
+    def close(self) -> None:
+        self._client.shutdown()
+
+    def read(self) -> dict[str, float]:
+        """MiB written by clients since the start; MiB of data stored.
+
+        From the OSDs' own counters, which are exact at once; a pool's
+        statistics lag for seconds. One copy of each object is stored.
+        """
+        written = stored = 0
+        for number in self._osds:
+            answer = self._perf(number)
+            # RBD's own calls into the OSD read and write in one.
+            written += answer["osd"]["op_w_in_bytes"]
+            written += answer["osd"]["op_rw_in_bytes"]
+            stored += answer["bluestore"]["bluestore_stored"]
+        return {"written_mib": written / MIB, "stored_mib": stored / MIB}
+
+    def at_rest(self) -> dict[str, float]:
+        """The same, once what was removed before is freed.
+
+        BlueStore frees the data of removed objects after the answer.
+        """
+        seen: list[dict[str, float]] = [{}]
+
+        def still() -> bool:
+            seen.append(self.read())
+            return seen[-1] == seen[-2]
+
+        process.wait_for("the OSDs are at rest", still, REST_SECONDS, 0.3)
+        return seen[-1]
+
+    def _perf(self, osd: int) -> dict[str, dict[str, int]]:
+        request = json.dumps({"prefix": "perf dump", "format": "json"})
+        code, answer, reason = self._client.osd_command(osd, request, b"")
+        if code:
+            raise process.TestbedError(f"osd.{osd}: {code} {reason}")
+        return json.loads(answer)
+
+    def ioctx(self, pool: str) -> rados.Ioctx:
+        return self._client.open_ioctx(pool)
+
+    def wait_for_empty_trash(self) -> None:
+        """Wait until what was deleted is purged."""
+
+        def empty() -> bool:
+            with self.ioctx("vms") as ioctx:
+                return not list(rbd.RBD().trash_list(ioctx))
+
+        process.wait_for("the trash of vms is empty", empty, 120, 0.02)
+
+    def wait_for_detached(self, instance: str, url: str) -> dict[str, float]:
+        """Wait until a snapshot stands for itself; how long that took."""
+        pool, name = url.split("/")[-3:-1]
+        begin = time.perf_counter()
+
+        def detached() -> bool:
+            with self.ioctx("vms") as ioctx, self._open(ioctx, instance) as d:
+                if list(d.list_snaps()):
+                    return False
+            with self.ioctx(pool) as ioctx:
+                return not _has_parent(ioctx, name)
+
+        process.wait_for("the snapshot is detached", detached, 600, 0.02)
+        return {"ms": (time.perf_counter() - begin) * 1000}
+
+    def remove_snapshot(self, instance: str, url: str) -> None:
+        """Remove the image, and the disk's snap if that was kept."""
+        pool, name = url.split("/")[-3:-1]
+        with self.ioctx(pool) as ioctx:
+            _remove(ioctx, name)
+        with (
+            self.ioctx("vms") as ioctx,
+            rbd.Image(ioctx, f"{instance}_disk") as disk,
+        ):
+            _remove_snaps(disk)
+
+    @staticmethod
+    def _open(ioctx: rados.Ioctx, instance: str) -> rbd.Image:
+        return rbd.Image(ioctx, f"{instance}_disk", read_only=True)
+
+    def clean(self, keep: Iterable[str] = ()) -> None:
+        """Remove all images but these, whoever made them."""
+        kept = frozenset(keep)
+        process.wait_for(
+            "all pools are empty",
+            lambda: not sum(self._clean(pool, kept) for pool in POOLS),
+            CLEAN_SECONDS,
+        )
+
+    def _clean(self, pool: str, kept: frozenset[str]) -> int:
+        """Remove what can go now; how many images there were."""
+        with self.ioctx(pool) as ioctx:
+            librbd = rbd.RBD()
+            names = [n for n in librbd.list(ioctx) if n not in kept]
+            trash = [each["id"] for each in librbd.trash_list(ioctx)]
+            with concurrent.futures.ThreadPoolExecutor(8) as threads:
+                list(threads.map(lambda n: _remove(ioctx, n), names))
+                list(threads.map(lambda i: _purge(ioctx, i), trash))
+        return len(names) + len(trash)
+
+
+def _remove(ioctx: rados.Ioctx, name: str) -> None:
+    """Remove an image with its snaps, unless a clone hangs on it yet."""
+    try:
+        with rbd.Image(ioctx, name) as image:
+            _remove_snaps(image)
+        rbd.RBD().remove(ioctx, name)
+    except (rbd.ImageNotFound, rbd.ImageBusy, rbd.ImageHasSnapshots):
+        return
+
+
+def _purge(ioctx: rados.Ioctx, image_id: str) -> None:
+    try:
+        with rbd.Image(ioctx, image_id=image_id) as image:
+            _remove_snaps(image)
+        rbd.RBD().trash_remove(ioctx, image_id, force=True)
+    except (rbd.ImageNotFound, rbd.ImageBusy, rbd.ImageHasSnapshots):
+        return
+
+
+def _has_parent(ioctx: rados.Ioctx, name: str) -> bool:
+    with rbd.Image(ioctx, name, read_only=True) as image:
+        try:
+            image.parent_info()
+        except rbd.ImageNotFound:
+            return False
+        return True
+
+
+def _remove_snaps(image: rbd.Image) -> None:
+    for snap in image.list_snaps():
+        if snap["namespace"] != rbd.RBD_SNAP_NAMESPACE_TYPE_USER:
+            continue
+        if image.is_protected_snap(snap["name"]):
+            if list(image.list_children2()):
+                return
+            image.unprotect_snap(snap["name"])
+        image.remove_snap(snap["name"])

@@ -1,0 +1,258 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""One nova-compute's storage: Nova's LibvirtDriver with one image backend."""
+
+import concurrent.futures
+import os
+import pathlib
+import shutil
+import time
+import uuid
+from typing import Any
+
+from benchmarks import counters, glance_stand_in
+
+GIB = 1 << 30
+# [DEFAULT]max_concurrent_builds of Nova 26 to 34.
+BUILDS = 10
+
+PLUGIN = """
+[DEFAULT]
+compute_driver = rbd_backend.LibvirtDriver
+libvirt_images_type = rbd
+libvirt_images_store = vms
+libvirt_images_snapshot_store = snapshots
+rbd_user = {user}
+rbd_secret_uuid = {secret}
+[libvirt]
+images_rbd_ceph_conf = {conf}
+"""
+IN_TREE = """
+[DEFAULT]
+compute_driver = libvirt.LibvirtDriver
+[libvirt]
+images_type = rbd
+images_rbd_pool = vms
+images_rbd_ceph_conf = {conf}
+rbd_user = {user}
+rbd_secret_uuid = {secret}
+"""
+BOTH = """
+[DEFAULT]
+host = {host}
+state_path = {folder}
+instances_path = {folder}/instances
+[libvirt]
+virt_type = qemu
+[oslo_concurrency]
+lock_path = {folder}/locks
+"""
+MAPPING = {"disk": {"bus": "virtio", "type": "disk", "dev": "vda"}}
+
+
+class NovaSide:
+    """What Nova asks of an image backend, each call measured.
+
+    :param side: "plugin" or "in-tree"
+    """
+
+    def __init__(
+        self, side: str, folder: str, conf: str, user: str, green: bool
+    ) -> None:
+        from nova import monkey_patch
+
+        monkey_patch.patch("eventlet" if green else "threading")
+        text = (PLUGIN if side == "plugin" else IN_TREE) + BOTH
+        self._folder = pathlib.Path(folder)
+        self._folder.joinpath("nova.conf").write_text(
+            text.format(
+                user=user,
+                secret=uuid.uuid4(),
+                conf=conf,
+                folder=folder,
+                host=self._folder.name,
+            )
+        )
+        counters.install()
+        self._configure()
+        self._driver = self._make_driver(side)
+        self._glance = glance_stand_in.install()
+        self._images: dict[str, str] = {}
+
+    def _configure(self) -> None:
+        from nova import config, objects
+
+        conf = str(self._folder / "nova.conf")
+        config.parse_args(
+            ["benchmark", "--config-file", conf],
+            configure_db=False,
+            init_rpc=False,
+        )
+        objects.register_all()
+
+    def _make_driver(self, side: str) -> Any:
+        if side == "plugin":
+            from nova_rbd_backend.virt import startup
+
+            driver_class = startup.driver_class()
+        else:
+            from nova.virt.libvirt.driver import LibvirtDriver as driver_class
+        from nova.virt import fake
+
+        return driver_class(fake.FakeVirtAPI())
+
+    # -- what is asked
+
+    def know(self, **image: Any) -> None:
+        """Have Glance know an image."""
+        self._glance.add(**image)
+
+    def forget(self) -> None:
+        """Lose the local caches, as a host that has just been set up."""
+        shutil.rmtree(self._folder / "instances", ignore_errors=True)
+
+    def boot(
+        self, instance: str, image: str, gib: int = 1, resize: bool = False
+    ) -> dict[str, float]:
+        """Make the root disk and describe it to libvirt.
+
+        :param resize: as the second part of a resize, with the new flavor
+        """
+        rows: list[dict[str, float]] = []
+        self._images[instance] = image
+        what = self._instance(instance, gib)
+        if resize:
+            what.task_state = "resize_finish"
+        with counters.measured(rows):
+            self._boot(what, image)
+        return rows[0]
+
+    def boot_many(
+        self, instances: list[str], image: str, at: float
+    ) -> dict[str, float]:
+        """Boot so many at a time as nova-compute does; when that was done.
+
+        :param at: when all hosts begin
+        """
+        with concurrent.futures.ThreadPoolExecutor(BUILDS) as threads:
+            time.sleep(max(0.0, at - time.monotonic()))
+            done = [threads.submit(self.boot, i, image) for i in instances]
+            for each in done:
+                each.result()
+        return {"end": time.monotonic()}
+
+    def delete(self, instance: str) -> dict[str, float]:
+        rows: list[dict[str, float]] = []
+        what = self._instance(instance, 1)
+        what.task_state = "deleting"
+        with counters.measured(rows):
+            self._driver._cleanup_rbd(what)
+        return rows[0]
+
+    def confirm(self, instance: str) -> dict[str, float]:
+        """What is left of a resize: drop the way back."""
+        rows: list[dict[str, float]] = []
+        what = self._instance(instance, 1)
+        with counters.measured(rows):
+            # As _cleanup_resize() does.
+            image = self._driver.image_backend.by_name(what, "disk")
+            if image.exists():
+                image.remove_snap("nova-resize")
+        return rows[0]
+
+    def snapshot(self, instance: str, snapshot: str) -> dict[str, Any]:
+        """image-create of a running guest, without Glance's own work.
+
+        :returns: "sample", and where the snapshot is
+        """
+        from nova import context
+
+        rows: list[dict[str, float]] = []
+        what = self._instance(instance, 1)
+        with counters.measured(rows):
+            # As snapshot() does for the disk that the guest's XML names.
+            image = self._driver.image_backend.by_libvirt_path(
+                what, f"rbd:vms/{instance}_disk"
+            )
+            url = image.direct_snapshot(
+                context.get_admin_context(),
+                uuid.uuid4().hex,
+                "raw",
+                snapshot,
+                self._images[instance],
+            )
+        if not url:  # It has been given to Glance.
+            url = self._glance.url(snapshot)
+        return {"sample": rows[0], "url": url}
+
+    def import_file(self, path: str, name: str) -> dict[str, float]:
+        """Put a raw file into the pool."""
+        from nova.storage import rbd_utils
+
+        rows: list[dict[str, float]] = []
+        with counters.measured(rows):
+            rbd_utils.RBDDriver().import_image(path, name)
+        return rows[0]
+
+    def left_locally(self) -> dict[str, float]:
+        """Bytes of local disk that this host's state takes."""
+        return {"bytes": allocated(self._folder / "instances")}
+
+    # -- how
+
+    def _boot(self, instance: Any, image: str) -> None:
+        from nova import context
+
+        self._driver._create_and_inject_local_root(
+            context.get_admin_context(),
+            instance,
+            MAPPING,
+            False,
+            "",
+            {"image_id": image},
+            None,
+            None,
+        )
+        self._driver._get_guest_disk_config(
+            instance, "disk", MAPPING, instance.flavor
+        ).to_xml()
+
+    def _instance(self, instance: str, gib: int) -> Any:
+        from nova import objects
+
+        return objects.Instance(
+            uuid=instance,
+            project_id=uuid.uuid4().hex,
+            flavor=objects.Flavor(
+                root_gb=gib, ephemeral_gb=0, swap=0, extra_specs={}
+            ),
+            task_state="spawning",
+            vm_state="building",
+            trusted_certs=None,
+            migration_context=None,
+            config_drive="True",
+            system_metadata={},
+            image_ref=self._images.get(instance, ""),
+        )
+
+
+def allocated(folder: pathlib.Path) -> int:
+    """Bytes that the files below a folder take on the disk."""
+    total = 0
+    for parent, _folders, files in os.walk(folder):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return total
