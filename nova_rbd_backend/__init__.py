@@ -17,10 +17,15 @@ The great paths::
     boot      virt.driver -> virt.imagebackend.Rbd.create_image
               -> storage.provision: clone or import as a draft, grow, publish
               -> virt.disk_xml
+    start     virt.driver._create_guest -> storage.fencing: no guest beside one
+              that lives, none that waits for one that died
     delete    virt.driver._cleanup_rbd -> storage.trash: move to the trash
               -> virt.purger: give the space back in the background
-    snapshot  Nova's own path for backends without direct snapshots, with
-              virt.imagebackend.Rbd.snapshot_extract
+    snapshot  virt.driver.snapshot -> virt.imagebackend.Rbd.direct_snapshot
+              -> virt.snapshot: freeze, storage.snapshots: snap, thaw,
+              clone, publish -> virt.image_service: Glance
+              -> virt.detacher: storage.detaching copies in the background
+    revert    virt.imagebackend.Rbd.rollback_to_snap -> storage.rollback
 
 Rooms: ``conf`` has the options, ``virt`` all that imports Nova, ``storage``
 all that talks to Ceph, ``cmd`` the operator's tools. Imports go downwards

@@ -26,6 +26,7 @@ import uuid
 from oslo_config import cfg
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.options import (
     GENERIC_OPTS,
     IMAGES_TYPES,
@@ -67,20 +68,30 @@ _STORE_NAMES = ("libvirt_images_store", "libvirt_images_volume_group")
 class Settings:
     """What the configuration comes down to; None means "not given".
 
-    ``pool`` is empty unless ``images_type`` is rbd. ``ceph_conf`` None leaves
-    the search for ceph.conf to librados.
+    The pools' names are empty unless ``images_type`` is rbd. ``ceph_conf``
+    None leaves the search for ceph.conf to librados.
     """
 
     images_type: str
     pool: str
-    data_pool: str | None
+    snapshot_pool: str
+    image_options: ImageOptions
     user: str | None
     secret_uuid: str | None
     ceph_conf: str | None
     connect_timeout_seconds: int
     operation_timeout_seconds: int
     trash_retention_seconds: int
+    blocklist_seconds: int
     import_workers: int
+    import_at_once: int
+    detach_at_once: int
+    clone_depth_soft_limit: int
+    clone_depth_hard_limit: int
+
+    @property
+    def data_pool(self) -> str | None:
+        return self.image_options.data_pool
 
     @property
     def uses_rbd(self) -> bool:
@@ -95,6 +106,8 @@ class Settings:
         if not self.uses_rbd:
             return f"images_type={self.images_type}, through Nova's own code"
         facts = dataclasses.asdict(self)
+        facts.update(facts.pop("image_options"))
+        facts["conf"] = dict(facts["conf"])
         return ", ".join(f"{name}={value}" for name, value in facts.items())
 
 
@@ -140,17 +153,26 @@ def apply(conf: cfg.ConfigOpts) -> Settings:
     _map_store(conf, images_type)
     if images_type == "rbd":
         _refuse_what_rbd_cannot_do(conf)
+    elif store := _get(conf, "libvirt_images_snapshot_store"):
+        raise errors.ConfigError(
+            f"[DEFAULT] libvirt_images_snapshot_store is {store!r}, but "
+            f"images of type {images_type!r} have no such store: remove it, "
+            "or set libvirt_images_type to rbd"
+        )
     return settings(conf)
 
 
 def settings(conf: cfg.ConfigOpts) -> Settings:
     """Return what :func:`apply` made of the options, without its checks."""
     images_type = _get(conf, "images_type", "libvirt")
-    pool = _get(conf, "images_rbd_pool", "libvirt")
+    pool = ""
+    if images_type == "rbd":
+        pool = _get(conf, "images_rbd_pool", "libvirt")
     return Settings(
         images_type=images_type,
-        pool=pool if images_type == "rbd" else "",
-        data_pool=_get(conf, "data_pool", "nova_rbd") or None,
+        pool=pool,
+        snapshot_pool=_get(conf, "libvirt_images_snapshot_store") or pool,
+        image_options=_image_options(conf),
         user=_get(conf, "rbd_user", "libvirt") or None,
         secret_uuid=_get(conf, "rbd_secret_uuid", "libvirt") or None,
         ceph_conf=_get(conf, "images_rbd_ceph_conf", "libvirt") or None,
@@ -161,7 +183,30 @@ def settings(conf: cfg.ConfigOpts) -> Settings:
         trash_retention_seconds=_get(
             conf, "trash_retention_seconds", "nova_rbd"
         ),
+        blocklist_seconds=_get(conf, "blocklist_seconds", "nova_rbd"),
         import_workers=_get(conf, "import_workers", "nova_rbd"),
+        import_at_once=_get(conf, "import_at_once", "nova_rbd"),
+        detach_at_once=_get(conf, "detach_at_once", "nova_rbd"),
+        clone_depth_soft_limit=_get(
+            conf, "clone_depth_soft_limit", "nova_rbd"
+        ),
+        clone_depth_hard_limit=_get(
+            conf, "clone_depth_hard_limit", "nova_rbd"
+        ),
+    )
+
+
+def _image_options(conf: cfg.ConfigOpts) -> ImageOptions:
+    def get(name: str) -> typing.Any:
+        return _get(conf, name, "nova_rbd")
+
+    return ImageOptions(
+        data_pool=get("data_pool") or None,
+        object_size_bytes=get("object_size"),
+        stripe_unit_bytes=get("stripe_unit"),
+        stripe_count=get("stripe_count"),
+        features=tuple(get("image_features") or ()),
+        conf=tuple(sorted((get("image_conf") or {}).items())),
     )
 
 
@@ -210,6 +255,7 @@ def _map_store(conf: cfg.ConfigOpts, images_type: str) -> None:
 def _refuse_what_rbd_cannot_do(conf: cfg.ConfigOpts) -> None:
     _require_pool(conf)
     _require_whole_credentials(conf)
+    _image_options(conf).check()
     if not _get(conf, "force_raw_images"):
         raise errors.ConfigError(
             "[DEFAULT] force_raw_images is false, but RBD images can only be "

@@ -37,6 +37,7 @@
     |   |-- ImageExists
     |   `-- SnapExists
     |-- DiskBusy              open elsewhere; names the watchers
+    |   `-- DiskInUse         by a client that is alive, so no guest may start
     |-- HasSnaps              an image with snaps cannot be removed
     |-- MoveUnfinished        half-way into the trash, or out of it
     |-- NoSpace               full, nearfull or over its quota
@@ -201,6 +202,14 @@ class DiskBusy(StorageError):
         super().__init__(
             reason, operation=operation, pool=pool, image=image, snap=snap
         )
+
+
+class DiskInUse(DiskBusy):
+    advice = (
+        "it is alive: if it is the instance's guest on a host taken for dead,"
+        " stop the guest or power the host off; if it is a tool such as 'rbd"
+        " flatten', let it end; then start the instance again"
+    )
 
 
 class HasSnaps(StorageError):

@@ -20,6 +20,8 @@ import importlib.metadata
 from nova_rbd_backend import names
 
 PREFIX = "nova."
+#: Of a base: when a clone of it was last seen, in seconds since 1970.
+LAST_USED = PREFIX + "last_used"
 
 
 def describe(
@@ -28,12 +30,38 @@ def describe(
     image_id: str | None = None,
 ) -> dict[str, str]:
     """The image's metadata; what isn't known is left out."""
-    known = {
-        "instance": disk.instance_uuid if disk else None,
-        "disk": disk.disk if disk else None,
-        "project": project_id,
-        "base_image": image_id,
-        "backend": "nova_rbd_backend "
-        + importlib.metadata.version("nova-rbd-backend"),
-    }
-    return {PREFIX + key: value for key, value in known.items() if value}
+    return _known(
+        {
+            "instance": disk.instance_uuid if disk else None,
+            "disk": disk.disk if disk else None,
+            "project": project_id,
+            "base_image": image_id,
+        }
+    )
+
+
+def describe_base(
+    image_id: str | None = None,
+    content_hash: str | None = None,
+    disk_format: str | None = None,
+    verified_with: str | None = None,
+) -> dict[str, str]:
+    """The metadata of a base.
+
+    :param content_hash: Glance's, of the image as it was uploaded
+    :param verified_with: what its signature was verified with
+    """
+    return _known(
+        {
+            "image": image_id,
+            "image_hash": content_hash,
+            "image_format": disk_format,
+            "verified_with": verified_with,
+        }
+    )
+
+
+def _known(facts: dict[str, str | None]) -> dict[str, str]:
+    version = importlib.metadata.version("nova-rbd-backend")
+    facts = {**facts, "backend": f"nova_rbd_backend {version}"}
+    return {PREFIX + key: value for key, value in facts.items() if value}

@@ -13,6 +13,7 @@
 """The names of things on the cluster, as values."""
 
 import dataclasses
+import hashlib
 import re
 import urllib.parse
 import uuid
@@ -21,6 +22,7 @@ from nova_rbd_backend import errors
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _DISK = re.compile(rf"(?P<instance_uuid>{_UUID})_(?P<disk>.+)")
+_SNAPSHOT = re.compile(rf"snapshot_{_UUID}")
 _DRAFT = re.compile(r"(?P<image>.+)\.nova-rbd-draft-[0-9a-f]{12}")
 
 
@@ -59,6 +61,49 @@ def final_name(image: str) -> str:
     """The name that a draft is to get; another image's name: itself."""
     found = _DRAFT.fullmatch(image)
     return found["image"] if found else image
+
+
+def snapshot_image(image_id: str) -> str:
+    """Return the name of the RBD image behind a snapshot.
+
+    :param image_id: Glance's
+    """
+    return f"snapshot_{image_id}"
+
+
+def glance_id(image: str) -> str:
+    """Return the id in Glance of a snapshot's RBD image."""
+    return image.removeprefix("snapshot_")
+
+
+def is_snapshot(image: str) -> bool:
+    """Whether an RBD image, or a draft of it, is a snapshot's."""
+    return _SNAPSHOT.fullmatch(final_name(image)) is not None
+
+
+BASE_PREFIX = "nova-base_"
+_BASE = re.compile(rf"{BASE_PREFIX}(?P<source>.+)_[0-9a-f]{{12}}")
+
+
+def base_image(source: str, content: str) -> str:
+    """Return the name of the base that disks with this content are cloned of.
+
+    :param source: Glance's image id, or what Nova calls a disk it generates
+    :param content: what tells one content of that source from another
+    """
+    mark = hashlib.sha256(content.encode()).hexdigest()[:12]
+    return f"{BASE_PREFIX}{source}_{mark}"
+
+
+def is_base(image: str) -> bool:
+    """Whether an RBD image, or a draft of it, is a base."""
+    return image.startswith(BASE_PREFIX)
+
+
+def base_source(image: str) -> str | None:
+    """What a base was made of, as base_image was told; None: it is none."""
+    found = _BASE.fullmatch(final_name(image))
+    return found["source"] if found else None
 
 
 @dataclasses.dataclass(frozen=True)

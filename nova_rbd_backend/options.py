@@ -12,7 +12,9 @@
 
 """Every option: their definitions, for oslo.config and for the sample file."""
 
-from oslo_config import cfg
+import re
+
+from oslo_config import cfg, types
 
 # The same values as Nova's [libvirt] images_type (nova/conf/libvirt.py, 26 to
 # 34): the generic option is another way to give that one.
@@ -64,6 +66,24 @@ Old name of ``libvirt_images_store``.
 """,
     ),
     cfg.StrOpt(
+        "libvirt_images_snapshot_store",
+        sample_default="vms",
+        help="""
+Ceph pool that snapshots of instances (image-create, shelve) go to, for
+``rbd`` only. When unset they go to the pool of ``libvirt_images_store``.
+
+A snapshot is an RBD image of its own, whose location is given to Glance. So
+Glance needs a store of its own for this pool and the rights to read and delete
+there, and Nova needs none in Glance's other pools. Where Glance takes no such
+location the snapshot is uploaded to it instead.
+
+Related options:
+
+* ``[service_user] send_service_user_token``: with Nova 32 and later Glance
+  takes locations from services only
+""",
+    ),
+    cfg.StrOpt(
         "rbd_user",
         sample_default="nova",
         help="""
@@ -96,6 +116,31 @@ NOVA_RBD_GROUP = cfg.OptGroup(
     help="Tuning of the RBD image backend. The defaults suit most clouds.",
 )
 
+
+class SizeType(types.ConfigType):  # type: ignore[misc]
+    """Bytes, as a number alone or with K (1024 bytes) or M."""
+
+    def __init__(self) -> None:
+        super().__init__(type_name="bytes, with K or M")
+
+    def __call__(self, value: object) -> int:
+        found = re.fullmatch(r"([0-9]+)([KM]?)", str(value).strip().upper())
+        if found is None:
+            raise ValueError(f"{value!r} is no number of bytes, like 64K")
+        return int(found[1]) << {"": 0, "K": 10, "M": 20}[found[2]]
+
+    def _formatter(self, value: object) -> str:
+        return str(value)
+
+    def __repr__(self) -> str:
+        return "Size"
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 NOVA_RBD_OPTS = [
     cfg.IntOpt(
         "operation_timeout_seconds",
@@ -116,12 +161,72 @@ restore it. With 0 its space is given back as soon as possible.
 """,
     ),
     cfg.IntOpt(
+        "blocklist_seconds",
+        default=7 * 24 * 3600,
+        min=3600,
+        help="""
+For how long Ceph refuses the writes of a client that was taken for dead, when
+its guest is started elsewhere or deleted.
+
+A host that was only cut off or frozen may come back with a guest that still
+runs: once this time is over it could write into a disk that another guest has
+had since. Longer than any host may be away before somebody has looked at it.
+Ceph's own default is an hour.
+
+Each dead client takes some bytes of the cluster's map for that time. A host
+that comes back sooner needs nothing: its new processes are new clients. ``ceph
+osd blocklist ls`` shows them.
+""",
+    ),
+    cfg.IntOpt(
         "import_workers",
-        default=4,
+        default=8,
         min=1,
         max=64,
         help="""
-Parallel writes for one image that has to be copied into Ceph.
+Parallel writes for one image that has to be copied into Ceph. Each needs
+memory for two objects of the image, 8 MiB with Ceph's own object size.
+""",
+    ),
+    cfg.IntOpt(
+        "import_at_once",
+        default=2,
+        min=1,
+        help="""
+How many images this host may copy into Ceph at the same time, each from its
+download on. Each needs room for the image on the local disk, below Nova's
+``instances_path``, for as long as it takes. An image is copied once into a
+pool, by one host; disks are then cloned from it.
+""",
+    ),
+    cfg.IntOpt(
+        "detach_at_once",
+        default=2,
+        min=1,
+        help="""
+How many snapshots of a pool may be copied away from their disks at the same
+time, by all compute hosts together. The copying runs in the background, so a
+low number spares the disks in use and only keeps deleted disks longer in the
+trash.
+""",
+    ),
+    cfg.IntOpt(
+        "clone_depth_soft_limit",
+        default=4,
+        min=1,
+        help="""
+Snapshots with more parents than this, one above the other, are detached before
+all others. A chain grows while snapshots are booted from, and made of what was
+booted, faster than they are detached; each parent makes reads slower.
+""",
+    ),
+    cfg.IntOpt(
+        "clone_depth_hard_limit",
+        default=8,
+        min=1,
+        help="""
+A disk that would have more parents than this, one above the other, gets a copy
+of its data when it is made, which takes as long as its data is big.
 """,
     ),
     cfg.StrOpt(
@@ -131,6 +236,105 @@ Parallel writes for one image that has to be copied into Ceph.
 Pool for the data of new disks, usually an erasure-coded one; names and
 metadata stay in the pool of ``libvirt_images_store``. When unset the data goes
 there too. Disks that exist are not moved.
+""",
+    ),
+    cfg.Opt(
+        "object_size",
+        type=SizeType(),
+        sample_default="4M",
+        help="""
+Size of the objects that new disks and bases are cut into: a power of two from
+4K to 32M. When unset it is Ceph's (``rbd_default_order``, 4M), and for a clone
+its parent's.
+
+A clone's objects are never smaller than the stripe unit of its parent, which
+without striping is the parent's object: 8M for images of a Glance with its
+own default. Then they are as big as that, and the log says so once.
+
+Related options:
+
+* Glance's ``rbd_store_chunk_size``
+* ``stripe_unit``
+""",
+    ),
+    cfg.Opt(
+        "stripe_unit",
+        type=SizeType(),
+        sample_default="64K",
+        help="""
+How many bytes of a new disk or base go into one object before the next object
+takes over: from 512 bytes to ``object_size``, which it has to divide. When
+unset an image fills one object after the other, and a clone is striped as its
+parent is.
+
+A clone's stripe unit is never smaller than its parent's, as for
+``object_size``.
+
+Related options:
+
+* ``stripe_count``: required with it
+* ``object_size``
+""",
+    ),
+    cfg.IntOpt(
+        "stripe_count",
+        min=1,
+        sample_default=16,
+        help="""
+Over how many objects a stripe goes. After so many units the first of these
+objects has its turn again, until all are full.
+
+Related options:
+
+* ``stripe_unit``: required with it
+""",
+    ),
+    cfg.ListOpt(
+        "image_features",
+        item_type=types.String(),
+        sample_default=(
+            "layering,exclusive-lock,object-map,fast-diff,deep-flatten"
+        ),
+        help="""
+RBD features of new disks and bases, and of snapshots that go to the pool of
+the disks. When unset they are Ceph's (``rbd_default_features``), and for a
+clone its parent's.
+
+This backend needs ``layering``, ``exclusive-lock`` and ``deep-flatten``.
+``object-map`` needs ``exclusive-lock``, and brings ``fast-diff`` with it,
+which needs ``object-map``: they make the deletion of a disk, the copying of a
+snapshot and the revert of a resize quick. ``journaling`` needs
+``exclusive-lock``, writes all data twice, and is of use to mirroring only.
+""",
+    ),
+    cfg.DictOpt(
+        "image_conf",
+        sample_default={
+            "rbd_qos_iops_limit": "500",
+            "rbd_qos_iops_burst": "2000",
+        },
+        help="""
+Options of Ceph's librbd that are set on each new disk, name:value separated by
+commas. They count for whoever opens the disk, before those of ceph.conf. Only
+names that begin with ``rbd_``; ``rbd config image ls POOL/DISK`` shows what an
+image can have and has, ``rbd config image set`` changes one of a disk that is
+there: limits at once, others for its next start.
+
+Limits: ``rbd_qos_iops_limit`` and ``rbd_qos_bps_limit`` (bytes in a second,
+with M or G), the same with ``read_`` or ``write_`` before ``iops`` and
+``bps``; 0 is no limit. With ``_burst`` in place of ``_limit``: how much it may
+be for ``..._burst_seconds`` (1). They hold for each disk by itself, also for
+this backend's own work on it, such as the revert of a resize. Nova's flavors
+have limits too (``quota:disk_...``), which QEMU keeps: the lower one counts.
+
+Others: ``rbd_cache`` (true or false; it overrides what QEMU makes of the
+guest's cache mode), ``rbd_cache_size``, ``rbd_readahead_max_bytes``,
+``rbd_read_from_replica_policy`` (default, balance, localize). For localize
+each host needs its own ``crush_location`` in ceph.conf, which no image can
+have.
+
+Bases and snapshots get none, and a disk booted from a snapshot has these and
+not those of the disk it was made of.
 """,
     ),
 ]

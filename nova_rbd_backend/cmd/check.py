@@ -18,81 +18,191 @@ told to load this backend at all. Needs no Nova, changes nothing.
 """
 
 import argparse
+import dataclasses
+import enum
 import functools
 import importlib
+import shutil
+import subprocess
 import sys
-import typing
 from collections.abc import Callable, Iterator
 
 from oslo_config import cfg
 
 from nova_rbd_backend import conf as options
 from nova_rbd_backend import errors
+from nova_rbd_backend.cmd import config
 
 # Ceph's and libvirt's modules are not imported above: a host without them has
-# to be told so, in a row of its own.
+# to be told so, in a row of its own. Nor is cliff.
 
-Step = tuple[str, Callable[[], None]]
+#: Returns what is doubtful, and raises errors.Error for what is wrong.
+Look = Callable[[], str | None]
 
 _PACKAGES = {
     "rados": "python3-rados",
     "rbd": "python3-rbd",
     "libvirt": "python3-libvirt",
 }
+_QEMU_SECONDS = 30
+
+
+class Result(enum.StrEnum):
+    """NOT_TRIED: it cannot pass, since another one failed."""
+
+    PASSED = "passed"
+    WARNED = "warned"
+    FAILED = "failed"
+    NOT_TRIED = "not tried"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """:ivar remark: what is wrong or doubtful, and how to mend it"""
+
+    name: str
+    result: Result
+    remark: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """:ivar needs: steps that have to have passed"""
+
+    name: str
+    look: Look
+    needs: tuple[str, ...] = ()
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print a row for each check; return 0 if all passed, otherwise 1."""
+    """Print a row for each check; return 1 if one failed, otherwise 0."""
+    arguments = _arguments(argv)
+    failed = False
+    for row in results(arguments, arguments.glance_user):
+        failed = failed or row.result is Result.FAILED
+        word = (
+            row.result.upper() if row.result is Result.FAILED else row.result
+        )
+        remark = f": {row.remark}" if row.remark else ""
+        print(f"{word}  {row.name}{remark}", flush=True)
+    return int(failed)
+
+
+def results(
+    arguments: argparse.Namespace, glance_user: str | None
+) -> Iterator[Row]:
+    """Look at everything, one after the other; each as soon as it is known.
+
+    :param arguments: config.add_arguments'
+    """
     try:
-        conf = _parse(argv)
+        conf = config.parse(arguments)
         settings = options.apply(conf)
     except (errors.Error, cfg.Error) as error:
-        _row("options", error)
-        return 1
-    _row(f"options: {settings.summary()}")
-    for name, step in _steps(conf, settings):
-        try:
-            step()
-        except errors.Error as error:
-            _row(name, error)
-            return 1  # what follows would fail for the same reason
-        _row(name)
-    return 0
+        yield Row("options", Result.FAILED, str(error))
+        return
+    yield Row("options", Result.PASSED, settings.summary())
+    failed: set[str] = set()
+    for step in _steps(conf, settings, glance_user):
+        row = _row(step, failed)
+        if row.result in (Result.FAILED, Result.NOT_TRIED):
+            failed.add(step.name)
+        yield row
 
 
-def _parse(argv: list[str] | None) -> cfg.ConfigOpts:
+def _row(step: Step, failed: set[str]) -> Row:
+    if missing := [name for name in step.needs if name in failed]:
+        return Row(step.name, Result.NOT_TRIED, f"needs: {missing[0]}")
+    try:
+        doubt = step.look()
+    except errors.Error as error:
+        return Row(step.name, Result.FAILED, str(error))
+    return Row(step.name, Result.WARNED if doubt else Result.PASSED, doubt)
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="nova-rbd-check", description=__doc__.partition("\n\n")[0]
     )
+    config.add_arguments(parser)
+    add_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what can be checked beside this host's own configuration."""
     parser.add_argument(
-        "--config-file",
-        action="append",
-        metavar="FILE",
-        help="as for nova-compute; by default the files it reads by itself",
+        "--glance-user",
+        metavar="USER",
+        help="also try whether Glance's Ceph user (without 'client.') can "
+        "read and delete snapshots of instances; where its keyring can be "
+        "read",
     )
-    parser.add_argument("--config-dir", action="append", metavar="FOLDER")
-    arguments = parser.parse_args(argv)
-    conf = cfg.ConfigOpts()
-    options.register_nova_options(conf)
-    # nova-compute's search, by its names (nova/config.py: parse_args)
-    conf(
-        [],
-        project="nova",
-        prog="nova-compute",
-        default_config_files=arguments.config_file,
-        default_config_dirs=arguments.config_dir,
-    )
-    return conf
 
 
-def _steps(conf: cfg.ConfigOpts, settings: options.Settings) -> Iterator[Step]:
-    yield "compute_driver", functools.partial(options.check_driver, conf)
+def _steps(
+    conf: cfg.ConfigOpts,
+    settings: options.Settings,
+    glance_user: str | None,
+) -> Iterator[Step]:
+    def driver() -> None:
+        options.check_driver(conf)
+
+    yield Step("compute_driver", driver)
     if not settings.uses_rbd:
         return
-    for module in _PACKAGES:
-        yield f"Python module {module}", functools.partial(_require, module)
-    yield "Ceph cluster, pools and rights", lambda: _check_ceph(settings)
-    yield "libvirt secret", lambda: _check_secret(conf, settings)
+    modules = tuple(f"Python module {module}" for module in _PACKAGES)
+    for name, module in zip(modules, _PACKAGES, strict=True):
+        yield Step(name, functools.partial(_require, module))
+    ceph, libvirt = modules[:2], modules[2]
+    if not any(map(_is_missing, ("rados", "rbd"))):
+        yield from _ceph_steps(settings, glance_user)
+    yield Step(
+        "libvirt secret",
+        lambda: _check_secret(conf, settings),
+        (*ceph, libvirt),
+    )
+    yield Step("QEMU's rbd driver", _check_qemu)
+
+
+def _ceph_steps(
+    settings: options.Settings, glance_user: str | None
+) -> Iterator[Step]:
+    health = importlib.import_module("nova_rbd_backend.storage.health")
+    doubts = importlib.import_module("nova_rbd_backend.storage.doubts")
+    cluster = importlib.import_module("nova_rbd_backend.storage.cluster")
+    ceph = cluster.connect(health.cluster_settings(settings))
+    steps = list(health.steps(settings))
+    for step in steps:
+        look = functools.partial(step.look, ceph)
+        yield Step(step.name, look, step.needs)
+    needs = (steps[0].name, steps[1].name)
+    if glance_user:
+        yield Step(
+            "Glance's rights for snapshots",
+            lambda: _check_glance(settings, glance_user),
+            needs,
+        )
+    yield Step("cluster's health", lambda: doubts.of_cluster(ceph), needs[:1])
+    data_pool = settings.image_options.data_pool
+    yield Step(
+        f"space in {data_pool or settings.pool}",
+        lambda: doubts.of_space(ceph, settings.pool, data_pool),
+        needs,
+    )
+    yield Step(
+        f"deletions in {settings.pool}",
+        lambda: doubts.of_deletions(ceph.pool(settings.pool)),
+        needs,
+    )
+
+
+def _is_missing(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return True
+    return False
 
 
 def _require(module: str) -> None:
@@ -104,8 +214,34 @@ def _require(module: str) -> None:
         ) from error
 
 
-def _check_ceph(settings: options.Settings) -> None:
-    importlib.import_module("nova_rbd_backend.storage.health").check(settings)
+def _check_qemu() -> str | None:
+    """Let qemu-img load its rbd driver; the QEMU beside it has the same.
+
+    Its list of formats has what is not installed too (7.2).
+    """
+    program = shutil.which("qemu-img")
+    if program is None:
+        return "there is no qemu-img, so QEMU's drivers are not known"
+    done = subprocess.run(  # noqa: S603
+        [program, "info", "--image-opts", "driver=rbd"],
+        capture_output=True,
+        text=True,
+        timeout=_QEMU_SECONDS,
+        check=False,
+    )
+    # One that is there asks for a pool.
+    if "Unknown driver" not in done.stderr:
+        return None
+    raise errors.ConfigError(
+        "QEMU cannot open RBD images, so no guest would start: install its "
+        "rbd driver (Debian, Ubuntu: qemu-block-extra; Fedora, RHEL: "
+        "qemu-kvm-block-rbd)"
+    )
+
+
+def _check_glance(settings: options.Settings, user: str) -> None:
+    rights = importlib.import_module("nova_rbd_backend.storage.glance_rights")
+    rights.check(settings, user)
 
 
 def _check_secret(conf: cfg.ConfigOpts, settings: options.Settings) -> None:
@@ -125,13 +261,6 @@ def _check_secret(conf: cfg.ConfigOpts, settings: options.Settings) -> None:
         secret.check(connection, settings)
     finally:
         connection.close()
-
-
-def _row(name: str, error: typing.Any = None) -> None:
-    if error is None:
-        print(f"passed  {name}")
-    else:
-        print(f"FAILED  {name}: {error}", flush=True)
 
 
 if __name__ == "__main__":

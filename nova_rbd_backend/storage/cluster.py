@@ -22,6 +22,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -30,12 +31,18 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import rados
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.storage import capacity as capacity_
 from nova_rbd_backend.storage import closer, monitors, offload
 from nova_rbd_backend.storage.pool import Pool
+from nova_rbd_backend.storage.pool_objects import NO_OPTIONS
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+BLOCKLIST_SECONDS = 7 * 24 * 3600
+# Nonce 0 would stand for the whole host (OSDMap::is_blocklisted, 16.2).
+_CLIENT_ADDRESS = re.compile(r"[^/]+:\d+/[1-9]\d*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +50,14 @@ class ClusterSettings:
     """:ivar conf_file: None: where Ceph looks by itself
     :ivar user: without "client."; None: Ceph's default, admin
     :ivar operation_timeout_seconds: 0: wait for ever
+    :ivar blocklist_seconds: for how long a dead client can write no more
     """
 
     conf_file: str | None
     user: str | None
     connect_timeout_seconds: int
     operation_timeout_seconds: int
+    blocklist_seconds: int = BLOCKLIST_SECONDS
 
 
 class Connection:
@@ -102,6 +111,8 @@ def _connected(settings: ClusterSettings) -> rados.Rados:
                 "rados_osd_op_timeout": limit,
                 # clones of unprotected snaps, parents may go to the trash
                 "rbd_default_clone_format": "2",
+                # Not rbd_blocklist_expire_seconds: with it librbd breaks no
+                # lock any more (EINVAL; seen in 16.2.15).
             },
         )
     with errors.translated(f"connect to the cluster of {conf}"):
@@ -197,13 +208,26 @@ class Cluster:
         return self._fsid
 
     def pool(
-        self, name: str, namespace: str = "", data_pool: str | None = None
+        self,
+        name: str,
+        namespace: str = "",
+        options: ImageOptions = NO_OPTIONS,
     ) -> Pool:
         """A pool's door; cheap, nothing is opened yet.
 
-        :param data_pool: where new images put their data (erasure coding)
+        :param options: what new images get
         """
-        return Pool(self, name, namespace, data_pool)
+        return Pool(self, name, namespace, options)
+
+    def pool_name(self, pool_id: int) -> str:
+        """A pool's name by its id. librados: rados_pool_reverse_lookup.
+
+        :raises PoolNotFound: there is no such pool
+        """
+        with self.reach(
+            "look up a pool", kind="pool", pool=str(pool_id)
+        ) as connection:
+            return str(connection.handle.pool_reverse_lookup(pool_id))
 
     def mon_command(self, prefix: str, **args: Any) -> bytes:
         """Ask the monitors. librados: rados_mon_command.
@@ -219,6 +243,49 @@ class Cluster:
             if code:
                 raise rados.OSError(status, errno=-code)
         return answer
+
+    def mgr_command(self, prefix: str, **args: Any) -> bytes:
+        """Ask the manager. librados: rados_mgr_command.
+
+        A manager that is away says nothing of the cluster: the connection is
+        kept.
+
+        :raises OperationTimedOut: none answers
+        :raises StorageError: it refused; the reason is its own
+        """
+        command = json.dumps({"prefix": prefix, "format": "json", **args})
+        connection = self.connection()
+        with errors.translated(f"mgr command '{prefix}'"):
+            code, answer, status = connection.handle.mgr_command(command, b"")
+            if code:
+                # 16.2 gives its own time-out as a positive number.
+                raise rados.OSError(status, errno=abs(code))
+        return answer
+
+    def client_id(self) -> int:
+        """Our own connection's global id. librados: rados_get_instance_id."""
+        with self.reach("get our client id") as connection:
+            return int(connection.handle.get_instance_id())
+
+    def blocklist(self, address: str) -> None:
+        """Keep a client from the OSDs; returns when they have to know.
+
+        This connection then has the map that says so, and so has each OSD
+        before it answers us: a write of the client's that is not seen in an
+        object then will never be. Listed already: keeps its expiry (16.2).
+        librados: rados_blocklist_add.
+
+        :param address: exactly as the image shows it, with the nonce
+        """
+        if not _CLIENT_ADDRESS.fullmatch(address):
+            raise errors.StorageFault(
+                f"{address!r} is no address of one client",
+                operation="blocklist",
+            )
+        with self.reach(f"blocklist {address}") as connection:
+            connection.handle.blocklist_add(
+                address, self.settings.blocklist_seconds
+            )
 
     def mon_addresses(self) -> tuple[monitors.MonAddress, ...]:
         """All monitors of the live monmap, in rank order."""

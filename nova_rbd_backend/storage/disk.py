@@ -14,89 +14,50 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 import rbd
 
 from nova_rbd_backend import errors, names
+from nova_rbd_backend.image_options import CONF_KEY
+from nova_rbd_backend.storage.open_image import Layout, OpenImage, Snap
 
-if TYPE_CHECKING:
-    from nova_rbd_backend.storage.cluster import Connection
-    from nova_rbd_backend.storage.pool import Pool
+__all__ = ["Client", "Disk", "Layout", "Snap"]
+
+
+#: Told how many objects of how many are done.
+Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Snap:
-    """:ivar user: made by a user, not by the trash, a group or mirroring"""
+class Client:
+    """Who holds an image.
 
-    name: str
-    size_bytes: int
-    user: bool
+    :ivar address: of this one client, with its nonce
+    :ivar lock_cookie: of its exclusive lock; None: it has none
+    :ivar watches: has it open for writing, or had when it died
+    """
+
+    client_id: int
+    address: str
+    lock_cookie: str | None
+    watches: bool
 
 
-class Disk:
+class Disk(OpenImage):
     """An image that Pool.open opened; of use only inside its ``with``."""
-
-    def __init__(
-        self,
-        pool: "Pool",
-        connection: "Connection",
-        image: rbd.Image,
-        name: str,
-    ):
-        self.pool = pool
-        self.name = name
-        self._connection = connection
-        self._image = image
-
-    @contextlib.contextmanager
-    def _reach(
-        self, operation: str, snap: str | None = None
-    ) -> Iterator[None]:
-        with self.pool.cluster.reach(
-            operation,
-            self._connection,
-            pool=str(self.pool),
-            image=self.name,
-            snap=snap,
-        ):
-            yield
-
-    @property
-    def image_id(self) -> str:
-        """librbd: rbd_get_id."""
-        with self._reach("get the id"):
-            return self._image.id()
-
-    def size_bytes(self) -> int:
-        """librbd: rbd_get_size."""
-        with self._reach("get the size"):
-            return self._image.size()
-
-    def object_bytes(self) -> int:
-        """Size of the objects the image is cut into. librbd: rbd_stat."""
-        with self._reach("get the object size"):
-            return int(self._image.stat()["obj_size"])
 
     def resize(self, size_bytes: int) -> None:
         """Grow; never shrinks. librbd: rbd_resize2."""
         with self._reach("resize"):
             self._image.resize(size_bytes, allow_shrink=False)
 
-    # snaps
+    def shrink(self, size_bytes: int) -> None:
+        """Cut off what lies beyond; it is lost. librbd: rbd_resize2."""
+        with self._reach("shrink"):
+            self._image.resize(size_bytes, allow_shrink=True)
 
-    def snaps(self) -> tuple[Snap, ...]:
-        """librbd: rbd_snap_list."""
-        with self._reach("list snaps"):
-            return tuple(
-                Snap(
-                    entry["name"],
-                    entry["size"],
-                    entry["namespace"] == rbd.RBD_SNAP_NAMESPACE_TYPE_USER,
-                )
-                for entry in self._image.list_snaps()
-            )
+    # snaps
 
     def show_snap(self, snap: str) -> None:
         """Read the snap from now on. librbd: rbd_snap_set."""
@@ -179,14 +140,23 @@ class Disk:
                 if not entry["trash"]
             )
 
-    def flatten(self) -> None:
+    def flatten(self, progress: Progress | None = None) -> None:
         """Copy what it shares with its parent; no parent: done.
 
-        librbd: rbd_flatten.
+        The owner of its lock does it where there is one: a guest's QEMU.
+        librbd: rbd_flatten_with_progress.
+
+        :param progress: called in a thread of librbd
         """
+
+        def note(done: int, total: int) -> int:
+            if progress is not None:
+                progress(done, total)
+            return 0
+
         if self.parent() is not None:
             with self._reach("flatten"):
-                self._image.flatten()
+                self._image.flatten(on_progress=note)
 
     # metadata
 
@@ -198,6 +168,16 @@ class Disk:
     def set_metadata(self, values: Mapping[str, str]) -> None:
         """Set all in one step; other keys stay. cls_rbd: metadata_set."""
         self.pool.set_metadata(self.image_id, values)
+
+    def set_conf(self, name: str, value: str) -> None:
+        """Set an option of librbd for this image, if there is such a one.
+
+        librbd: rbd_metadata_set, which looks at what it means.
+
+        :raises StorageFault: an image has no such option, or not this value
+        """
+        with self._reach(f"set {name} to {value} for"):
+            self._image.metadata_set(f"{CONF_KEY}{name}", value)
 
     # bytes
 
@@ -211,10 +191,14 @@ class Disk:
         with self._reach("read"):
             return self._image.read(offset, length)
 
-    def discard(self, offset: int, length: int) -> None:
-        """librbd: rbd_discard."""
-        with self._reach("discard"):
-            self._image.discard(offset, length)
+    def zero(self, offset: int, length: int) -> None:
+        """Make it read as zeros, and free what can be.
+
+        librbd: rbd_write_zeroes; rbd_discard leaves what is smaller than
+        rbd_discard_granularity_bytes as it is.
+        """
+        with self._reach("write"):
+            self._image.write_zeroes(offset, length)
 
     def flush(self) -> None:
         """Wait until all that was written is stored. librbd: rbd_flush."""
@@ -226,17 +210,52 @@ class Disk:
 
         librbd: rbd_diff_iterate2.
         """
-        found: list[tuple[int, int]] = []
+        return [
+            (offset, length)
+            for offset, length, exists in self._diff(None)
+            if exists
+        ]
+
+    def changes(self, since: str) -> list[tuple[int, int]]:
+        """(offset, length) of what was written or discarded since a snap.
+
+        librbd: rbd_diff_iterate2.
+
+        :raises SnapNotFound: there is no such snap
+        """
+        return [(offset, length) for offset, length, _ in self._diff(since)]
+
+    def _diff(self, since: str | None) -> list[tuple[int, int, bool]]:
+        found: list[tuple[int, int, bool]] = []
 
         def note(offset: int, length: int, exists: bool) -> None:
-            if exists:
-                found.append((offset, length))
+            found.append((offset, length, exists))
 
-        with self._reach("list extents"):
+        with self._reach("list extents", since):
             self._image.diff_iterate(
-                0, self._image.size(), None, note, whole_object=True
+                0, self._image.size(), since, note, whole_object=True
             )
         return found
+
+    def clients(self) -> tuple[Client, ...]:
+        """Who holds its lock or has it open for writing, dead or alive.
+
+        The lock as it was when this one was opened: librbd keeps it (16.2).
+        librbd: rbd_watchers_list, rbd_list_lockers.
+        """
+        with self._reach("list the clients of"):
+            watching = {
+                int(entry["id"]): str(entry["addr"])
+                for entry in self._image.watchers_list()
+            }
+            found = self._image.list_lockers()
+        # 16.2: an empty list in place of the dict when there is none
+        owners = {
+            int(client.removeprefix("client.")): (cookie, address)
+            for client, cookie, address in (found or {}).get("lockers", ())
+        }
+        ids = sorted(watching.keys() | owners.keys())
+        return tuple(_client(i, watching.get(i), owners.get(i)) for i in ids)
 
     def watchers(self) -> tuple[str, ...]:
         """Addresses of the clients that have it open for writing.
@@ -247,3 +266,10 @@ class Disk:
             return tuple(
                 entry["addr"] for entry in self._image.watchers_list()
             )
+
+
+def _client(
+    client_id: int, watching: str | None, owner: tuple[str, str] | None
+) -> Client:
+    cookie, address = owner or (None, watching or "")
+    return Client(client_id, address, cookie, watching is not None)

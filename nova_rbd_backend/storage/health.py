@@ -16,14 +16,17 @@ Rights are not read from the user's caps, which have many forms and may not be
 readable: everything that a boot does is tried on an image of our own.
 """
 
+import dataclasses
 import json
 import socket
 import typing
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.storage import cluster
+from nova_rbd_backend.storage.disk import Disk
 from nova_rbd_backend.storage.pool import Pool
 
 #: Names of the images made for a moment here begin so.
@@ -43,7 +46,11 @@ class Wanted(typing.Protocol):
     @property
     def pool(self) -> str: ...
     @property
+    def snapshot_pool(self) -> str: ...
+    @property
     def data_pool(self) -> str | None: ...
+    @property
+    def image_options(self) -> ImageOptions: ...
     @property
     def user(self) -> str | None: ...
     @property
@@ -52,6 +59,8 @@ class Wanted(typing.Protocol):
     def connect_timeout_seconds(self) -> int: ...
     @property
     def operation_timeout_seconds(self) -> int: ...
+    @property
+    def blocklist_seconds(self) -> int: ...
 
 
 def cluster_settings(wanted: Wanted) -> cluster.ClusterSettings:
@@ -61,6 +70,7 @@ def cluster_settings(wanted: Wanted) -> cluster.ClusterSettings:
         user=wanted.user,
         connect_timeout_seconds=wanted.connect_timeout_seconds,
         operation_timeout_seconds=wanted.operation_timeout_seconds,
+        blocklist_seconds=wanted.blocklist_seconds,
     )
 
 
@@ -73,14 +83,65 @@ def check(settings: Wanted) -> None:
     :raises errors.Error: one line with what is missing and how to mend it
     """
     ceph = cluster.connect(cluster_settings(settings))
-    ceph.fsid()
-    _check_login(ceph, settings)
-    pools = _pools(ceph)
-    _check_pool(pools, settings.pool)
-    if settings.data_pool:
-        _check_data_pool(pools, settings.data_pool)
-    _check_blocklist_right(ceph, settings)
-    _check_disk_rights(ceph, settings)
+    for step in steps(settings):
+        step.look(ceph)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One of the things that check looks at.
+
+    :ivar look: raises as check does
+    :ivar needs: names of steps without which it cannot pass
+    """
+
+    name: str
+    look: Callable[[cluster.Cluster], None]
+    needs: tuple[str, ...] = ()
+
+
+def steps(settings: Wanted) -> Iterator[Step]:
+    """What check does, one by one."""
+    login = Step("Ceph cluster", lambda ceph: _check_login(ceph, settings))
+    yield login
+    disks = _pool_step(settings.pool, "libvirt_images_store", login)
+    yield disks
+    snapshots = None
+    if settings.snapshot_pool != settings.pool:
+        option = "libvirt_images_snapshot_store"
+        snapshots = _pool_step(settings.snapshot_pool, option, login)
+        yield snapshots
+    data_pool = settings.image_options.data_pool
+    if data_pool:
+        yield Step(
+            f"pool {data_pool} for data",
+            lambda ceph: _check_data_pool(_pools(ceph), data_pool),
+            (login.name,),
+        )
+    yield Step(
+        "right to blocklist dead clients",
+        lambda ceph: _check_blocklist_right(ceph, settings),
+        (login.name,),
+    )
+    yield Step(
+        f"rights for disks in {settings.pool}",
+        lambda ceph: _check_disk_rights(ceph, settings),
+        (login.name, disks.name),
+    )
+    if snapshots is not None:
+        yield Step(
+            f"rights for snapshots in {settings.snapshot_pool}",
+            lambda ceph: _check_snapshot_rights(ceph, settings),
+            (login.name, snapshots.name),
+        )
+
+
+def _pool_step(name: str, option: str, login: Step) -> Step:
+    return Step(
+        f"pool {name}",
+        lambda ceph: _check_pool(_pools(ceph), name, option),
+        (login.name,),
+    )
 
 
 def _user(settings: Wanted) -> str:
@@ -93,6 +154,7 @@ def _check_login(ceph: cluster.Cluster, settings: Wanted) -> None:
     Without rbd_user this program logs in as client.admin, if it can read that
     key; QEMU is then told to use no authentication at all.
     """
+    ceph.fsid()
     methods = ceph.connection().handle.conf_get("auth_client_required") or ""
     if settings.user is None and "none" not in methods:
         raise errors.ConfigError(
@@ -126,12 +188,14 @@ def _find(
     return found
 
 
-def _check_pool(pools: Mapping[str, typing.Any], name: str) -> None:
-    if _find(pools, name, "libvirt_images_store")["type"] == _ERASURE:
+def _check_pool(
+    pools: Mapping[str, typing.Any], name: str, option: str
+) -> None:
+    if _find(pools, name, option)["type"] == _ERASURE:
         raise errors.ConfigError(
             f"the pool {name!r} is erasure-coded, which cannot keep the names "
-            "of images: set libvirt_images_store to a replicated pool and "
-            f"[nova_rbd] data_pool to {name!r}"
+            f"of images: set {option} to a replicated pool (the data of new "
+            "disks can go to an erasure-coded one: [nova_rbd] data_pool)"
         )
 
 
@@ -168,26 +232,66 @@ def _check_blocklist_right(ceph: cluster.Cluster, settings: Wanted) -> None:
 
 
 def _check_disk_rights(ceph: cluster.Cluster, settings: Wanted) -> None:
-    pool = ceph.pool(settings.pool, data_pool=settings.data_pool)
+    disks = ceph.pool(settings.pool, options=settings.image_options)
+    _check_rights(disks, settings, "disks")
+
+
+def _check_snapshot_rights(ceph: cluster.Cluster, settings: Wanted) -> None:
+    _check_rights(ceph.pool(settings.snapshot_pool), settings, "snapshots")
+
+
+def _check_rights(pool: Pool, settings: Wanted, what: str) -> None:
     name = f"{PROBE_PREFIX}.{socket.gethostname()}.{uuid.uuid4()}"
     try:
-        pool.create(name, _PROBE_BYTES)
+        _create(pool, name)
         try:
             _use(pool, name)
         finally:
             pool.remove(name)
     except errors.NotPermitted as error:
-        where = f"pool {settings.pool!r}"
-        if settings.data_pool:
-            where += f" with data in {settings.data_pool!r}"
+        where = f"pool {str(pool)!r}"
+        if pool.options.data_pool:
+            where += f" with data in {pool.options.data_pool!r}"
         raise errors.ConfigError(
-            f"{_user(settings)} may not make and delete disks in {where} "
+            f"{_user(settings)} may not make and delete {what} in {where} "
             f"({error.operation}): {_CAPS_ADVICE}"
         ) from error
 
 
+def _create(pool: Pool, name: str) -> None:
+    try:
+        pool.create(name, _PROBE_BYTES)
+    except (errors.StorageFault, errors.NotSupported) as error:
+        given = {
+            "object_size": pool.options.object_size_bytes,
+            "stripe_unit": pool.options.stripe_unit_bytes,
+            "stripe_count": pool.options.stripe_count,
+            "image_features": ",".join(pool.options.features),
+        }
+        said = ", ".join(f"{key} {given[key]}" for key in given if given[key])
+        if not said:
+            raise
+        raise errors.ConfigError(
+            f"Ceph makes no image with [nova_rbd] {said} ({error.reason}): "
+            "correct or remove these"
+        ) from error
+
+
+def _set_conf(pool: Pool, disk: Disk) -> None:
+    for option, value in pool.options.conf:
+        try:
+            disk.set_conf(option, value)
+        except errors.StorageFault as error:
+            raise errors.ConfigError(
+                f"[nova_rbd] image_conf has {option}:{value}, but an image "
+                "can have no such option or not that value: `rbd config "
+                f"image ls {pool}/DISK` lists what it can have"
+            ) from error
+
+
 def _use(pool: Pool, name: str) -> None:
     with pool.open(name, read_only=False) as disk:
+        _set_conf(pool, disk)
         disk.write(b"probe", 0)
         disk.create_snap("probe")
         disk.remove_snap("probe")

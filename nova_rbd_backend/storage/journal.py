@@ -13,14 +13,16 @@
 """What is under construction or deletion in a pool, for whoever comes next.
 
 One RADOS object per pool; its omap has an entry ``create_<draft>`` while an
-image is being made under its draft's name, and ``delete_<image id>`` until
-the space of a deleted image is free. The entries are a record of what to
-look for after a process died, not of what is whole: an image that has its
-own name is.
+image is being made under its draft's name, ``delete_<image id>`` until the
+space of a deleted image is free, and ``detach_<image id>`` while a snapshot
+shares data with the disk it is of. The entries are a record of what to look
+for after a process died, not of what is whole: an image that has its own name
+is.
 """
 
 import contextlib
 import dataclasses
+import enum
 import functools
 import json
 import os
@@ -31,6 +33,7 @@ from typing import Any
 
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.storage import offload
+from nova_rbd_backend.storage.cluster import once_more
 from nova_rbd_backend.storage.pool import Pool
 
 OBJECT = "nova_rbd_journal"
@@ -38,10 +41,10 @@ OBJECT = "nova_rbd_journal"
 
 @functools.cache
 def _identity(pid: int) -> str:
-    """This process, so that no later one is taken for it.
+    """What, with host and pid, no later process has in common with this one.
 
-    A pid alone comes again, in a container at each start: with it go the
-    machine's boot, the pid namespace and the process's start in clock ticks.
+    A pid alone comes again, in a container at each start. Two processes may
+    well have begun in the same clock tick.
     """
     return f"{_boot()}.{_pid_namespace()}.{_started(pid)}"
 
@@ -59,19 +62,41 @@ def _started(pid: int) -> str:
     """Clock ticks from the machine's boot; empty: no such process."""
     try:
         with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[19]
+            facts = file.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+    # A zombie is only waited for by its parent (proc(5): state, starttime).
+    return "" if facts[0] in "ZX" else facts[19]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A snap made for a snapshot; by id, since its disk may be renamed."""
+
+    pool: str
+    image_id: str
+    snap: str
+
+
+class Offer(enum.StrEnum):
+    """Whether Glance has a snapshot's location."""
+
+    NOT_MADE = "not made"
+    UNDER_WAY = "under way"  # asked, and no answer seen yet
+    ACCEPTED = "accepted"
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """:ivar image: the name that is made, or was deleted
     :ivar draft: of what is made: its name until it is whole
-    :ivar image_id: of what is deleted
+    :ivar image_id: of what is deleted or detached
     :ivar own_snaps: names, and prefixes with ``*``, that deletion removes
     :ivar host, pid, process: whose entry it is
-    :ivar claim: whose purge is at it now, as ``host/pid/process``
+    :ivar source: of a snapshot: the snap it is made of, which goes when
+        the snapshot is detached
+    :ivar offer: of a snapshot: what Glance knows of it
+    :ivar claim: who is at it now, as ``host/pid/process``
     :ivar claimed_until: when the claim ends, if its process does not
     :ivar stored: the entry as the pool has it, for compare-and-swap; it may
         have fields of a later version
@@ -82,6 +107,8 @@ class Entry:
     draft: str = ""
     image_id: str = ""
     own_snaps: tuple[str, ...] = ()
+    source: "Source | None" = None
+    offer: "Offer | None" = None
     host: str = ""
     pid: int = 0
     process: str = ""
@@ -115,6 +142,14 @@ class Entry:
             if key in known
         }
         found["own_snaps"] = tuple(found.get("own_snaps", ()))
+        if source := found.get("source"):
+            found["source"] = Source(
+                source["pool"], source["image_id"], source["snap"]
+            )
+        if offer := found.get("offer"):
+            # One that is not known here is looked into before anything goes.
+            known_offer = offer in list(Offer)
+            found["offer"] = Offer(offer) if known_offer else Offer.UNDER_WAY
         found["stored"] = value.decode()
         return cls(**found)
 
@@ -152,6 +187,7 @@ def _after_fork_in_child() -> None:
     global _making_lock
     _making_lock = offload.original_threading().Lock()
     _making.clear()
+    _claimed_here.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -183,15 +219,22 @@ def is_abandoned(pool: Pool, entry: Entry) -> bool:
     Its process is gone; or it is this one, and could not undo what it made
     since the cluster did not answer.
     """
-    if entry.process == _identity(os.getpid()):
+    if _writer(entry) == _me():
         with _making_lock:
             return (id(pool.cluster), str(pool), entry.image) not in _making
     return not _lives(entry.host, entry.pid, entry.process)
 
 
-def begin_creation(pool: Pool, name: str) -> Entry:
-    """Remember that an image is made, under the entry's ``draft``."""
-    entry = _stamped("create", name, draft=names.new_draft(name))
+def begin_creation(
+    pool: Pool, name: str, source: Source | None = None
+) -> Entry:
+    """Remember that an image is made, under the entry's ``draft``.
+
+    :param source: a snap that is made for it, and goes if it is undone
+    """
+    entry = _stamped(
+        "create", name, draft=names.new_draft(name), source=source
+    )
     pool.omap_swap(OBJECT, entry.key, None, entry.stored)
     return entry
 
@@ -225,38 +268,84 @@ def begin_deletion(
     return entry
 
 
+def begin_detachment(pool: Pool, creation: Entry, image_id: str) -> Entry:
+    """Remember that a snapshot still shares data with its disk."""
+    entry = _stamped(
+        "detach",
+        creation.image,
+        image_id=image_id,
+        source=creation.source,
+        offer=Offer.NOT_MADE,
+    )
+    pool.omap_swap(OBJECT, entry.key, None, entry.stored)
+    return entry
+
+
+def detachments(pool: Pool) -> list[Entry]:
+    """All snapshots of the pool that still share data, oldest first."""
+    found = pool.omap_get(OBJECT, "detach_").values()
+    entries = [Entry.decoded(value) for value in found]
+    return sorted(entries, key=lambda entry: entry.begun_at)
+
+
+@once_more
+def record_offer(pool: Pool, entry: Entry, offer: Offer) -> Entry:
+    """Remember what Glance knows; the entry changed meanwhile: that one."""
+    return _replaced(pool, entry, offer=offer) or entry
+
+
 def claim(pool: Pool, entry: Entry, seconds: float) -> Entry | None:
-    """Take a deletion for this process alone; None: another has it.
+    """Take an entry for this process alone; None: another has it.
 
     A claim ends with its process where that can be seen, else after
     seconds, so that no two hosts report each other as in the way.
     """
+    if is_claimed(entry):
+        return None
+    until = time.time() + seconds
+    claimed = _replaced(pool, entry, claim=_me(), claimed_until=until)
+    if claimed is not None:
+        _claimed_here.add(entry.key)
+    return claimed
+
+
+# Of this process's claims those that it is at: another is left from a run
+# that lost Ceph before it could end it.
+_claimed_here: set[str] = set()
+
+
+def _me() -> str:
     pid = os.getpid()
-    mine = f"{socket.gethostname()}/{pid}/{_identity(pid)}"
-    # One of our own is left from a run that lost Ceph before it could end it:
-    # a process has one purge at a time.
-    if entry.claim != mine and entry.claimed_until > time.time():
-        host, other, process = entry.claim.split("/")
-        if _lives(host, int(other), process):
-            return None
-    return _replaced(pool, entry, mine, time.time() + seconds)
+    return f"{socket.gethostname()}/{pid}/{_identity(pid)}"
+
+
+def _writer(entry: Entry) -> str:
+    return f"{entry.host}/{entry.pid}/{entry.process}"
+
+
+def is_claimed(entry: Entry) -> bool:
+    """Whether a process that may be alive is at it."""
+    if entry.claimed_until <= time.time():
+        return False
+    if entry.claim == _me():
+        return entry.key in _claimed_here
+    host, pid, process = entry.claim.split("/")
+    return _lives(host, int(pid), process)
 
 
 def give_back(pool: Pool, claimed: Entry) -> None:
-    """End a claim: the image could not be freed now."""
-    _replaced(pool, claimed, "", 0.0)
+    """End a claim: the work could not be done now."""
+    _claimed_here.discard(claimed.key)
+    _replaced(pool, claimed, claim="", claimed_until=0.0)
 
 
-def _replaced(
-    pool: Pool, entry: Entry, claim: str, claimed_until: float
-) -> Entry | None:
-    new = dataclasses.replace(
-        entry, claim=claim, claimed_until=claimed_until
-    ).encoded()
+def _replaced(pool: Pool, entry: Entry, **changes: Any) -> Entry | None:
+    new = dataclasses.replace(entry, **changes).encoded()
     swapped = pool.omap_swap(OBJECT, entry.key, entry.stored, new.stored)
     return new if swapped else None
 
 
 def drop(pool: Pool, entry: Entry) -> None:
     """The work is done; somebody else's newer entry stays."""
+    _claimed_here.discard(entry.key)
     pool.omap_swap(OBJECT, entry.key, entry.stored, None)

@@ -17,11 +17,15 @@ import dataclasses
 import datetime
 import struct
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import rbd
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.image_options import ImageOptions, Striping
+from nova_rbd_backend.storage import striping
 from nova_rbd_backend.storage.disk import Disk
+from nova_rbd_backend.storage.image_holders import ImageHolders
 from nova_rbd_backend.storage.image_ids import DIRECTORY, ImageIds
 from nova_rbd_backend.storage.pool_objects import encoded
 
@@ -38,11 +42,11 @@ class TrashedImage:
     kept_until: datetime.datetime
 
 
-class Pool(ImageIds):
+class Pool(ImageIds, ImageHolders):
     """A pool (and namespace) of a cluster. All calls block."""
 
     def create(self, name: str, size_bytes: int) -> None:
-        """Make an empty image. librbd: rbd_create4.
+        """Make an empty image, with the pool's options. librbd: rbd_create4.
 
         :raises ImageExists: the name is taken
         """
@@ -52,7 +56,7 @@ class Pool(ImageIds):
                 name,
                 size_bytes,
                 old_format=False,
-                data_pool=self.data_pool,
+                **_arguments(self.options, self.options.striping),
             )
 
     def clone(
@@ -64,11 +68,17 @@ class Pool(ImageIds):
     ) -> None:
         """Make a copy-on-write clone of a snap. librbd: rbd_clone4.
 
+        With the pool's options, but never striped finer than its parent. Its
+        metadata is its parent's.
+
         :raises ImageExists: the name is taken
         :raises ImageNotFound: no such parent
         :raises SnapNotFound: the parent has no such snap
         """
         connection = self.cluster.connection()
+        arguments = _arguments(
+            self.options, striping.of_clone(self, parent_pool, parent_image)
+        )
         try:
             with (
                 parent_pool._reach(
@@ -84,7 +94,7 @@ class Pool(ImageIds):
                     parent_snap,
                     ioctx,
                     name,
-                    data_pool=self.data_pool,
+                    **arguments,
                 )
         except errors.ImageNotFound as error:
             missing = (
@@ -99,6 +109,19 @@ class Pool(ImageIds):
                 image=parent_image,
                 snap=parent_snap,
             ) from error
+
+    def parent_of(self, image_id: str) -> tuple["Pool", str] | None:
+        """Pool and id of an image's parent, without opening it.
+
+        :returns: None: it is no clone
+        :raises ImageNotFound: there is no such image
+        """
+        found = self.parent_id(image_id)
+        if found is None:
+            return None
+        pool_id, namespace, parent = found
+        name = self.cluster.pool_name(pool_id)
+        return self.cluster.pool(name, namespace), parent
 
     @contextlib.contextmanager
     def open(
@@ -178,9 +201,10 @@ class Pool(ImageIds):
         with self._reach("move to the trash", image=name) as ioctx:
             rbd.RBD().trash_move(ioctx, name, retention_seconds)
 
-    def trash_remove(self, image_id: str) -> None:
+    def trash_remove(self, image_id: str, force: bool = False) -> None:
         """Free the space of a trashed image. librbd: rbd_trash_remove.
 
+        :param force: although its retention is not over
         :raises ImageNotFound: it is not in the trash
         :raises NotPermitted: its retention is not over
         :raises HasSnaps: it has snaps or clones
@@ -188,7 +212,7 @@ class Pool(ImageIds):
         :raises MoveUnfinished: a trash_move has not come to its end
         """
         with self._reach("remove from the trash", image=image_id) as ioctx:
-            rbd.RBD().trash_remove(ioctx, image_id)
+            rbd.RBD().trash_remove(ioctx, image_id, force)
 
     def trash_restore(self, image_id: str, name: str) -> None:
         """Give a trashed image a name again. librbd: rbd_trash_restore.
@@ -225,6 +249,17 @@ class Pool(ImageIds):
                 return _trashed(rbd.RBD().trash_get(ioctx, image_id))
         except errors.ImageNotFound:
             return None
+
+
+def _arguments(options: ImageOptions, how: Striping | None) -> dict[str, Any]:
+    """Arguments of rbd_create4 and rbd_clone4; None is Ceph's choice."""
+    return {
+        "data_pool": options.data_pool,
+        "features": options.feature_bits,
+        "order": how.order if how else None,
+        "stripe_unit": how.stripe_unit_bytes if how else None,
+        "stripe_count": how.stripe_count if how else None,
+    }
 
 
 def _trashed(entry: Mapping[str, object]) -> TrashedImage:

@@ -21,11 +21,17 @@ from typing import TYPE_CHECKING
 import rados
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.image_options import ImageOptions
 
 if TYPE_CHECKING:
     from nova_rbd_backend.storage.cluster import Cluster, Connection
 
+NO_OPTIONS = ImageOptions()
 _PAGE = 500
+# cls_lock.cc, cls_lock_types.h (16.2)
+_LOCK_XATTR = "lock."
+_EXCLUSIVE = 1
+_MAY_RENEW = 1  # LIBRADOS_LOCK_FLAG_MAY_RENEW
 
 
 def decoded(value: bytes) -> str:
@@ -42,7 +48,7 @@ def encoded(text: str) -> bytes:
 class PoolObjects:
     """A pool (and namespace) of a cluster. All calls block.
 
-    :ivar data_pool: where new images put their data, when not here
+    :ivar options: what new images get
     """
 
     def __init__(
@@ -50,12 +56,12 @@ class PoolObjects:
         cluster: "Cluster",
         name: str,
         namespace: str = "",
-        data_pool: str | None = None,
+        options: ImageOptions = NO_OPTIONS,
     ):
         self.cluster = cluster
         self.name = name
         self.namespace = namespace
-        self.data_pool = data_pool
+        self.options = options
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.name, self.namespace) if part)
@@ -138,6 +144,83 @@ class PoolObjects:
                     op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
                     ioctx.operate_write_op(op, key)
                 return _swap(ioctx, key, name, old, new)
+
+    def lease(
+        self,
+        key: str,
+        name: str,
+        cookie: str,
+        seconds: int,
+        holder: str,
+        connection: "Connection | None" = None,
+    ) -> bool:
+        """Take or renew an exclusive right that an object keeps.
+
+        It ends by itself, by the OSD's clock. The object is made when it is
+        missing. librados: rados_lock_exclusive.
+
+        :param holder: who it is, for ``rados lock info``
+        :param connection: to renew it: the one that it was taken over
+        :returns: False: another client or cookie has it
+        """
+        with self._reach(
+            "lease", kind="object", connection=connection
+        ) as ioctx:
+            try:
+                ioctx.lock_exclusive(
+                    key, name, cookie, holder, seconds, _MAY_RENEW
+                )
+            except (rados.ObjectBusy, rados.ObjectExists):
+                return False
+        return True
+
+    def end_lease(
+        self,
+        key: str,
+        name: str,
+        cookie: str,
+        connection: "Connection | None" = None,
+    ) -> bool:
+        """Give a lease back and forget it, in one step.
+
+        cls_lock: assert_locked, in the write that removes the lock's xattr;
+        its own unlock leaves that.
+
+        :returns: False: we do not have it any more
+        """
+        with self._reach(
+            "end the lease", kind="object", connection=connection
+        ) as ioctx:
+            body = b"".join(
+                (
+                    encoded(name),
+                    struct.pack("<B", _EXCLUSIVE),
+                    encoded(cookie),
+                    encoded(""),
+                )
+            )
+            request = struct.pack("<BBI", 1, 1, len(body)) + body
+            try:
+                with rados.WriteOpCtx() as op:
+                    op.execute("lock", "assert_locked", request)
+                    op.rm_xattr(f"{_LOCK_XATTR}{name}")
+                    ioctx.operate_write_op(op, key)
+            except (rados.ObjectBusy, rados.ObjectNotFound):
+                return False
+        return True
+
+    def leases(self, key: str) -> list[str]:
+        """Names of the leases an object keeps, of dead holders too."""
+        with self._reach("list the leases", kind="object") as ioctx:
+            try:
+                xattrs = [name for name, _ in ioctx.get_xattrs(key)]
+            except rados.ObjectNotFound:
+                return []
+        return [
+            name.removeprefix(_LOCK_XATTR)
+            for name in xattrs
+            if name.startswith(_LOCK_XATTR)
+        ]
 
 
 def _swap(

@@ -20,13 +20,16 @@ at any point: the journal leads the next one to what it left.
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping
 
 from nova_rbd_backend import errors, names
-from nova_rbd_backend.storage import journal, transfer, trash
+from nova_rbd_backend.storage import journal, lineage, transfer, trash
 from nova_rbd_backend.storage.cluster import once_more
 from nova_rbd_backend.storage.pool import Pool
+
+DEPTH_LIMIT = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +77,13 @@ def clone_disk(
     parent: names.GlanceLocation | names.SnapPath,
     size_bytes: int | None = None,
     metadata: Mapping[str, str] | None = None,
+    depth_limit: int = DEPTH_LIMIT,
 ) -> Facts:
     """Clone an image's snap, copying nothing, and grow it.
 
     :param size_bytes: None, or less than the parent's: the parent's
+    :param depth_limit: a disk with more parents than this, one above the
+        other, is copied after all
     :raises InvalidLocation: the parent is on another cluster
     :raises NotFound: there is no such parent
     """
@@ -86,9 +92,21 @@ def clone_disk(
 
     def make(draft: str) -> int:
         pool.clone(parent_pool, snap.image, snap.snap, draft)
+        if _depth(parent_pool, snap) >= depth_limit:
+            with pool.open(draft, read_only=False) as disk:
+                disk.flatten()
         return 0
 
     return _provision(pool, name, make, size_bytes, metadata)
+
+
+def _depth(parent_pool: Pool, snap: names.SnapPath) -> int:
+    # Only a snapshot is made as a clone; a look at others would cost each
+    # boot a request.
+    if not names.is_snapshot(snap.image):
+        return 0
+    image_id = parent_pool.image_id(snap.image)
+    return 0 if image_id is None else lineage.depth(parent_pool, image_id)
 
 
 def _on(
@@ -123,13 +141,27 @@ def import_disk(
     """
 
     def make(draft: str) -> int:
-        with open(path, "rb") as source:
-            file_bytes = source.seek(0, 2)
-        pool.create(draft, max(file_bytes, size_bytes or 0))
-        with pool.open(draft, read_only=False) as disk:
-            return transfer.import_file(disk, path, progress, workers)
+        return import_draft(pool, draft, path, size_bytes, progress, workers)
 
     return _provision(pool, name, make, size_bytes, metadata)
+
+
+def import_draft(
+    pool: Pool,
+    draft: str,
+    path: str,
+    size_bytes: int | None,
+    progress: transfer.Progress | None,
+    workers: int,
+) -> int:
+    """Make an image, at least as big as a local raw file, with its bytes.
+
+    :returns: bytes written
+    """
+    file_bytes = os.path.getsize(path)
+    pool.create(draft, max(file_bytes, size_bytes or 0))
+    with pool.open(draft, read_only=False) as disk:
+        return transfer.import_file(disk, path, progress, workers)
 
 
 @once_more
@@ -252,7 +284,7 @@ def _make_whole(
                 image=name,
             )
         size = _grow(pool, entry.draft, image_id, size_bytes)
-        pool.set_metadata(image_id, metadata)
+        pool.set_metadata(image_id, metadata, pool.options.conf_metadata)
         pool.publish(entry.draft, image_id, name)
     except BaseException:
         # What cannot be undone now stays in the journal for the next one.

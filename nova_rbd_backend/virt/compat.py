@@ -34,11 +34,26 @@ NEWEST = 34
 _DRIVER = {
     "__init__": "self virtapi read_only",
     "init_host": "self host",
+    "cleanup": "self context instance network_info block_device_info "
+    "destroy_disks migrate_data destroy_vifs destroy_secrets",
     "_cleanup_rbd": "self instance",
+    "spawn": "self context instance image_meta injected_files admin_password "
+    "allocations network_info block_device_info power_on accel_info",
+    "_create_guest": "self context xml instance power_on pause "
+    "post_xml_callback",
+    "check_can_live_migrate_destination": "self context instance "
+    "src_compute_info dst_compute_info block_migration disk_over_commit",
+    "check_can_live_migrate_source": "self context instance "
+    "dest_check_data block_device_info",
+    "_create_shared_storage_test_file": "self instance",
     "unrescue": "self context instance",
     "_get_local_gb_info": "",
     "manage_image_cache": "self context all_instances",
     "snapshot": "self context instance image_id update_task_state",
+    "quiesce": "self context instance image_meta",
+    "unquiesce": "self context instance image_meta",
+    "_needs_suspend_resume_for_snapshot": "self live_snapshot "
+    "current_power_state",
 }
 _IMAGE = {
     "__init__": "self path source_type driver_format is_block_dev "
@@ -56,7 +71,6 @@ _IMAGE = {
     "create_snap": "self name",
     "remove_snap": "self name ignore_errors",
     "rollback_to_snap": "self name",
-    "snapshot_extract": "self target out_format",
     "direct_snapshot": "self context snapshot_name image_format image_id "
     "base_image_id",
     "cleanup_direct_snapshot": "self location also_destroy_volume "
@@ -100,7 +114,9 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
         "compress src_encryption? dest_encryption?",
     },
     ("nova.virt.libvirt.utils", None): {
-        "get_instance_path": "instance relative"
+        "get_instance_path": "instance relative",
+        "find_disk": "guest",
+        "get_disk_type_from_path": "path",
     },
 }
 

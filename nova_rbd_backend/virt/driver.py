@@ -29,11 +29,18 @@ from oslo_utils import units
 from nova_rbd_backend import conf
 from nova_rbd_backend.storage import health, offload
 from nova_rbd_backend.virt import (
+    ager,
     compat,
+    detacher,
     imagebackend,
+    instance_folder,
+    live_migration,
+    precache,
     purger,
+    quiesce,
     rbd_utils,
     secret,
+    staging,
     startup,
 )
 
@@ -59,7 +66,41 @@ class LibvirtDriver(driver.LibvirtDriver):
         startup.require(
             lambda: secret.check(self._host.get_connection(), settings)
         )
+        staging.clear()
         purger.PURGER.start()
+        detacher.DETACHER.start()
+
+    def spawn(
+        self, context: Any, instance: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Make an instance's disks and start its guest.
+
+        Disks are there in an evacuation. A guest that may not start on them
+        is refused before a disk that is missing is made: Nova would take
+        the others for new ones too, and delete them.
+        """
+        rbd_utils.RBDDriver().fence_for_start(instance.uuid)
+        super().spawn(context, instance, *args, **kwargs)
+
+    def _create_guest(
+        self,
+        context: Any,
+        xml: str,
+        instance: Any,
+        power_on: bool = True,
+        pause: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Start a guest, once no other can be writing to its disks.
+
+        Nova comes here on every start but that of a guest that it has shut
+        down itself just before (soft reboot).
+        """
+        if power_on or pause:
+            rbd_utils.RBDDriver().fence_for_start(instance.uuid)
+        return super()._create_guest(
+            context, xml, instance, power_on, pause, **kwargs
+        )
 
     def _delete_disks(
         self, instance: Any, only: Callable[[str], bool] | None = None
@@ -77,6 +118,30 @@ class LibvirtDriver(driver.LibvirtDriver):
         )
         purger.PURGER.start()
 
+    def cleanup(
+        self,
+        context: Any,
+        instance: Any,
+        network_info: Any,
+        block_device_info: Any = None,
+        destroy_disks: bool = True,
+        migrate_data: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Free what a guest used here; its folder too, if it has left."""
+        super().cleanup(
+            context,
+            instance,
+            network_info,
+            block_device_info,
+            destroy_disks,
+            migrate_data,
+            **kwargs,
+        )
+        # After a live migration Nova knows by itself what is shared.
+        if not destroy_disks and migrate_data is None:
+            instance_folder.remove_left_behind(instance)
+
     def _cleanup_rbd(self, instance: Any) -> None:
         if instance.task_state == task_states.RESIZE_REVERTING:
             # Nova rolls the root disk back; only this one is made anew.
@@ -85,6 +150,55 @@ class LibvirtDriver(driver.LibvirtDriver):
             )
         else:
             self._delete_disks(instance)
+
+    def snapshot(
+        self,
+        context: Any,
+        instance: Any,
+        image_id: str,
+        update_task_state: Callable[..., None],
+    ) -> None:
+        """Make an image of the root disk while the guest runs on."""
+        with quiesce.scope(self, context, instance):
+            super().snapshot(context, instance, image_id, update_task_state)
+
+    def _needs_suspend_resume_for_snapshot(
+        self, live_snapshot: bool, current_power_state: int
+    ) -> bool:
+        # A snap is as good as a power loss: no guest is suspended for it,
+        # not even with [workarounds] disable_libvirt_livesnapshot.
+        return not quiesce.keeps_running() and bool(
+            super()._needs_suspend_resume_for_snapshot(
+                live_snapshot, current_power_state
+            )
+        )
+
+    # -- live migration: which storage is told by the name of a file
+
+    def check_can_live_migrate_destination(
+        self, context: Any, instance: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Take no guest whose disks are not in our pool."""
+        live_migration.check_destination(context, instance)
+        return super().check_can_live_migrate_destination(
+            context, instance, *args, **kwargs
+        )
+
+    def _create_shared_storage_test_file(self, instance: Any) -> str:
+        return live_migration.make_test_file()
+
+    def check_can_live_migrate_source(
+        self,
+        context: Any,
+        instance: Any,
+        dest_check_data: Any,
+        block_device_info: Any = None,
+    ) -> Any:
+        """Send no guest to where its disks are not."""
+        live_migration.check_source(instance, dest_check_data.filename)
+        return super().check_can_live_migrate_source(
+            context, instance, dest_check_data, block_device_info
+        )
 
     def unrescue(self, context: Any, instance: Any) -> None:
         """Reboot into the primary disks and drop the rescue disks."""
@@ -98,6 +212,16 @@ class LibvirtDriver(driver.LibvirtDriver):
         return {name: value / units.Gi for name, value in info.items()}
 
     def manage_image_cache(self, context: Any, all_instances: Any) -> None:
-        """Nova's periodic run; with it, what deletes have left over."""
+        """Nova's periodic run; with it, what lies unused in the pools."""
         super().manage_image_cache(context, all_instances)
+        ager.AGER.start()
         purger.PURGER.start()
+        detacher.DETACHER.start()
+
+    def cache_image(self, context: Any, image_id: str) -> bool:
+        """Have the image ready for clones; whether that took a copy, now."""
+        return precache.have(context, image_id)
+
+    def _get_disk_size_reserved_for_image_cache(self) -> int:
+        # Bases lie in the pool, not on the local disk, and are no instance's.
+        return 0

@@ -26,20 +26,26 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import nova.conf
+from oslo_log import log as logging
 
 from nova_rbd_backend import conf, errors, names
 from nova_rbd_backend.storage import (
     capacity,
     cluster,
+    fencing,
     offload,
     pool,
     provision,
+    purge,
+    rollback,
+    striping,
     transfer,
     trash,
 )
 from nova_rbd_backend.virt import faults
 
 CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # Green under eventlet, since it is made from the patched module: one value
@@ -59,6 +65,34 @@ def cleanup_scope(instance_uuid: str) -> Iterator[None]:
         yield
     finally:
         del _scope.instance_uuid
+
+
+def _tell_fenced() -> None:
+    while fencing.untold:
+        fact = fencing.untold.popleft()
+        LOG.warning(
+            "Fenced a dead client of %(pool)s/%(image)s: client.%(id)d at "
+            "%(address)s cannot write for %(days).1f days%(lock)s",
+            {
+                "pool": fact.pool,
+                "image": fact.image,
+                "id": fact.client_id,
+                "address": fact.address,
+                "days": fact.blocklist_seconds / 86400,
+                "lock": ", its lock is broken" if fact.lock_broken else "",
+            },
+        )
+
+
+def _tell_coarser() -> None:
+    while striping.untold:
+        fact = striping.untold.popleft()
+        LOG.info(
+            "Clones in %(pool)s of images in %(parent_pool)s with %(parent)s "
+            "get %(given)s: [nova_rbd] asks for %(wanted)s, but a clone is "
+            "never striped finer than its parent",
+            vars(fact),
+        )
 
 
 class RBDDriver:
@@ -89,21 +123,27 @@ class RBDDriver:
                 operation_timeout_seconds=(
                     self._settings.operation_timeout_seconds
                 ),
+                blocklist_seconds=self._settings.blocklist_seconds,
             )
         )
 
     def _pool(self, name: str | None = None) -> pool.Pool:
         name = name or self.pool
-        own = name == self._settings.pool
-        return self._cluster().pool(
-            name, data_pool=self._settings.data_pool if own else None
-        )
+        if name == self._settings.pool:
+            return self._cluster().pool(
+                name, options=self._settings.image_options
+            )
+        return self._cluster().pool(name)
 
     @staticmethod
     def _run(work: Callable[[], T], long: bool = False) -> T:
         """Do one piece of work off the event loop, with Nova's exceptions."""
         with faults.as_nova():
-            return offload.run(work, long=long)
+            try:
+                return offload.run(work, long=long)
+            finally:
+                _tell_fenced()
+                _tell_coarser()
 
     # -- the cluster
 
@@ -119,6 +159,10 @@ class RBDDriver:
             for mon in found
         ]
         return hosts, [str(mon.port) for mon in found]
+
+    def fsid(self) -> str:
+        """The cluster's id."""
+        return self._run(lambda: self._cluster().fsid())
 
     def get_pool_info(self) -> dict[str, int]:
         """Usable bytes of the pool: total, free and used."""
@@ -168,14 +212,18 @@ class RBDDriver:
         metadata: Mapping[str, str] | None = None,
     ) -> provision.Facts:
         """Clone Glance's image, whole or not at all; grow it to the size."""
+        location = names.GlanceLocation.parse(image_location["url"])
         return self._run(
             lambda: provision.clone_disk(
                 self._pool(),
                 dest_name,
-                names.GlanceLocation.parse(image_location["url"]),
+                location,
                 size_bytes,
                 dict(metadata or {}),
-            )
+                self._settings.clone_depth_hard_limit,
+            ),
+            # A disk with too many parents is copied.
+            long=names.is_snapshot(location.image),
         )
 
     def import_image(
@@ -199,6 +247,11 @@ class RBDDriver:
         )
 
     # -- one disk
+
+    def disks(self, instance_uuid: str) -> list[str]:
+        """Names of the instance's disks."""
+        prefix = names.DiskName.prefix(instance_uuid)
+        return self._run(lambda: self._pool().names(prefix))
 
     def exists(self, name: str) -> bool:
         """Whether the disk is there and whole."""
@@ -245,7 +298,9 @@ class RBDDriver:
 
     def rollback_to_snap(self, volume: str, name: str) -> None:
         """Put the disk's content back to the snap's."""
-        self._on_disk(volume, lambda disk: disk.rollback(name), long=True)
+        self._run(
+            lambda: rollback.roll_back(self._pool(), volume, name), long=True
+        )
 
     def export_image(
         self, base: str, name: str, snap: str, pool: str | None = None
@@ -269,6 +324,13 @@ class RBDDriver:
 
         self._run(whole, long=long)
 
+    def fence_for_start(self, instance_uuid: str) -> None:
+        """Make the instance's disks free for its guest; dead clients: fenced.
+
+        :raises nova.exception.StorageError: a client that is alive has one
+        """
+        self._run(lambda: fencing.fence_for_start(self._pool(), instance_uuid))
+
     # -- away with disks
 
     def delete_disks(
@@ -286,9 +348,16 @@ class RBDDriver:
             long=True,
         )
 
-    def purge(self) -> trash.PurgeReport:
-        """Take back the space of what was deleted and is due."""
-        return self._run(lambda: trash.purge(self._pool()), long=True)
+    def purge(self) -> list[purge.PurgeReport]:
+        """Take back the space of what was deleted and is due, in each pool."""
+        disks, snapshots = self._settings.pool, self._settings.snapshot_pool
+        # A deleted snapshot waits for the disks booted from it, and a deleted
+        # disk for the snapshots that are of it.
+        pools = [disks] if disks == snapshots else [disks, snapshots, disks]
+        return self._run(
+            lambda: [purge.purge(self._pool(name)) for name in pools],
+            long=True,
+        )
 
     def remove_image(self, name: str) -> None:
         """Delete one disk; not there: done."""

@@ -1,0 +1,163 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the commands have in common: the way to Ceph, and to a disk by name.
+
+A table shows what fits on a screen, ``--long`` and all other formats have
+every column.
+"""
+
+import argparse
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cliff import columns, command, lister, show
+
+from nova_rbd_backend import conf as options
+from nova_rbd_backend import errors
+from nova_rbd_backend.storage import cluster, health
+from nova_rbd_backend.storage.pool import Pool
+
+Row = Sequence[Any]
+Table = tuple[Sequence[str], Iterable[Row]]
+
+
+class Command(command.Command):
+    """A command that needs nothing but Ceph."""
+
+    _settings: options.Settings | None = None
+
+    @property
+    def settings(self) -> options.Settings:
+        """The configuration; read once."""
+        if self._settings is None:
+            program: Any = self.app  # a main.NovaRbd
+            self._settings = program.settings()
+        assert self._settings is not None
+        return self._settings
+
+    @property
+    def cluster(self) -> cluster.Cluster:
+        """The cluster; nothing is opened yet."""
+        return cluster.connect(health.cluster_settings(self.settings))
+
+    def pools(self, named: Iterable[str] | None) -> list[Pool]:
+        """The pools that were named, otherwise the one of the disks."""
+        return [self.pool(name) for name in (named or (self.settings.pool,))]
+
+    def own_pools(self, named: Iterable[str] | None) -> list[Pool]:
+        """The same; otherwise the snapshots' too."""
+        own = (self.settings.pool, self.settings.snapshot_pool)
+        return self.pools(named or dict.fromkeys(own))
+
+    def pool(self, name: str) -> Pool:
+        """A pool by ``POOL`` or ``POOL/NAMESPACE``."""
+        pool, _, namespace = name.partition("/")
+        return self.cluster.pool(pool, namespace)
+
+    def find(
+        self, image: str, named: Iterable[str] | None
+    ) -> tuple[Pool, str]:
+        """Return pool and id of an image.
+
+        :param image: its name, or ``POOL/NAME``
+        :raises ImageNotFound: there is no such image
+        """
+        where, _, name = image.rpartition("/")
+        pools = [self.pool(where)] if where else self.own_pools(named)
+        for pool in pools:
+            image_id = pool.image_id(name)
+            if image_id is not None:
+                return pool, image_id
+        raise errors.ImageNotFound(
+            "no such image",
+            operation="look up",
+            pool=" or ".join(map(str, pools)),
+            image=name,
+        )
+
+    def say(self, text: str) -> None:
+        """Tell the operator something beside the output, on stderr."""
+        self.app.LOG.info(text)
+
+
+class Lister(Command, lister.Lister):
+    """A command that shows a table.
+
+    :cvar in_table: the columns of a table, where not all fit
+    """
+
+    in_table: Sequence[str] | None = None
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add ``--long`` where there are more columns than in a table."""
+        parser = super().get_parser(prog_name)
+        if self.in_table is not None:
+            parser.add_argument(
+                "--long",
+                action="store_true",
+                help="all columns in the table too",
+            )
+        return parser
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Iterable[Row],
+    ) -> int:
+        """Leave empty what is unknown, where cliff would write None."""
+        if parsed_args.formatter in ("csv", "value"):
+            data = [[_or_empty(value) for value in row] for row in data]
+        return super().produce_output(parsed_args, column_names, data)
+
+    def fitting(self, arguments: argparse.Namespace, table: Table) -> Table:
+        """Leave out what doesn't fit into a table."""
+        names, rows = table
+        asked = arguments.formatter != "table" or arguments.columns
+        if self.in_table is None or asked or arguments.long:
+            return names, rows
+        keep = [name in self.in_table for name in names]
+        return (
+            tuple(itertools.compress(names, keep)),
+            [tuple(itertools.compress(row, keep)) for row in rows],
+        )
+
+
+def _or_empty(value: Any) -> Any:
+    if isinstance(value, columns.FormattableColumn):
+        return "" if value.machine_readable() is None else value
+    return "" if value is None else value
+
+
+class ShowOne(Command, show.ShowOne):
+    """A command that shows one thing."""
+
+
+def add_pool(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add ``--pool``; it may be given several times."""
+    parser.add_argument(
+        "--pool",
+        action="append",
+        metavar="POOL[/NAMESPACE]",
+        help=f"look here; by default {default}",
+    )
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dry-run``."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would be done, and change nothing",
+    )

@@ -1,0 +1,182 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""nova-rbd locks, unlock: who holds which disk, and free it of the dead."""
+
+import argparse
+import datetime
+from collections.abc import Iterable, Iterator
+
+from nova_rbd_backend import errors, names
+from nova_rbd_backend.cmd import columns, command
+from nova_rbd_backend.storage import fencing, holders
+from nova_rbd_backend.storage.pool import Pool
+
+
+class Locks(command.Lister):
+    """List who has images open for writing, or died with them.
+
+    Each is asked for a sign of life: who gives none, twice, is dead.
+    """
+
+    in_table = ("Name", "Client", "Address", "Lock owner", "State")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add where to look, and for what."""
+        parser = super().get_parser(prog_name)
+        command.add_pool(parser, "the pools of disks and of snapshots")
+        parser.add_argument(
+            "--instance", metavar="UUID", help="the disks of this one alone"
+        )
+        parser.add_argument(
+            "--dead", action="store_true", help="only what 'unlock' would free"
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
+        """Return a row for each client of each image."""
+        titles = ("Pool", "Name", "Client", "Address", "Lock owner", "State")
+        rows = [
+            (
+                str(pool),
+                holder.image,
+                f"client.{holder.client_id}",
+                holder.address,
+                columns.Flag(holder.owns_lock),
+                str(holder.state),
+            )
+            for pool in self.own_pools(parsed_args.pool)
+            for holder in _holders(pool, parsed_args.instance)
+            if not parsed_args.dead or holder.state is holders.State.DEAD
+        ]
+        return self.fitting(parsed_args, (titles, rows))
+
+
+def _holders(pool: Pool, instance_uuid: str | None) -> list[holders.Holder]:
+    prefix = names.DiskName.prefix(instance_uuid) if instance_uuid else ""
+    return holders.look(pool, pool.ids(prefix))
+
+
+class Unlock(command.Lister):
+    """Free a disk of the client that died with it.
+
+    The client is put on Ceph's blocklist, so that it can never write again,
+    and its lock is broken. One that is alive is never touched: then nothing
+    is done, and the exit status is 1. Nova does the same by itself before it
+    starts a guest.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add which."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "disks",
+            metavar="DISK",
+            nargs="+",
+            help="the RBD image's name, as 'locks' shows it, or POOL/NAME",
+        )
+        command.add_pool(parser, "the pools of disks and of snapshots")
+        command.add_dry_run(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
+        """Free them; return a row for each client that is fenced."""
+        titles = (
+            *("Pool", "Name", "Client", "Address", "Lock broken"),
+            "Blocklisted until",
+        )
+        found = [
+            (disk.rpartition("/")[2], *self.find(disk, parsed_args.pool))
+            for disk in parsed_args.disks
+        ]
+        fenced = []
+        for name, pool, image_id in found:
+            held = holders.look(pool, {name: image_id})
+            _refuse_living(pool, name, held)
+            fenced += [_fenced(pool, holder) for holder in held]
+            if not parsed_args.dry_run:
+                _free(pool, name, image_id, held)
+        if not parsed_args.dry_run:
+            fenced = list(fencing.untold)
+        if not fenced:
+            self.say("no dead client has it")
+        elif parsed_args.dry_run:
+            self.say("would be fenced; nothing was changed")
+        return titles, list(_rows(fenced, parsed_args.dry_run))
+
+
+def _refuse_living(
+    pool: Pool, name: str, held: Iterable[holders.Holder]
+) -> None:
+    state = holders.State
+    living = [each for each in held if each.state is not state.DEAD]
+    watchers = [each.address for each in living]
+    if any(each.state is state.UNCLEAR for each in living):
+        raise errors.DiskBusy(
+            "some of its clients answer and some do not; 30 s after their "
+            "death the dead ones are known",
+            watchers=watchers,
+            operation="unlock",
+            pool=str(pool),
+            image=name,
+        )
+    if living:
+        raise errors.DiskInUse(
+            "its client is alive",
+            watchers=watchers,
+            operation="unlock",
+            pool=str(pool),
+            image=name,
+        )
+
+
+def _free(
+    pool: Pool, name: str, image_id: str, held: Iterable[holders.Holder]
+) -> None:
+    """Fence the dead, until none is left that is not fenced."""
+    while any(each.address not in _told() for each in held):
+        fencing.fence(pool, {name: image_id})
+        # A watch may lapse while its client is asked: a lock is left then.
+        held = holders.look(pool, {name: image_id})
+        _refuse_living(pool, name, held)
+
+
+def _told() -> set[str]:
+    return {fact.address for fact in fencing.untold}
+
+
+def _fenced(pool: Pool, holder: holders.Holder) -> fencing.Fenced:
+    """What fencing it is going to be."""
+    return fencing.Fenced(
+        str(pool),
+        holder.image,
+        holder.client_id,
+        holder.address,
+        holder.owns_lock,
+        pool.cluster.settings.blocklist_seconds,
+    )
+
+
+def _rows(
+    fenced: Iterable[fencing.Fenced], dry_run: bool
+) -> Iterator[command.Row]:
+    now = datetime.datetime.now(datetime.UTC)
+    for fact in fenced:
+        until = now + datetime.timedelta(seconds=fact.blocklist_seconds)
+        yield (
+            fact.pool,
+            fact.image,
+            f"client.{fact.client_id}",
+            fact.address,
+            columns.Flag(fact.lock_broken and not dry_run),
+            columns.Time(None if dry_run else until),
+        )

@@ -1,0 +1,55 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""How far long work is, on stderr: a bar on a terminal, else some lines."""
+
+import time
+from typing import TextIO
+
+_TERMINAL_SECONDS = 0.2
+_LINE_SECONDS = 5.0
+_WIDTH = 30
+
+
+class Progress:
+    """What is told of one thing; call it with how much of what is done."""
+
+    def __init__(self, stream: TextIO, name: str):
+        self._stream = stream
+        self._name = name
+        self._terminal = stream.isatty()
+        self._told = time.monotonic()
+        self._shown = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tell it, unless that was a moment ago."""
+        pause = _TERMINAL_SECONDS if self._terminal else _LINE_SECONDS
+        if time.monotonic() - self._told < pause:
+            return
+        self._told = time.monotonic()
+        share = done / total if total else 1.0
+        if not self._terminal:
+            self._stream.write(
+                f"{self._name}: {share:.0%}, {done} of {total} objects\n"
+            )
+            return
+        bar = ("=" * int(share * _WIDTH)).ljust(_WIDTH)
+        line = f"{self._name} [{bar}] {share:4.0%}"
+        self._stream.write(f"\r{line}")
+        self._stream.flush()
+        self._shown = len(line)
+
+    def end(self) -> None:
+        """Make place for what is printed next."""
+        if self._shown:
+            self._stream.write("\r" + " " * self._shown + "\r")
+            self._stream.flush()

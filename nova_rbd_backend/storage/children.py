@@ -1,0 +1,159 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Flow: what hangs on an image, in all pools that may be read.
+
+Changes nothing. No image is opened for it: the list of its clones is in an
+image's header (clone v2), by id, so that one in the trash is there too.
+"""
+
+import contextlib
+import dataclasses
+import json
+import struct
+from collections.abc import Iterator
+
+from nova_rbd_backend import errors, names
+from nova_rbd_backend.storage import inventory
+from nova_rbd_backend.storage.cluster import Cluster
+from nova_rbd_backend.storage.pool import Pool
+from nova_rbd_backend.storage.pool_objects import decoded
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """An image by id; its name may change.
+
+    :ivar name: None: it is in a pool that may not be read
+    :ivar trashed: its name is free, but it is there
+    """
+
+    pool: Pool
+    image_id: str
+    name: str | None
+    trashed: bool
+
+    @property
+    def path(self) -> names.ImagePath:
+        return names.ImagePath(
+            self.pool.name, self.pool.namespace, self.name or self.image_id
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Clone:
+    """:ivar level: 1 for a clone of the image itself, 2 for a clone of that"""
+
+    image: Image
+    parent: Image
+    level: int
+
+
+def named(cluster: Cluster, name: str) -> list[Image]:
+    """All images of a name, and snapshots and bases of that id in Glance.
+
+    :param name: ``POOL/NAME`` too
+    """
+    where, _, name = name.rpartition("/")
+    wanted = (name, names.snapshot_image(name))
+    found = []
+    for pool in _pools(cluster):
+        if where and str(pool) != where:
+            continue
+        with contextlib.suppress(errors.NotPermitted):
+            ids = {each: pool.image_id(each) for each in wanted}
+            ids |= pool.ids(f"{names.BASE_PREFIX}{name}_")
+            found += [
+                Image(pool, image_id, each, trashed=False)
+                for each, image_id in ids.items()
+                if image_id and names.final_name(each) == each
+            ]
+    return found
+
+
+def _pools(cluster: Cluster) -> Iterator[Pool]:
+    """All pools for RBD images, each with its namespaces."""
+    answer = json.loads(cluster.mon_command("osd pool ls", detail="detail"))
+    for entry in answer:
+        if "rbd" not in entry["application_metadata"]:
+            continue
+        pool = cluster.pool(entry["pool_name"])
+        yield pool
+        with contextlib.suppress(errors.NotPermitted):
+            for namespace in inventory.namespaces(pool):
+                yield cluster.pool(pool.name, namespace)
+
+
+def below(image: Image, level: int = 1) -> Iterator[Clone]:
+    """All clones of an image, each followed by the clones of it.
+
+    :raises NotPermitted: the image's pool may not be read
+    """
+    for child in clones(image):
+        yield Clone(child, image, level)
+        # What is in a pool that may not be read keeps its own to itself.
+        with contextlib.suppress(errors.NotPermitted):
+            yield from below(child, level + 1)
+
+
+def clones(image: Image) -> list[Image]:
+    """The clones of an image's snaps, by name."""
+    found = image.pool.omap_get(
+        f"rbd_header.{image.image_id}", "snap_children_"
+    )
+    children = [
+        child for value in found.values() for child in _children(value)
+    ]
+    cluster = image.pool.cluster
+    return sorted(
+        (
+            _image(
+                cluster.pool(cluster.pool_name(pool_id), namespace), image_id
+            )
+            for pool_id, namespace, image_id in children
+        ),
+        key=lambda child: str(child.path),
+    )
+
+
+def count(pool: Pool, image_id: str) -> int:
+    """How many clones an image has, be they in the trash themselves."""
+    found = pool.omap_get(f"rbd_header.{image_id}", "snap_children_")
+    return sum(len(_children(value)) for value in found.values())
+
+
+def _image(pool: Pool, image_id: str) -> Image:
+    # The trash is looked at through librbd, which prints what it is denied.
+    with contextlib.suppress(errors.NotPermitted):
+        name = inventory.listed_name(pool, image_id)
+        trashed = None if name else pool.trash_get(image_id)
+        if trashed:
+            return Image(pool, image_id, trashed.name, trashed=True)
+        return Image(pool, image_id, name, trashed=False)
+    return Image(pool, image_id, None, trashed=False)
+
+
+def _children(value: bytes) -> list[tuple[int, str, str]]:
+    """Read set<ChildImageSpec>, as pool id, namespace, image id.
+
+    cls_rbd_types.h, 16.2; each after a version, the oldest that can read it,
+    and its length.
+    """
+    (number,) = struct.unpack_from("<I", value)
+    children, at = [], 4
+    for _ in range(number):
+        length, pool_id = struct.unpack_from("<2xIq", value, at)
+        image_id = decoded(value[at + 14 :])
+        namespace = decoded(value[at + 18 + len(image_id.encode()) :])
+        children.append((pool_id, namespace, image_id))
+        at += 6 + length
+    return children

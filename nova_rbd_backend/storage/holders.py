@@ -1,0 +1,109 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Flow: who holds which disk, and are they alive? Changes nothing.
+
+As fencing judges it: a client is asked for a sign of life, twice if it gives
+none, and who gives none is dead.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+
+from nova_rbd_backend.storage import fencing
+from nova_rbd_backend.storage.disk import Client
+from nova_rbd_backend.storage.pool import Pool
+
+# For what changes while we look; two in a row are rare.
+_ROUNDS = 3
+
+
+class State(enum.StrEnum):
+    """What is known of a client; UNCLEAR: some of several are silent."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNCLEAR = "unclear"
+    MIRROR = "rbd-mirror"
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    """A client that has a disk open for writing, or died with it.
+
+    :ivar address: as ``ceph osd blocklist`` takes it
+    :ivar owns_lock: it has the disk's exclusive lock
+    """
+
+    image: str
+    client_id: int
+    address: str
+    owns_lock: bool
+    state: State
+
+    def __str__(self) -> str:
+        lock = ", owns the lock" if self.owns_lock else ""
+        return f"client.{self.client_id} {self.address}: {self.state}{lock}"
+
+
+def look(pool: Pool, images: Mapping[str, str]) -> list[Holder]:
+    """Who holds the images; 2 s when one of them is dead, else soon.
+
+    :param images: name -> id
+    """
+    found: dict[str, list[Holder]] = {}
+    again = images
+    for _ in range(_ROUNDS):
+        found |= _looked_at(pool, again)
+        # A client may come, or its watch lapse, while it is asked for.
+        again = {
+            name: images[name]
+            for name, held in found.items()
+            if any(each.state is State.UNCLEAR for each in held)
+        }
+        if not again:
+            break
+    return [holder for held in found.values() for holder in held]
+
+
+def _looked_at(
+    pool: Pool, images: Mapping[str, str]
+) -> dict[str, list[Holder]]:
+    found: dict[str, list[Holder]] = {name: [] for name in images}
+    verdicts = fencing.look(pool, images)
+    if not verdicts:
+        return found
+    mirrors = pool.ask_mirrors(fencing.ANSWER_SECONDS).awake
+    own_id = pool.cluster.client_id()
+    for name, verdict in verdicts.items():
+        for client in fencing.clients(pool, images[name]):
+            if client.client_id == own_id:
+                continue
+            mirror = client.client_id in mirrors
+            found[name].append(
+                Holder(
+                    name,
+                    client.client_id,
+                    client.address,
+                    client.lock_cookie is not None,
+                    State.MIRROR if mirror else _state(client, verdict),
+                )
+            )
+    return found
+
+
+def _state(client: Client, verdict: fencing.Verdict) -> State:
+    if client in verdict.dead:
+        return State.DEAD
+    alive = verdict.alive and client.watches and not verdict.unclear
+    return State.ALIVE if alive else State.UNCLEAR

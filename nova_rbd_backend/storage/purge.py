@@ -1,0 +1,302 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Flow: give the space of deleted disks back, and undo what died half made."""
+
+import contextlib
+import dataclasses
+import datetime
+import fnmatch
+import time
+
+from nova_rbd_backend import errors, names
+from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage.cluster import once_more
+from nova_rbd_backend.storage.pool import Pool
+from nova_rbd_backend.storage.trash import (
+    BASE_SNAPS,
+    BUSY_LIMIT_SECONDS,
+    OWN_SNAPS,
+    SNAPSHOT_SNAPS,
+    settle,
+)
+
+# An import of terabytes takes hours. What takes longer is reported.
+_LONGEST_CREATION_SECONDS = 24 * 3600.0
+# A busy image is tried for BUSY_LIMIT_SECONDS, the last time for its dead
+# client's watch, 30 s.
+_LONGEST_MOVE_SECONDS = 2 * BUSY_LIMIT_SECONDS
+# No fault of one image: the others would fare the same now.
+_UNREACHED = (
+    errors.ClusterUnreachable,
+    errors.ConnectionLost,
+    errors.OperationTimedOut,
+)
+# Longer than freeing the largest image takes: its claim is not renewed.
+_CLAIM_SECONDS = 2 * 3600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What could not be freed, and why."""
+
+    image: str
+    image_id: str
+    reason: str
+    age_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PurgeReport:
+    """:ivar waiting: kept until their retention is over, or being freed by
+        another host right now
+    :ivar stuck: wanted gone but in the way of something: tell it loudly
+    :ivar left: not looked at, for a limit was reached
+    """
+
+    purged: tuple[str, ...]
+    waiting: tuple[Kept, ...]
+    stuck: tuple[Kept, ...]
+    left: int
+    seconds: float
+
+
+@once_more
+def purge(
+    pool: Pool, limit_seconds: float = 300.0, max_images: int = 1000
+) -> PurgeReport:
+    """Give the space of deleted disks back, oldest first.
+
+    Any host's: what died with its host is freed here. Each limit ends the
+    run between two images. Long: run it in the background.
+    """
+    started = time.monotonic()
+    run = _Run(pool)
+    for entry in journal.creations(pool):
+        if journal.is_abandoned(pool, entry):
+            run.settle(entry)
+        elif entry.age_seconds > _LONGEST_CREATION_SECONDS:
+            reason = f"made by {entry.host} since then, as {entry.draft}"
+            run.stuck.append(_kept(entry, reason))
+    _adopt(pool)
+    left = 0
+    entries = journal.deletions(pool)
+    while entries:
+        purged = len(run.purged)
+        for entry in entries:
+            full = len(run.purged) >= max_images
+            if full or time.monotonic() - started > limit_seconds:
+                left += 1
+            else:
+                run.look_at(entry)
+        # A parent's turn comes before its clones'.
+        again = run.held if len(run.purged) > purged else {}
+        entries = [e for e in journal.deletions(pool) if e.image_id in again]
+    return PurgeReport(
+        tuple(run.purged),
+        (*run.waiting, *run.held.values()),
+        tuple(run.stuck),
+        left,
+        time.monotonic() - started,
+    )
+
+
+@once_more
+def purge_one(
+    pool: Pool, name: str, image_id: str, force: bool = False
+) -> Kept | None:
+    """Give the space of one trashed image back; freed already: done.
+
+    :param force: although its retention is not over
+    :returns: why it is kept
+    """
+    if names.is_snapshot(name):
+        own_snaps: tuple[str, ...] = SNAPSHOT_SNAPS
+    else:
+        own_snaps = BASE_SNAPS if names.is_base(name) else OWN_SNAPS
+    entry = journal.begin_deletion(pool, name, image_id, own_snaps)
+    run = _Run(pool)
+    run.look_at(entry, force)
+    kept = (*run.waiting, *run.held.values(), *run.stuck)
+    return kept[0] if kept else None
+
+
+class _Run:
+    """One purge of a pool."""
+
+    def __init__(self, pool: Pool):
+        self.pool = pool
+        self.purged: list[str] = []
+        self.waiting: list[Kept] = []
+        self.held: dict[str, Kept] = {}
+        self.stuck: list[Kept] = []
+
+    def settle(self, entry: journal.Entry) -> None:
+        try:
+            settle(self.pool, entry)
+        except _UNREACHED:
+            raise
+        except errors.StorageError as error:
+            self.stuck.append(_kept(entry, str(error)))
+
+    def look_at(self, entry: journal.Entry, force: bool = False) -> None:
+        kept = None if force else _until(self.pool, entry)
+        if kept is not None:
+            self.waiting.append(kept)
+            return
+        claimed = journal.claim(self.pool, entry, _CLAIM_SECONDS)
+        if claimed is None:
+            host = entry.claim.split("/")[0] or "another process"
+            self.waiting.append(_kept(entry, f"being freed by {host}"))
+            return
+        self.held.pop(entry.image_id, None)
+        held: _Held | None = _Held("broken off")
+        try:
+            held = _free(self.pool, claimed, force)
+        finally:
+            if held is not None:
+                # The first error says more; the claim ends by itself.
+                with contextlib.suppress(errors.StorageError):
+                    journal.give_back(self.pool, claimed)
+        if held is None:
+            self.purged.append(entry.image)
+        elif held.by_clones:
+            self.held[entry.image_id] = _kept(entry, held.reason)
+        else:
+            self.stuck.append(_kept(entry, held.reason))
+
+
+def _kept(entry: journal.Entry, reason: str) -> Kept:
+    return Kept(entry.image, entry.image_id, reason, entry.age_seconds)
+
+
+def _until(pool: Pool, entry: journal.Entry) -> Kept | None:
+    reason = retention(pool, entry.image_id)
+    return _kept(entry, reason) if reason else None
+
+
+def retention(pool: Pool, image_id: str) -> str | None:
+    """Until when the trash has to keep an image; None: no longer."""
+    trashed = pool.trash_get(image_id)
+    now = datetime.datetime.now(datetime.UTC)
+    if trashed is None or trashed.kept_until <= now:
+        return None
+    return f"kept until {trashed.kept_until:%F %T} UTC"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """Why an image could not be freed.
+
+    :ivar by_clones: by such as go or are detached in time
+    """
+
+    reason: str
+    by_clones: bool = False
+
+
+def _free(
+    pool: Pool, entry: journal.Entry, force: bool = False
+) -> _Held | None:
+    """Free one image; what holds it, or None."""
+    try:
+        try:
+            pool.trash_remove(entry.image_id, force)
+        except errors.HasSnaps:
+            held = _remove_snaps(pool, entry)
+            if held is not None:
+                return held
+            pool.trash_remove(entry.image_id, force)
+    except errors.ImageNotFound:
+        listed = pool.listed_id(entry.image) == entry.image_id
+        if listed and entry.age_seconds < _LONGEST_MOVE_SECONDS:
+            return _Held("its move to the trash is under way")
+        # Freed already; or an operator has restored it, or it never got
+        # into the trash: then it is a disk, and not ours to remove.
+    except errors.MoveUnfinished as error:
+        if entry.age_seconds < BUSY_LIMIT_SECONDS:
+            return _Held(str(error))
+        # No process waits for it any more. It is freed by the next run.
+        pool.trash_finish_move(entry.image_id, entry.image)
+        return _Held("its broken-off move to the trash is finished now")
+    except _UNREACHED:
+        raise
+    except errors.DiskBusy as error:
+        return _Held(_busy_reason(pool, entry) or str(error))
+    except errors.StorageError as error:
+        return _Held(str(error))
+    journal.drop(pool, entry)
+    return None
+
+
+def _busy_reason(pool: Pool, entry: journal.Entry) -> str | None:
+    with (
+        contextlib.suppress(errors.StorageError),
+        pool.open(image_id=entry.image_id) as disk,
+    ):
+        return f"open by {', '.join(disk.watchers()) or 'a client'}"
+    return None
+
+
+def _remove_snaps(pool: Pool, entry: journal.Entry) -> _Held | None:
+    """Remove our snaps; what else holds the image, or None.
+
+    A snap that has clones stays, out of the user's sight.
+    """
+    with pool.open(image_id=entry.image_id, read_only=False) as disk:
+        for snap in disk.snaps():
+            if snap.user and _is_own(snap.name, entry.own_snaps):
+                disk.remove_snap(snap.name)
+        left = disk.snaps()
+        if not left:
+            return None
+        children = disk.children()
+    reason = f"has snaps {', '.join(snap.name for snap in left)}"
+    if children:
+        reason += f" with clones {', '.join(map(str, children))}"
+    # A snapshot is detached in time; a deleted one, and an aged base, serves
+    # the disks that were made of it; and clones in the trash are not listed.
+    passing = (
+        names.is_snapshot(entry.image)
+        or names.is_base(entry.image)
+        or all(names.is_snapshot(child.image) for child in children)
+    )
+    return _Held(
+        reason, by_clones=passing and not any(snap.user for snap in left)
+    )
+
+
+def _adopt(pool: Pool) -> None:
+    """Free also what others have moved to the trash for us to look after.
+
+    Glance does so with a snapshot that disks were booted from, and never
+    looks again; one that is still being detached is freed after that. An
+    operator does so with a base.
+    """
+    known = {
+        entry.image_id
+        for entry in (*journal.deletions(pool), *journal.detachments(pool))
+    }
+    for trashed in pool.trash_list():
+        if trashed.image_id in known:
+            continue
+        if names.is_snapshot(trashed.name):
+            snaps: tuple[str, ...] = SNAPSHOT_SNAPS
+        elif names.is_base(trashed.name):
+            snaps = BASE_SNAPS
+        else:
+            continue
+        journal.begin_deletion(pool, trashed.name, trashed.image_id, snaps)
+
+
+def _is_own(snap: str, own_snaps: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(snap, pattern) for pattern in own_snaps)

@@ -1,0 +1,51 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The snaps that snapshots are made of, on the disks of instances.
+
+Such a snap is needed until its clone is detached. Removed before that, librbd
+keeps it out of sight for the clone's sake and removes it with the last one
+(clone v2).
+"""
+
+import contextlib
+import uuid
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.storage.journal import Source
+from nova_rbd_backend.storage.pool import Pool
+
+
+def new(pool: Pool, image_id: str) -> Source:
+    """Name a snap that is to be made of the image."""
+    return Source(str(pool), image_id, f"nova-rbd-{uuid.uuid4().hex[:12]}")
+
+
+def make(pool: Pool, source: Source) -> None:
+    """Make the snap. A guest that has the disk open writes on.
+
+    :raises ImageNotFound: the disk is gone
+    """
+    with pool.open(image_id=source.image_id, read_only=False) as disk:
+        disk.create_snap(source.snap)
+
+
+def remove(near: Pool, source: Source) -> None:
+    """Remove the snap; it, its disk or its pool is gone: done.
+
+    :param near: a pool of the same cluster
+    """
+    name, _, namespace = source.pool.partition("/")
+    with contextlib.suppress(errors.NotFound):
+        pool = near.cluster.pool(name, namespace)
+        with pool.open(image_id=source.image_id, read_only=False) as disk:
+            disk.remove_snap(source.snap)

@@ -1,0 +1,83 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""An image as a file that is read from its beginning to its end."""
+
+import bisect
+import contextlib
+from collections.abc import Callable
+
+from nova_rbd_backend.storage.disk import Disk
+
+CHUNK_BYTES = 4 << 20
+
+
+class DiskReader:
+    """Reads only what is allocated; the rest is zeros.
+
+    The image is opened by the first read() and closed at its end, so that its
+    handle stays in the thread that reads.
+    """
+
+    def __init__(
+        self, open_disk: Callable[[], contextlib.AbstractContextManager[Disk]]
+    ):
+        self._open = open_disk
+        self._stack = contextlib.ExitStack()
+        self._disk: Disk | None = None
+        self._ends: list[int] = []
+        self._starts: list[int] = []
+        self._size = 0
+        self._offset = 0
+        self._buffer = memoryview(b"")
+        #: Of these, so many were read from Ceph.
+        self.bytes_read = 0
+
+    def read(self, length: int = -1) -> bytes:
+        """Return the next bytes, at most length; empty at the end."""
+        if self._disk is None:
+            self._begin()
+        if length < 0:
+            length = self._size
+        if not self._buffer:
+            self._buffer = memoryview(self._next_chunk())
+        data = bytes(self._buffer[:length])
+        self._buffer = self._buffer[length:]
+        if not data:
+            self.close()
+        return data
+
+    def close(self) -> None:
+        """Close the image; closed: done."""
+        self._stack.close()
+
+    def _begin(self) -> None:
+        disk = self._stack.enter_context(self._open())
+        self._size = disk.size_bytes()
+        extents = sorted(disk.extents())
+        self._starts = [offset for offset, _ in extents]
+        self._ends = [offset + length for offset, length in extents]
+        self._disk = disk
+
+    def _next_chunk(self) -> bytes:
+        start = self._offset
+        end = min(start + CHUNK_BYTES, self._size)
+        self._offset = end
+        if not self._holds_data(start, end):
+            return bytes(end - start)
+        assert self._disk is not None
+        self.bytes_read += end - start
+        return self._disk.read(start, end - start)
+
+    def _holds_data(self, start: int, end: int) -> bool:
+        index = bisect.bisect_right(self._ends, start)
+        return index < len(self._starts) and self._starts[index] < end

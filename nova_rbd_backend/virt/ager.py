@@ -1,0 +1,64 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Age out the pool's unused bases, by the settings of Nova's image cache."""
+
+import nova.conf
+from oslo_log import log as logging
+
+from nova_rbd_backend.virt import base_storage
+from nova_rbd_backend.virt.background import Background
+from nova_rbd_backend.virt.purger import PURGER
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+
+# Of Nova's periodic task when its interval is 0 (oslo.service).
+_SHORTEST_PERIOD_SECONDS = 60
+# So that the host whose turn it was is not late for its own next period.
+_OF_PERIOD = 0.9
+
+
+def _age_once() -> bool:
+    """Age the bases of the disks' pool; what fails is for the next period."""
+    cache = CONF.image_cache
+    unused_seconds: int | None = None
+    if cache.remove_unused_base_images:
+        unused_seconds = cache.remove_unused_original_minimum_age_seconds
+    period = max(_SHORTEST_PERIOD_SECONDS, cache.manager_interval)
+    storage = base_storage.BaseStorage()
+    try:
+        found = storage.age(unused_seconds, int(period * _OF_PERIOD))
+    except Exception as error:
+        LOG.error(
+            "Unused bases of pool %s were not aged: %s", storage.pool, error
+        )
+        return True
+    if found is not None and (found.removed or found.undone):
+        LOG.info(
+            "Removed unused bases from pool %(pool)s: %(removed)s; undone, "
+            "half made by dead hosts: %(undone)s; left: %(in_use)d in use, "
+            "%(kept)d not",
+            {
+                "pool": storage.pool,
+                "removed": ", ".join(found.removed) or "none",
+                "undone": ", ".join(found.undone) or "none",
+                "in_use": found.in_use,
+                "kept": found.kept,
+            },
+        )
+        PURGER.start()
+    return True
+
+
+#: The one of this nova-compute.
+AGER = Background(_age_once)

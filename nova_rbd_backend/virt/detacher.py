@@ -1,0 +1,120 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Detach snapshots from the disks they are of, beside Nova's other work.
+
+Any nova-compute's work: a snapshot of a host that died is found by the next
+periodic run of another.
+"""
+
+from oslo_log import log as logging
+
+from nova_rbd_backend.storage import detaching, journal
+from nova_rbd_backend.virt import image_service
+from nova_rbd_backend.virt.background import Background
+from nova_rbd_backend.virt.purger import PURGER
+from nova_rbd_backend.virt.snapshot_storage import SnapshotStorage
+
+LOG = logging.getLogger(__name__)
+
+
+def _detach_once() -> bool:
+    """Detach all that can be; False: to be tried again soon."""
+    storage = SnapshotStorage()
+    try:
+        settled = [_settle(storage, entry) for entry in storage.abandoned()]
+        return _detach(storage) and all(settled)
+    except Exception as error:
+        LOG.error("Snapshots were not detached: %s", error)
+        return False
+
+
+def _settle(storage: SnapshotStorage, entry: journal.Entry) -> bool:
+    """Keep or remove a snapshot whose maker died; False: not yet."""
+    try:
+        if not storage.may_be_known(entry):
+            return _remove(storage, entry)
+        if entry.age_seconds < image_service.ANSWER_SECONDS:
+            return False  # Glance may still be at what it was asked.
+        known = image_service.knows(storage.glance_id(entry))
+        if known:
+            storage.accepted(entry)
+        elif known is False:
+            return _remove(storage, entry)
+        else:
+            _tell_of_doubt(storage, entry)
+    except Exception as error:
+        LOG.error(
+            "What %s left of snapshot %s/%s is still there: %s",
+            entry.host,
+            storage.pool,
+            entry.image,
+            error,
+        )
+        return False
+    return True
+
+
+def _remove(storage: SnapshotStorage, entry: journal.Entry) -> bool:
+    if storage.remove_unknown(entry):
+        PURGER.start()
+        LOG.info(
+            "Removed snapshot %s/%s, which Glance does not know",
+            storage.pool,
+            entry.image,
+        )
+    return True
+
+
+def _tell_of_doubt(storage: SnapshotStorage, entry: journal.Entry) -> None:
+    LOG.warning(
+        "Snapshot %(pool)s/%(image)s was left by %(host)s, and Glance cannot "
+        "be asked whether it is in use: give the user of [service_user] the "
+        "admin role, or remove it by hand if Glance has no such image",
+        {"pool": storage.pool, "image": entry.image, "host": entry.host},
+    )
+
+
+def _detach(storage: SnapshotStorage) -> bool:
+    done = True
+    for entry in storage.waiting():
+        if storage.is_full():
+            return False
+        try:
+            found = storage.detach(entry)
+        except Exception as error:
+            LOG.error(
+                "Snapshot %s/%s is not detached: %s",
+                storage.pool,
+                entry.image,
+                error,
+            )
+            done = False
+            continue
+        if found is not None and found.by != detaching.NOBODY:
+            LOG.info(
+                "Detached snapshot %(pool)s/%(image)s in %(seconds).1f s "
+                "(copied by %(by)s)",
+                {
+                    "pool": storage.pool,
+                    "image": found.image,
+                    "seconds": found.seconds,
+                    "by": found.by,
+                },
+            )
+        # The disk, or the snapshot, may have been deleted meanwhile.
+        PURGER.start()
+    return done and not storage.settling()
+
+
+#: The one of this nova-compute.
+DETACHER = Background(_detach_once)

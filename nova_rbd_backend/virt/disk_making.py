@@ -1,0 +1,333 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""How Rbd makes a disk, in the order of a boot.
+
+1. a whole disk is there: only grow it;
+2. clone from Glance's image when that is raw or ISO in this cluster;
+3. clone from the pool's base of the image; the first one to want it makes the
+   base, of what Nova fetched and converted with all its checks.
+
+A disk of the wrong size is refused before anything is copied.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import nova.conf
+from nova import exception
+from nova.compute import utils as compute_utils
+from nova.compute import vm_states
+from nova.image import glance
+from nova.virt.libvirt import imagebackend
+from oslo_log import log as logging
+from oslo_utils import units
+
+from nova_rbd_backend import metadata, names
+from nova_rbd_backend.storage import provision
+from nova_rbd_backend.virt import (
+    base_images,
+    image_source,
+    purger,
+    rbd_utils,
+    staging,
+)
+from nova_rbd_backend.virt.image_source import CLONEABLE_FORMATS
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+IMAGE_API = glance.API()
+
+
+class DiskMaking(imagebackend.Image):
+    """The half of Rbd that makes disks; the other half knows their names."""
+
+    driver: rbd_utils.RBDDriver
+    rbd_name: str
+    _instance: Any
+    _disk_name: str | None
+
+    #: Nova's: ask Glance to copy the image into its store in this cluster.
+    copy_to_store = imagebackend.Rbd.copy_to_store
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # What create_image() was asked for, for clone(), which Nova calls
+        # with the image alone.
+        self._size_bytes: int | None = None
+        self._trusted_certs: Any = None
+        self._image_meta: Mapping[str, Any] = {}
+        self._not_cloneable: exception.ImageUnacceptable | None = None
+        super().__init__(*args, **kwargs)
+
+    def create_image(
+        self,
+        prepare_template: Callable[..., None],
+        base: str,
+        size: int | None,
+        safe: bool = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Make the disk whole and at least ``size`` bytes big.
+
+        :param base: Nova's file for a fetched image, in its local cache
+        :param size: bytes; None: as big as the image
+        :param safe: for Nova's file backends; an RBD disk is always raw
+        """
+        try:
+            self._create_image(prepare_template, base, size, *args, **kwargs)
+        except Exception:
+            # Nova may delete the instance without asking this host again:
+            # what could not be undone now is undone in the background.
+            purger.PURGER.start()
+            raise
+
+    def _create_image(
+        self,
+        prepare_template: Callable[..., None],
+        base: str,
+        size: int | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        self._size_bytes = size
+        self._trusted_certs = kwargs.get("trusted_certs")
+
+        def fetch(path: str) -> None:
+            prepare_template(*args, target=path, **kwargs)
+
+        if "swap_mb" in kwargs:
+            self._drop_smaller_swap(size)
+        if self.exists():
+            self._grow(size)
+        elif "ephemeral_size" in kwargs or "swap_mb" in kwargs:
+            self._create_generated(
+                fetch, os.path.basename(base), kwargs.get("specified_fs")
+            )
+        elif "image_id" not in kwargs:
+            # The image is gone from Glance, and Nova has its local copy on
+            # another host sent here (_try_fetch_image_cache).
+            fetch(base)
+            self._import(base, None)
+        else:
+            self._create_of_image(
+                fetch, kwargs.get("context"), kwargs["image_id"]
+            )
+
+    def _drop_smaller_swap(self, size: int | None) -> None:
+        """Make a swap disk anew that a resize wants bigger.
+
+        mkswap's header keeps the old size, so growing would give nothing.  A
+        bigger one is kept: a resize to less swap may be reverted.
+        """
+        if size and self.exists() and self.get_disk_size("") < size:
+            self.driver.remove_image(self.rbd_name)
+
+    def _grow(self, size: int | None) -> None:
+        if size is None:
+            return
+        found = self.get_disk_size(self.rbd_name)
+        if self._disk_name != "disk.swap":
+            self.verify_base_size(self.rbd_name, size, base_size=found)
+        self.driver.resize(self.rbd_name, size)
+
+    def _create_of_image(
+        self, fetch: base_images.Fetch, context: Any, image_id: str
+    ) -> None:
+        """Clone the image where it is here, else a base that is made of it.
+
+        First without Nova's lock on the image's local file: Nova would clone
+        under that lock, so one after the other on a host, and not at all
+        once the file is there.
+        """
+        try:
+            self.clone(context, image_id)
+            return
+        except exception.ImageUnacceptable as why:
+            if CONF.workarounds.never_download_image_if_on_rbd:
+                raise
+            LOG.debug(
+                "%(disk)s is not a clone of Glance's image: %(why)s",
+                {"disk": self.rbd_name, "why": why},
+            )
+            self._not_cloneable = why  # Nova asks once more before a fetch.
+        if self._is_temporary():
+            with (
+                base_images.import_slot(),
+                staging.file(self.rbd_name) as path,
+            ):
+                fetch(path)
+                self._verify_size(os.path.getsize(path))
+                self._import(path, image_id)
+            return
+        wanted = image_source.base_of_image(
+            self._image_meta, self._trusted_certs
+        )
+        self._clone_base(wanted, fetch, self._verify_size, image_id)
+
+    def _is_temporary(self) -> bool:
+        """Whether Nova deletes the image once the disk is made of it.
+
+        It is what a shelved instance's disk was saved as, or that of one
+        that is resized into another cell (manager.py, _unshelve_instance,
+        _finish_snapshot_based_resize_at_dest).
+        """
+        kind = self._image_meta.get("properties", {}).get("image_type")
+        if kind != "snapshot":
+            return False
+        if self._instance.vm_state == vm_states.SHELVED_OFFLOADED:
+            return True
+        migration = getattr(self._instance, "migration_context", None)
+        return bool(migration and migration.is_cross_cell_move())
+
+    def _verify_size(self, found_bytes: int) -> None:
+        self.verify_base_size(
+            self.rbd_name, self._size_bytes, base_size=found_bytes
+        )
+
+    def _create_generated(
+        self, fetch: base_images.Fetch, filename: str, file_system: str | None
+    ) -> None:
+        """Make an ephemeral or swap disk, of a base that Nova generates."""
+        wanted = image_source.base_of_generated(
+            filename,
+            str(self._disk_name),
+            self._size_bytes,
+            getattr(self._instance, "os_type", None),
+            file_system,
+        )
+        self._clone_base(wanted, fetch, lambda _size: None, None)
+
+    def _clone_base(
+        self,
+        wanted: image_source.Wanted,
+        fetch: base_images.Fetch,
+        verify: base_images.Verify,
+        image_id: str | None,
+    ) -> None:
+        facts = base_images.BaseImages(self.driver.pool).clone(
+            wanted,
+            fetch,
+            verify,
+            self.rbd_name,
+            self._size_bytes,
+            self._metadata(self.rbd_name, image_id),
+        )
+        self._tell("Cloned", facts, f"base {wanted.name}")
+
+    def _import(
+        self, path: str, image_id: str | None, name: str | None = None
+    ) -> None:
+        name = name or self.rbd_name
+        with compute_utils.disk_ops_semaphore:
+            facts = self.driver.import_image(
+                path,
+                name,
+                self._size_bytes,
+                metadata=self._metadata(name, image_id),
+            )
+        source = f"image {image_id}" if image_id else "a local file"
+        self._tell("Imported", facts, source)
+
+    def _tell(self, done: str, facts: provision.Facts, source: str) -> None:
+        LOG.info(
+            "%(done)s %(pool)s/%(disk)s (%(size)d bytes, %(copied).1f MiB "
+            "copied) from %(source)s in %(seconds).3f s",
+            {
+                "done": done,
+                "pool": self.driver.pool,
+                "disk": facts.name,
+                "size": facts.size_bytes,
+                "copied": facts.bytes_written / units.Mi,
+                "source": source,
+                "seconds": facts.seconds,
+            },
+        )
+
+    def _metadata(self, name: str, image_id: str | None) -> dict[str, str]:
+        return metadata.describe(
+            names.DiskName.parse(name),
+            project_id=getattr(self._instance, "project_id", None),
+            image_id=image_id,
+        )
+
+    def clone(
+        self, context: Any, image_id_or_uri: str, copy_to_store: bool = True
+    ) -> None:
+        """Clone the first of the image's locations that is in this cluster.
+
+        :raises nova.exception.ImageUnacceptable: no location can be cloned,
+            or its signature must be verified, which needs all its bytes
+        :raises nova.exception.FlavorDiskSmallerThanImage: before any change
+        """
+        if self._not_cloneable:
+            raise self._not_cloneable
+        self._image_meta = IMAGE_API.get(
+            context, image_id_or_uri, include_locations=True
+        )
+        image_source.require_active(self._image_meta)
+        if image_source.verified_with(self._trusted_certs):
+            raise exception.ImageUnacceptable(
+                image_id=image_id_or_uri,
+                reason="its signature is to be verified: fetch it",
+            )
+        found = image_source.location_here(self.driver, self._image_meta)
+        if found is not None:
+            self._clone(found, image_id_or_uri)
+            return
+        if self._image_meta.get("disk_format") not in CLONEABLE_FORMATS:
+            raise exception.ImageUnacceptable(
+                image_id=image_id_or_uri, reason="it is not raw or ISO"
+            )
+        if (
+            CONF.libvirt.images_rbd_glance_store_name
+            and copy_to_store
+            and not self._base_is_there()
+        ):
+            self.copy_to_store(context, self._image_meta)
+            self.clone(context, image_id_or_uri, copy_to_store=False)
+            return
+        raise exception.ImageUnacceptable(
+            image_id=image_id_or_uri,
+            reason=f"none of its locations is in the cluster of pool "
+            f"{self.driver.pool}, visible and readable as "
+            f"{self.driver.rbd_user}",
+        )
+
+    def _base_is_there(self) -> bool:
+        # Made when Glance could not copy the image: it is not asked again at
+        # each boot.
+        wanted = image_source.base_of_image(
+            self._image_meta, self._trusted_certs
+        )
+        bases = base_images.BaseImages(self.driver.pool)
+        return bases.is_there(wanted, self._verify_size)
+
+    def _clone(self, location: image_source.Location, image_id: str) -> None:
+        self._verify_size(location.size_bytes)
+        facts = self.driver.clone(
+            location.facts,
+            self.rbd_name,
+            size_bytes=self._size_bytes,
+            metadata=self._metadata(self.rbd_name, image_id),
+        )
+        self._tell("Cloned", facts, f"image {image_id}")
+
+    def import_file(
+        self, instance: Any, local_file: str, remote_name: str
+    ) -> None:
+        """Put a local raw file (the config drive) in place of the disk."""
+        name = str(names.DiskName(instance.uuid, remote_name))
+        self.driver.remove_image(name)
+        self._instance = instance
+        self._import(local_file, None, name=name)

@@ -1,0 +1,168 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What a snapshot asks of Glance, through Nova's client for it.
+
+Nova 32 and later give Glance 30 and later a location by a call that Glance
+answers before it has looked at the location: whether it took it shows in the
+image's status (glance/async_/flows/location_import.py, Glance 33).
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import glanceclient.exc
+import nova.conf
+import tenacity
+from keystoneauth1 import loading
+from nova import context as nova_context
+from nova import exception
+from nova.compute import utils as compute_utils
+from nova.image import glance
+from oslo_log import log as logging
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+IMAGE_API = glance.API()
+
+#: How long Glance may take to say whether it took a location.
+ANSWER_SECONDS = 60
+#: After an error that does not say whether it goes on with it.
+LATE_SECONDS = 10
+_POLL_SECONDS = 0.2
+# After these it does not.
+_REFUSALS = (
+    exception.Invalid,
+    exception.Forbidden,
+    exception.ImageNotAuthorized,
+    glanceclient.exc.HTTPNotImplemented,
+)
+# Glance's own mark on an image that a task of its works on.
+_TASK = "os_glance_import_task"
+
+
+class Readable(Protocol):
+    def read(self, length: int = -1) -> bytes: ...
+
+
+def offer(
+    context: Any, image_id: str, metadata: Mapping[str, Any], url: str
+) -> bool:
+    """Give Glance the location of a queued image; whether it took it.
+
+    :raises nova.exception.ImageNotFound: the image is deleted
+    :raises Exception: Glance does not say whether it took it
+    """
+    reason: object = "it gave no reason; see its log"
+    late_seconds = 0
+    try:
+        IMAGE_API.update(
+            context,
+            image_id,
+            {**metadata, "location": url},
+            purge_props=False,
+        )
+    except exception.ImageNotFound:
+        raise
+    except Exception as error:
+        reason = error
+        if not isinstance(error, _REFUSALS):
+            # Its answer was lost, and it may be at it still.
+            late_seconds = LATE_SECONDS
+    if _is_active_soon(context, image_id, late_seconds):
+        return True
+    LOG.info(
+        "Glance does not take location %(url)s for image %(image)s, which is "
+        "uploaded instead: %(reason)s",
+        {"url": url, "image": image_id, "reason": reason},
+    )
+    return False
+
+
+def _is_active_soon(context: Any, image_id: str, late_seconds: int) -> bool:
+    """Whether the image is active, once no task of Glance's is at it.
+
+    :param late_seconds: how long that may take to begin
+    """
+    begin = time.monotonic()
+
+    def undecided(active: bool | None) -> bool:
+        late = time.monotonic() - begin < late_seconds
+        return active is None or (late and not active)
+
+    attempts = tenacity.Retrying(
+        retry=(
+            tenacity.retry_if_result(undecided)
+            | tenacity.retry_if_not_exception_type(exception.ImageNotFound)
+        ),
+        stop=tenacity.stop_after_delay(ANSWER_SECONDS),
+        wait=tenacity.wait_fixed(_POLL_SECONDS),
+    )
+    try:
+        return bool(attempts(_is_active, context, image_id))
+    except tenacity.RetryError as error:
+        raise exception.GlanceConnectionFailed(
+            server="Glance",
+            reason=f"whether image {image_id} has its location is unknown "
+            f"after {ANSWER_SECONDS} s: {error.last_attempt.exception()}",
+        ) from error
+
+
+def _is_active(context: Any, image_id: str) -> bool | None:
+    """Whether the image has data; None: that is being decided."""
+    image = IMAGE_API.get(context, image_id)
+    if image["status"] == "queued":
+        return None if _TASK in image["properties"] else False
+    if image["status"] in ("active", "deactivated"):
+        return True
+    if image["status"] in ("deleted", "pending_delete", "killed"):
+        raise exception.ImageNotFound(image_id=image_id)
+    return None
+
+
+def upload(
+    context: Any,
+    image_id: str,
+    metadata: Mapping[str, Any],
+    data: Readable,
+) -> None:
+    """Send the image's data."""
+    with compute_utils.disk_ops_semaphore:
+        IMAGE_API.update(
+            context, image_id, dict(metadata), data, purge_props=False
+        )
+
+
+def knows(image_id: str) -> bool | None:
+    """Whether Glance has an image with data; None: it cannot be asked.
+
+    Asked by nobody's request, as Nova's own user, who has to be an admin: for
+    any other an image of somebody else's project is not there either.
+    """
+    try:
+        auth: Any = loading.load_auth_from_conf_options(CONF, "service_user")
+        if auth is None:
+            return None
+        session = loading.load_session_from_conf_options(CONF, "service_user")
+        roles = auth.get_access(session).role_names
+        if "admin" not in roles:
+            return None
+        context = nova_context.RequestContext(
+            is_admin=True, user_auth_plugin=auth
+        )
+        return _is_active(context, image_id)
+    except exception.ImageNotFound:
+        return False
+    except Exception as error:
+        LOG.debug("Glance cannot be asked for %s: %s", image_id, error)
+        return None
