@@ -34,4 +34,4 @@ flake8 nova_rbd_backend tests benchmarks
 echo "==> mypy"
 mypy
 echo "==> pytest ${what[*]} ${more[*]}"
-exec python -m pytest -v "${what[@]}" "${more[@]}"
+exec python -m pytest -v --durations=40 "${what[@]}" "${more[@]}"

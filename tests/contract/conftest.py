@@ -12,27 +12,20 @@
 
 """Each test of this suite runs on the fake and on a real cluster."""
 
-import pathlib
-import tempfile
 import uuid
 
 import pytest
 
 from nova_rbd_backend import names
 from nova_rbd_backend.storage import cluster
+from tests.clusters import started_ceph
 from tests.contract.fake_pool import FakeCluster
-from tests.testbed.ceph import CephCluster
 
 
 @pytest.fixture(scope="session")
 def real_ceph():
-    with tempfile.TemporaryDirectory(prefix="rbdc") as folder:
-        ceph = CephCluster(pathlib.Path(folder) / "c")
-        try:
-            ceph.start()
-            yield ceph
-        finally:
-            ceph.destroy()
+    with started_ceph() as ceph:
+        yield ceph
 
 
 def _real(ceph, user):

@@ -13,26 +13,17 @@
 """A pool in memory that behaves as Pool does; kept true by this suite."""
 
 import contextlib
+import copy
 import datetime
 import itertools
+import time
 
 from nova_rbd_backend import errors, names
-from nova_rbd_backend.storage.disk import Snap
+from nova_rbd_backend.storage import striping
+from nova_rbd_backend.storage.image_holders import Answer
 from nova_rbd_backend.storage.pool import TrashedImage
-
-OBJECT_BYTES = 4 << 20
-
-
-class _Image:
-    def __init__(self, image_id, size_bytes):
-        self.image_id = image_id
-        self.head = bytearray(size_bytes)
-        self.snaps = {}
-        self.protected = set()
-        self.metadata = {}
-        self.parent = None
-        self.writers = []
-        self.flattened = False
+from nova_rbd_backend.storage.pool_objects import NO_OPTIONS
+from tests.contract.fake_disk import OWN_ADDRESS, OWN_ID, FakeDisk, FakeImage
 
 
 class FakeCluster:
@@ -44,11 +35,19 @@ class FakeCluster:
     def fsid(self):
         return self._fsid
 
-    def pool(self, name, namespace="", data_pool=None):
+    def client_id(self):
+        return OWN_ID
+
+    def connection(self):
+        return None
+
+    def pool(self, name, namespace="", options=NO_OPTIONS):
         key = (name, namespace)
         if key not in self._pools:
             self._pools[key] = FakePool(self, name, namespace)
-        return self._pools[key]
+        door = copy.copy(self._pools[key])
+        door.options = options
+        return door
 
     def children_of(self, image):
         for pool in self._pools.values():
@@ -68,6 +67,8 @@ class FakePool:
         self.images = {}
         self.trashed = {}
         self.omaps = {}
+        self.held = {}
+        self.options = NO_OPTIONS
 
     def __str__(self):
         return "/".join(part for part in (self.name, self.namespace) if part)
@@ -87,6 +88,9 @@ class FakePool:
 
     def names(self, prefix):
         return sorted(name for name in self.images if name.startswith(prefix))
+
+    def ids(self, prefix):
+        return {name: self.image_id(name) for name in self.names(prefix)}
 
     def exists(self, image):
         return image in self.images
@@ -125,7 +129,10 @@ class FakePool:
     def create(self, name, size_bytes):
         if name in self.images:
             raise errors.ImageExists(**self._facts("create", name))
-        image = _Image(f"{next(self.cluster.ids):x}", size_bytes)
+        image = FakeImage(f"{next(self.cluster.ids):x}", size_bytes)
+        image.striping = self.options.striping or image.striping
+        image.features = self.options.features or image.features
+        image.data_pool = self.options.data_pool
         self.images[name] = image
 
     def clone(self, parent_pool, parent_image, parent_snap, name):
@@ -136,8 +143,12 @@ class FakePool:
         if parent_snap not in parent.snaps:
             raise errors.SnapNotFound(**facts)
         content = parent.snaps[parent_snap]
+        how = striping.of_clone(self, parent_pool, parent_image)
         self.create(name, len(content))
         image = self.images[name]
+        image.striping = how or parent.striping
+        image.features = self.options.features or parent.features
+        image.metadata.update(parent.metadata)
         image.head[:] = content
         path = names.SnapPath(
             parent_pool.name, parent_pool.namespace, parent_image, parent_snap
@@ -154,12 +165,13 @@ class FakePool:
             raise errors.SnapNotFound(**self._facts("open", name, snap))
         disk = FakeDisk(self, image, name or image_id, snap, read_only)
         if not read_only:
-            image.writers.append("fake:0/1")
+            image.writers.append(OWN_ADDRESS)
         try:
             yield disk
         finally:
             if not read_only:
-                image.writers.remove("fake:0/1")
+                image.writers.remove(OWN_ADDRESS)
+                image.lock = None
 
     def remove(self, name):
         image = self.images.get(name)
@@ -188,12 +200,13 @@ class FakePool:
         trashed = TrashedImage(image.image_id, name, until)
         self.trashed[image.image_id] = (trashed, image)
 
-    def trash_remove(self, image_id):
+    def trash_remove(self, image_id, force=False):
         operation = "remove from the trash"
         if image_id not in self.trashed:
             raise errors.ImageNotFound(**self._facts(operation, image_id))
         trashed, image = self.trashed[image_id]
-        if trashed.kept_until > datetime.datetime.now(datetime.UTC):
+        kept = trashed.kept_until > datetime.datetime.now(datetime.UTC)
+        if kept and not force:
             raise errors.NotPermitted(**self._facts(operation, image_id))
         self._check_removable(operation, image, image_id)
         del self.trashed[image_id]
@@ -224,124 +237,67 @@ class FakePool:
             found[name] = new.encode()
         return True
 
-    def set_metadata(self, image_id, values):
-        self._by_id("set metadata", image_id).metadata.update(values)
+    def locks(self, image_id):
+        try:
+            lock = self._by_id("look at the lock of", image_id).lock
+        except errors.ImageNotFound:
+            return ()
+        return () if lock is None else (lock,)
 
+    def break_lock(self, image_id, lock):
+        if lock in self.locks(image_id):
+            self._by_id("break the lock of", image_id).lock = None
 
-class FakeDisk:
-    def __init__(self, pool, image, name, snap, read_only):
-        self.pool = pool
-        self.name = name
-        self._image = image
-        self._snap = snap
-        self._read_only = read_only
+    def ask_watchers(self, image_ids, limit_seconds):
+        return {image_id: self._answer(image_id) for image_id in image_ids}
 
-    def _writable(self, operation, snap=None):
-        if self._read_only:
-            raise errors.NotPermitted(
-                **self.pool._facts(operation, self.name, snap)
-            )
-        return self._image
+    def is_mirrored(self, image_id):
+        return False
 
-    @property
-    def _bytes(self):
-        if self._snap is None:
-            return self._image.head
-        return self._image.snaps[self._snap]
+    def ask_mirrors(self, limit_seconds):
+        return Answer()
 
-    @property
-    def image_id(self):
-        return self._image.image_id
+    def _answer(self, image_id):
+        try:
+            writers = self._by_id("ask the watchers of", image_id).writers
+        except errors.ImageNotFound:
+            return Answer()
+        return Answer(frozenset([OWN_ID] if writers else []))
 
-    def size_bytes(self):
-        return len(self._bytes)
+    def lease(self, key, name, cookie, seconds, holder, connection=None):
+        held, until = self.held.get((key, name), (cookie, 0.0))
+        if held != cookie and until > time.monotonic():
+            return False
+        self.held[key, name] = (cookie, time.monotonic() + seconds)
+        return True
 
-    def object_bytes(self):
-        return OBJECT_BYTES
+    def end_lease(self, key, name, cookie, connection=None):
+        held, until = self.held.get((key, name), ("", 0.0))
+        if held != cookie or until <= time.monotonic():
+            return False
+        del self.held[key, name]
+        return True
 
-    def resize(self, size_bytes):
-        head = self._writable("resize").head
-        if size_bytes < len(head):
-            raise errors.StorageFault(**self.pool._facts("resize", self.name))
-        head.extend(bytes(size_bytes - len(head)))
+    def leases(self, key):
+        return [name for at, name in self.held if at == key]
 
-    def snaps(self):
-        return tuple(
-            Snap(name, len(content), True)
-            for name, content in self._image.snaps.items()
-        )
+    def parent_of(self, image_id):
+        parent = self._by_id("get the parent of", image_id).parent
+        if parent is None:
+            return None
+        image, path = parent
+        return self.cluster.pool(path.pool, path.namespace), image.image_id
 
-    def create_snap(self, snap):
-        image = self._writable("make a snap", snap)
-        image.snaps.setdefault(snap, bytes(image.head))
+    def has_clones(self, image_id):
+        image = self._by_id("look for clones of", image_id)
+        return any(self.cluster.children_of(image))
 
-    def protect_snap(self, snap):
-        image = self._writable("protect a snap", snap)
-        if snap not in image.snaps:
-            raise errors.SnapNotFound(
-                **self.pool._facts("protect a snap", self.name, snap)
-            )
-        image.protected.add(snap)
+    def striping(self, image_id):
+        return self._by_id("get the size", image_id).striping
 
-    def remove_snap(self, snap):
-        image = self._writable("remove a snap", snap)
-        image.snaps.pop(snap, None)
-        image.protected.discard(snap)
-
-    def rollback(self, snap):
-        image = self._writable("roll back", snap)
-        if snap not in image.snaps:
-            raise errors.SnapNotFound(
-                **self.pool._facts("roll back", self.name, snap)
-            )
-        image.head[:] = image.snaps[snap]
-
-    def parent(self):
-        return self._image.parent[1] if self._image.parent else None
-
-    def children(self):
-        return tuple(
-            names.ImagePath(pool.name, pool.namespace, name)
-            for pool, name, trashed, _ in self.pool.cluster.children_of(
-                self._image
-            )
-            if not trashed
-        )
-
-    def flatten(self):
-        if self._image.parent is not None:
-            self._writable("flatten").parent = None
-
-    def metadata(self):
-        return dict(self._image.metadata)
-
-    def set_metadata(self, values):
-        self._image.metadata.update(values)
-
-    def write(self, data, offset):
-        head = self._writable("write").head
-        if offset + len(data) > len(head):
-            raise errors.StorageFault(**self.pool._facts("write", self.name))
-        head[offset : offset + len(data)] = data
-
-    def read(self, offset, length):
-        return bytes(self._bytes[offset : offset + length])
-
-    def discard(self, offset, length):
-        self._writable("discard").head[offset : offset + length] = bytes(
-            length
-        )
-
-    def flush(self):
-        pass
-
-    def extents(self):
-        content = self._bytes
-        return [
-            (start, min(OBJECT_BYTES, len(content) - start))
-            for start in range(0, len(content), OBJECT_BYTES)
-            if any(content[start : start + OBJECT_BYTES])
-        ]
-
-    def watchers(self):
-        return tuple(self._image.writers)
+    def set_metadata(self, image_id, values, conf=None):
+        found = self._by_id("set metadata", image_id).metadata
+        for key in [key for key in found if key.startswith("conf_")]:
+            if conf is not None:
+                del found[key]
+        found.update(values, **(conf or {}))

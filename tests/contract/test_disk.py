@@ -33,7 +33,7 @@ def test_bytes(disk):
     assert disk.read(5 * MIB - 1, 5) == b"\0abc\0"
     assert disk.extents() == [(4 * MIB, 4 * MIB)]
     assert disk.object_bytes() == 4 * MIB
-    disk.discard(4 * MIB, 4 * MIB)
+    disk.zero(4 * MIB, 4 * MIB)
     assert disk.read(5 * MIB, 3) == bytes(3)
     assert disk.extents() == []
 
@@ -64,6 +64,13 @@ def test_snaps(pool, disk, instance):
     for missing in (disk.rollback, disk.protect_snap):
         with pytest.raises(errors.SnapNotFound):
             missing("s")
+
+
+def test_metadata_of_nothing(pool):
+    with pytest.raises(errors.ImageNotFound):
+        pool.set_metadata("abc123", {"nova.instance": "x"})
+    with pytest.raises(errors.ImageNotFound):
+        pool.image_size_bytes("abc123")
 
 
 def test_metadata(disk):

@@ -132,6 +132,8 @@ def test_trash_keeps_until_retention_is_over(pool, instance):
     pool.trash_move(instance, 3600)
     with pytest.raises(errors.NotPermitted):
         pool.trash_remove(image_id)
+    pool.trash_remove(image_id, force=True)
+    assert pool.trash_get(image_id) is None
 
 
 def test_trash_takes_what_has_snaps_and_is_open(pool, instance):

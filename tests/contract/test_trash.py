@@ -20,7 +20,7 @@ import time
 
 import pytest
 
-from nova_rbd_backend.storage import journal, provision, trash
+from nova_rbd_backend.storage import journal, provision, purge, trash
 
 MIB = 1 << 20
 
@@ -31,7 +31,7 @@ def _kept(kept, name):
 
 def _delete_and_purge(pool, instance):
     deleted = trash.delete_disks(pool, instance).deleted
-    return deleted, trash.purge(pool)
+    return deleted, purge.purge(pool)
 
 
 def test_delete(pool, instance):
@@ -42,7 +42,7 @@ def test_delete(pool, instance):
     assert report.deleted == names
     assert report.undone == ()
     assert pool.names(instance) == []
-    assert set(names) <= set(trash.purge(pool).purged)
+    assert set(names) <= set(purge.purge(pool).purged)
     assert not [e for e in journal.deletions(pool) if e.image in names]
     assert trash.delete_disks(pool, instance).deleted == ()
 
@@ -78,10 +78,10 @@ def test_foreign_snaps_are_reported_until_they_are_gone(pool, instance):
     deleted, report = _delete_and_purge(pool, instance)
     assert deleted == (name,)
     assert _kept(report.stuck, name) == ["has snaps backup"]
-    assert _kept(trash.purge(pool).stuck, name)
+    assert _kept(purge.purge(pool).stuck, name)
     with pool.open(image_id=image_id, read_only=False) as disk:
         disk.remove_snap("backup")
-    assert name in trash.purge(pool).purged
+    assert name in purge.purge(pool).purged
 
 
 def test_open_image_is_reported_until_it_is_closed(pool, instance):
@@ -93,14 +93,14 @@ def test_open_image_is_reported_until_it_is_closed(pool, instance):
         assert deleted == (name,)
         (reason,) = _kept(report.stuck, name)
         assert watcher in reason
-    assert name in trash.purge(pool).purged
+    assert name in purge.purge(pool).purged
 
 
 def test_retention(pool, instance):
     name = f"{instance}_disk"
     pool.create(name, MIB)
     trash.delete_disks(pool, instance, retention_seconds=3600)
-    report = trash.purge(pool)
+    report = purge.purge(pool)
     (reason,) = _kept(report.waiting, name)
     assert reason.startswith("kept until ")
     assert not _kept(report.stuck, name)
@@ -150,7 +150,7 @@ def test_half_made_rescue_disk_goes_with_the_rescue_disks(pool, instance):
 def test_purge_undoes_what_this_process_could_not(pool, instance):
     entry = journal.begin_creation(pool, f"{instance}_disk")
     pool.create(entry.draft, MIB)
-    trash.purge(pool)
+    purge.purge(pool)
     assert not pool.exists(entry.draft)
 
 
@@ -160,11 +160,11 @@ def test_purge_undoes_what_dead_processes_of_this_host_made(pool, instance):
     entry = journal.begin_creation(pool, f"{instance}_disk")
     pool.create(entry.draft, MIB)
     with journal.sole_maker(pool, entry.image):
-        trash.purge(pool)
+        purge.purge(pool)
         assert pool.exists(entry.draft), "it is being made"
     left = dataclasses.replace(entry, pid=dead.pid).encoded()
     assert pool.omap_swap(journal.OBJECT, entry.key, entry.stored, left.stored)
-    trash.purge(pool)
+    purge.purge(pool)
     assert not pool.exists(entry.draft)
     assert journal.creations(pool, instance) == []
 
@@ -174,7 +174,7 @@ def test_entry_of_what_is_gone_is_dropped(pool, instance):
     pool.create(name, MIB)
     journal.begin_deletion(pool, name, pool.image_id(name), ())
     pool.remove(name)
-    trash.purge(pool)
+    purge.purge(pool)
     assert not [e for e in journal.deletions(pool) if e.image == name]
 
 
@@ -182,12 +182,12 @@ def test_purge_ends_at_its_limits(pool, instance):
     for disk in ("disk", "swap"):
         provision.blank_disk(pool, f"{instance}_{disk}", MIB)
     trash.delete_disks(pool, instance)
-    report = trash.purge(pool, max_images=1)
+    report = purge.purge(pool, max_images=1)
     assert len(report.purged) == 1
     assert report.left >= 1
-    assert trash.purge(pool, limit_seconds=-1).left >= 1
+    assert purge.purge(pool, limit_seconds=-1).left >= 1
     assert {f"{instance}_disk", f"{instance}_swap"} >= set(
-        trash.purge(pool).purged
+        purge.purge(pool).purged
     )
 
 
@@ -198,7 +198,7 @@ def test_own_snaps_are_what_the_caller_says(pool, instance, own):
     with pool.open(name, read_only=False) as disk:
         disk.create_snap("nova-resize")
     trash.delete_disks(pool, instance, own_snaps=own)
-    report = trash.purge(pool)
+    report = purge.purge(pool)
     assert _kept(report.stuck, name) == ["has snaps nova-resize"]
 
 
@@ -213,7 +213,7 @@ def test_what_another_host_frees_is_no_fault(pool, instance):
     assert pool.omap_swap(
         journal.OBJECT, entry.key, entry.stored, other.stored
     )
-    report = trash.purge(pool)
+    report = purge.purge(pool)
     assert _kept(report.waiting, name) == ["being freed by elsewhere"]
     lapsed = dataclasses.replace(
         other, claimed_until=time.time() - 1
@@ -221,7 +221,7 @@ def test_what_another_host_frees_is_no_fault(pool, instance):
     assert pool.omap_swap(
         journal.OBJECT, entry.key, other.stored, lapsed.stored
     )
-    assert name in trash.purge(pool).purged
+    assert name in purge.purge(pool).purged
 
 
 def test_claim_of_a_dead_process_counts_for_nothing(pool, instance):
@@ -232,7 +232,10 @@ def test_claim_of_a_dead_process_counts_for_nothing(pool, instance):
     dead = subprocess.Popen(["true"])
     dead.wait()
     claimed = journal.claim(pool, entry, 60)
-    assert journal.claim(pool, claimed, 60), "it is its own"
+    assert journal.claim(pool, claimed, 60) is None, "it is at it"
+    journal._claimed_here.clear()
+    claimed = journal.claim(pool, claimed, 60)
+    assert claimed, "it is its own, and left over"
     (claimed,) = [e for e in journal.deletions(pool) if e.image == name]
     parent = os.getppid()
     other = f"{claimed.host}/{parent}/{journal._identity(parent)}"
@@ -245,7 +248,19 @@ def test_claim_of_a_dead_process_counts_for_nothing(pool, instance):
     assert pool.omap_swap(
         journal.OBJECT, entry.key, claimed.stored, left.stored
     )
-    assert name in trash.purge(pool).purged
+    assert name in purge.purge(pool).purged
+
+
+def test_a_purge_between_the_entry_and_the_move(pool, instance):
+    """Another host's: the image is freed all the same, once it is moved."""
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    image_id = pool.image_id(name)
+    journal.begin_deletion(pool, name, image_id, trash.OWN_SNAPS)
+    assert name not in purge.purge(pool).purged
+    pool.trash_move(name)
+    assert name in purge.purge(pool).purged
+    assert pool.trash_get(image_id) is None
 
 
 def test_entry_of_a_later_version_is_purged_too(pool, instance):
@@ -255,7 +270,7 @@ def test_entry_of_a_later_version_is_purged_too(pool, instance):
     (entry,) = [e for e in journal.deletions(pool) if e.image == name]
     later = json.dumps({**json.loads(entry.stored), "colour": "red"})
     assert pool.omap_swap(journal.OBJECT, entry.key, entry.stored, later)
-    assert name in trash.purge(pool).purged
+    assert name in purge.purge(pool).purged
     assert not [e for e in journal.deletions(pool) if e.image == name]
 
 
@@ -267,5 +282,5 @@ def test_disk_restored_from_the_trash_is_a_disk_again(pool, instance):
     pool.trash_restore(image_id, name)
     assert provision.is_whole(pool, name)
     assert not provision.blank_disk(pool, name, MIB).created
-    trash.purge(pool)
+    purge.purge(pool)
     assert pool.image_id(name) == image_id

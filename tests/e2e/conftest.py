@@ -14,23 +14,34 @@
 
 import dataclasses
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from openstack.compute.v2.flavor import Flavor
 from openstack.image.v2.image import Image
 
+from tests.e2e import proof
 from tests.testbed import guest, paths, rbd_view
+from tests.testbed.conf_file import Conf
 from tests.testbed.host import ComputeHost
-from tests.testbed.process import wait_for
+from tests.testbed.process import TestbedError, wait_for
 from tests.testbed.servers import Servers
 from tests.testbed.whole import Testbed
 
-NAME = "e2e"
+NAME = os.environ.get("NOVA_RBD_TESTBED_NAME", "e2e")
+# Where a server is to be booted when both hosts take some.
+FIRST = "nova:host1"
 # Ceph is stopped in one test: Nova is to notice within seconds.
-OVERRIDES = {"nova_rbd": {"operation_timeout_seconds": 10}}
+OVERRIDES: Conf = {
+    "nova_rbd": {"operation_timeout_seconds": 10},
+    # A shelved server stays where it is until it is told to go.
+    "DEFAULT": {"shelved_offload_time": -1},
+}
 PURGE_SECONDS = 60
+FOLDER_SECONDS = 15
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,15 +49,24 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tell of guests that QEMU broke in live migrations; see standstill."""
+    for server, times in proof.started_again.items():
+        terminalreporter.write_line(
+            f"QEMU broke the guest of server {server}: started again {times}x"
+        )
+
+
 @pytest.fixture(scope="session")
 def stack(pytestconfig: pytest.Config) -> Iterator[Testbed]:
-    """Ceph, one compute host and OpenStack, with this backend.
+    """Ceph, two compute hosts and OpenStack, with this backend.
 
+    Only the first host takes servers; ``other_host`` adds the second.
     NOVA_RBD_TESTBED_KEEP=1 takes one that is up and leaves it up: for those
-    who write tests.
+    who write tests. NOVA_RBD_TESTBED_NAME: another than that of the others.
     """
     keep = os.environ.get("NOVA_RBD_TESTBED_KEEP") == "1"
-    testbed = Testbed(NAME, hosts=1, overrides=OVERRIDES)
+    testbed = Testbed(NAME, hosts=2, overrides=OVERRIDES)
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         print()
@@ -54,6 +74,7 @@ def stack(pytestconfig: pytest.Config) -> Iterator[Testbed]:
             testbed.down()
         try:
             testbed.up()
+            testbed.enable(testbed.hosts[1], False)
         except BaseException:
             if not keep:
                 testbed.down()
@@ -94,8 +115,24 @@ def servers(stack: Testbed) -> Iterator[Servers]:
     """What a user does; afterwards every server is deleted, the pool empty."""
     user = stack.servers()
     yield user
-    user.delete_all()
-    wait_until_empty(stack)
+    try:
+        wait_until_at_home(stack)
+        user.delete_all()
+        wait_until_empty(stack)
+        wait_until_at_home(stack)
+    except Exception:
+        # What is left of one test is not to be in the next one's way.
+        clear(stack)
+        raise
+
+
+@pytest.fixture
+def other_host(stack: Testbed) -> Iterator[ComputeHost]:
+    """A second host, that takes servers as long as the test runs."""
+    host = stack.hosts[1]
+    stack.enable(host)
+    yield host
+    stack.enable(host, False)
 
 
 @pytest.fixture
@@ -104,20 +141,91 @@ def flavor(servers: Servers) -> Flavor:
     return servers.flavor("root-only", disk_gib=1)
 
 
+@pytest.fixture
+def all_disks(servers: Servers) -> Flavor:
+    """Root, ephemeral and swap."""
+    return servers.flavor("all", disk_gib=1, ephemeral_gib=1, swap_mib=64)
+
+
+Tell = Callable[[str], None]
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Tell:
+    """Say what was measured to whoever runs the tests."""
+
+    def say(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n    {text}", end="", flush=True)
+
+    return say
+
+
 @pytest.fixture(scope="module")
 def spare_host(stack: Testbed) -> Iterator[ComputeHost]:
     """A compute host whose nova-compute the tests start themselves."""
-    host = stack.host(2)
+    host = stack.host(3)
     stack.start_host(host)
     yield host
     stack.forget_host(host)
 
 
+def clear(stack: Testbed) -> None:
+    """Remove all that a failed test left: servers, snapshots, folders."""
+    servers = stack.servers()
+    servers.delete_all()
+    for image in stack.openstack.connection().image.images():
+        if image.properties.get("image_type") == "snapshot":
+            servers.delete_image(image)
+    wait_until_empty(stack)
+    for host in stack.hosts:
+        for name in stack.instance_folders(host):
+            shutil.rmtree(host.folder / "state/instances" / name)
+
+
 def wait_until_empty(stack: Testbed) -> None:
-    """Wait until nothing is in the pool of the disks, nor in its trash."""
+    """Wait until nothing is left of disks and snapshots, nor in the trash."""
+
+    def left() -> list[str]:
+        pools = ("vms", "snapshots")
+        return [
+            n for pool in pools for n in rbd_view.left(stack.cluster, pool)
+        ]
+
     wait_for(
-        "pool vms and its trash are empty",
-        lambda: not rbd_view.left(stack.cluster, "vms"),
+        "pools vms and snapshots and their trash are empty",
+        lambda: not left(),
         PURGE_SECONDS,
         interval_seconds=0.5,
     )
+
+
+def wait_until_at_home(stack: Testbed) -> None:
+    """Wait until each host has the folders of its own servers, no others.
+
+    One that stays behind blocks a later return of its server: "The supplied
+    disk path ... already exists" (Nova 34, pre_live_migration).
+    """
+    nova = stack.openstack.connection().compute
+
+    def strangers() -> list[str]:
+        wrong = []
+        for host in stack.hosts:
+            here = {
+                server.id
+                for server in nova.servers(all_projects=True)
+                if server.compute_host == host.name
+            }
+            found = stack.instance_folders(host)
+            wrong += [f"{host.name}: {name}" for name in sorted(found - here)]
+        return wrong
+
+    try:
+        wait_for(
+            "each host has the folders of its own servers only",
+            lambda: not strangers(),
+            FOLDER_SECONDS,
+            interval_seconds=0.5,
+        )
+    except TestbedError as error:
+        raise AssertionError(f"{error}; left: {strangers()}") from None

@@ -46,14 +46,19 @@ def test_raw_image_in_this_ceph_is_cloned(
     assert console.markers[-1]["disks"]["vda"]["bytes"] == GIB
 
 
-def test_qcow2_image_elsewhere_is_imported(
+def test_qcow2_image_elsewhere_is_cloned_from_its_base(
     stack: Testbed, images: Images, servers: Servers, flavor: Flavor
 ) -> None:
     server = servers.boot("qcow2", images.qcow2, flavor)
     found = disks(stack)
     assert set(found) == {f"{server.id}_disk"}
     disk = found[f"{server.id}_disk"]
-    assert disk.parent is None
+    (base,) = (
+        base
+        for base in rbd_view.bases(stack.cluster, "vms").values()
+        if base.metadata.get("nova.image") == images.qcow2.id
+    )
+    assert disk.parent == f"vms/{base.name}@base"
     assert disk.size_bytes == GIB
     console = stack.wait_for_guest(server)
     assert console.markers[-1]["disks"]["vda"]["bytes"] == GIB

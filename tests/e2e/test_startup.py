@@ -35,6 +35,7 @@ REFUSAL = re.compile(r"CRITICAL .*nova-compute cannot start: (.*)")
 NO_FLAGS = {
     "libvirt_images_type": None,
     "libvirt_images_store": None,
+    "libvirt_images_snapshot_store": None,
     "rbd_user": None,
     "rbd_secret_uuid": None,
 }

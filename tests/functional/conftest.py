@@ -16,11 +16,16 @@ import os
 import pathlib
 import signal
 import tempfile
+import uuid
 
 import pytest
 
+from nova_rbd_backend import names
+from nova_rbd_backend.storage import fencing, purge, trash
+from tests.clusters import started_ceph
+from tests.functional.clients import Client, connect
+from tests.functional.program import Program
 from tests.testbed import guest
-from tests.testbed.ceph import CephCluster
 from tests.testbed.host import ComputeHost
 
 # Kept between runs; .gitignore has it.
@@ -37,13 +42,71 @@ def pytest_configure(config):
 @pytest.fixture(scope="session")
 def ceph():
     """A cluster whose dead clients' locks lapse after 10 s."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="ceph-", dir="/tmp"))
-    cluster = CephCluster(folder, watch_timeout_seconds=10)
-    try:
-        cluster.start()
+    with started_ceph(watch_timeout_seconds=10) as cluster:
         yield cluster
-    finally:
-        cluster.destroy()
+
+
+@pytest.fixture
+def vms(ceph):
+    """The pool of the disks, as Nova's user."""
+    fencing.untold.clear()
+    return connect(ceph).pool("vms")
+
+
+@pytest.fixture(scope="module")
+def parent(ceph):
+    """An image of Glance's, 8 MiB, with some bytes in it."""
+    images = connect(ceph, "glance").pool("images")
+    name = str(uuid.uuid4())
+    images.create(name, 8 << 20)
+    with images.open(name, read_only=False) as disk:
+        disk.write(b"base", 4096)
+        disk.create_snap("snap")
+    return names.SnapPath("images", "", name, "snap")
+
+
+@pytest.fixture
+def instance():
+    """The UUID of one that has no disk yet."""
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+def disks_deleted(vms, instance):
+    """After the test the instance's disks are deleted and purged."""
+    yield
+    trash.delete_disks(vms, instance)
+    purge.purge(vms)
+
+
+@pytest.fixture
+def nova_rbd(ceph, tmp_path):
+    """The operator's program, with a nova.conf for this cluster."""
+    return Program(tmp_path, ceph.conf)
+
+
+@pytest.fixture
+def client(ceph):
+    """Makes clients of a disk; what is left of them is killed afterwards."""
+    made = []
+
+    def make(image, cluster=ceph):
+        made.append(Client(cluster, image))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.kill()
+
+
+@pytest.fixture
+def deaf_conf(tmp_path):
+    """The ceph.conf of a cluster whose monitor does not answer."""
+    path = tmp_path / "deaf.conf"
+    path.write_text(
+        "[global]\nmon_host = v1:127.0.0.1:1\nauth_client_required = none\n"
+    )
+    return path
 
 
 @pytest.fixture(scope="session")

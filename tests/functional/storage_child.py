@@ -22,39 +22,24 @@ import itertools
 import os
 import signal
 import sys
+import uuid
 
 from nova_rbd_backend import names
-from nova_rbd_backend.storage import cluster, disk, pool, provision, trash
+from nova_rbd_backend.storage import (
+    base_cache,
+    cluster,
+    detaching,
+    journal,
+    lease,
+    provision,
+    purge,
+    snapshots,
+    trash,
+)
+from tests.testbed import cluster_changes
 
 META = {"nova.instance": "it", "nova.project": "mine"}
 GROWN_BYTES = 32 << 20
-
-CHANGES = {
-    pool.Pool: (
-        "omap_swap",
-        "clone",
-        "create",
-        "set_metadata",
-        "remove",
-        "trash_move",
-        "trash_remove",
-        "_rename_listed",
-        "_set_id",
-        "_remove_id",
-    ),
-    disk.Disk: ("resize", "write", "flush", "remove_snap"),
-}
-
-
-def stepped(method, step):
-    @functools.wraps(method)
-    def wrapper(*args, **kwargs):
-        step()
-        result = method(*args, **kwargs)
-        step()
-        return result
-
-    return wrapper
 
 
 def die_at(number):
@@ -64,9 +49,19 @@ def die_at(number):
         if next(count) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    for door, methods in CHANGES.items():
-        for name in methods:
-            setattr(door, name, stepped(getattr(door, name), step))
+    def stepped(method):
+        @functools.wraps(method)
+        def wrapper(*args, **kwargs):
+            step()
+            result = method(*args, **kwargs)
+            step()
+            return result
+
+        return wrapper
+
+    cluster_changes.wrap(
+        stepped, cluster_changes.CHANGES, cluster_changes.WRITES
+    )
 
 
 def clone(vms, name, argument):
@@ -79,12 +74,48 @@ def import_(vms, name, argument):
     provision.import_disk(vms, name, argument, GROWN_BYTES, META, workers=2)
 
 
+def base(vms, name, argument):
+    # So that a test need not wait half a minute for a lease to end.
+    lease.SECONDS, lease._RENEW_SECONDS = 3, 1.0
+    making = base_cache.begin(vms, name)
+    base_cache.finish(vms, making, argument, META, workers=2)
+
+
 def delete(vms, name, argument):
     trash.delete_disks(vms, argument)
-    trash.purge(vms)
+    purge.purge(vms)
 
 
-FLOWS = {"clone": clone, "import": import_, "delete": delete}
+def snapshot(vms, name, argument):
+    """Up to the moment when Glance has it, and has been told nothing yet."""
+    target = vms.cluster.pool(argument)
+    glance_id = str(uuid.uuid4())
+    with snapshots.sole_maker(target, glance_id):
+        making = snapshots.begin(target, vms, name, glance_id)
+        snapshots.snap(making)
+        snapshots.publish(target, making, META)
+
+
+def detach(vms, name, argument):
+    target = vms.cluster.pool(argument)
+    glance_id = str(uuid.uuid4())
+    with snapshots.sole_maker(target, glance_id):
+        made = snapshots.begin(target, vms, name, glance_id)
+        snapshots.snap(made)
+        entry = snapshots.publish(target, made, META).detachment
+    accepted = journal.Offer.ACCEPTED
+    entry = journal.record_offer(target, entry, accepted)
+    detaching.detach(target, entry, 0)
+
+
+FLOWS = {
+    "base": base,
+    "clone": clone,
+    "import": import_,
+    "delete": delete,
+    "snapshot": snapshot,
+    "detach": detach,
+}
 
 
 def main():

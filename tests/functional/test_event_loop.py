@@ -105,12 +105,8 @@ def test_paused_osds_stop_nobody_else(paused):
     assert found["ticks"] > 50
 
 
-def test_monitor_that_is_not_there_stops_nobody_else(tmp_path):
-    conf = tmp_path / "ceph.conf"
-    conf.write_text(
-        "[global]\nmon_host = v1:127.0.0.1:1\nauth_client_required = none\n"
-    )
-    found = outcome(start(conf, "event-loop-no-mon"))
+def test_monitor_that_is_not_there_stops_nobody_else(deaf_conf):
+    found = outcome(start(deaf_conf, "event-loop-no-mon"))
     assert found["result"] == "unreachable"
     assert found["longest_gap"] < found["seconds"] / 2
     assert found["ticks"] > 50

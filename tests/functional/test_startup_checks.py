@@ -17,33 +17,28 @@ Each case ends in one line that says what is wrong and how to mend it.
 
 import base64
 import dataclasses
-import json
 import socket
-import subprocess
-import sys
 import uuid
 
 import libvirt
 import pytest
-import rbd
 
 from nova_rbd_backend import conf as options
 from nova_rbd_backend import errors
-from nova_rbd_backend.cmd import check
+from nova_rbd_backend.image_options import FEATURES, ImageOptions
 from nova_rbd_backend.storage import health
 from nova_rbd_backend.virt import secret
-from tests.testbed import ceph_users
-from tests.testbed.ceph import CephCluster
+from tests.clusters import started_ceph
+from tests.functional.checking import probes, secret_xml
+from tests.functional.clients import make_user
+from tests.testbed import ceph_pools, ceph_users
 
 
 @pytest.fixture(scope="module")
-def ceph(tmp_path_factory):
-    cluster = CephCluster(tmp_path_factory.mktemp("ceph"))
-    try:
-        cluster.start()
+def ceph():
+    """A cluster of its own: what it has in its pools is counted."""
+    with started_ceph() as cluster:
         yield cluster
-    finally:
-        cluster.destroy()
 
 
 @pytest.fixture
@@ -60,14 +55,20 @@ def good(ceph, secret_uuid):
     return options.Settings(
         images_type="rbd",
         pool="vms",
-        data_pool="vms-data",
+        snapshot_pool="snapshots",
+        image_options=ImageOptions(data_pool="vms-data"),
         user="nova",
         secret_uuid=secret_uuid,
         ceph_conf=str(ceph.conf),
         connect_timeout_seconds=5,
         operation_timeout_seconds=10,
         trash_retention_seconds=0,
+        blocklist_seconds=3600,
         import_workers=4,
+        import_at_once=2,
+        detach_at_once=2,
+        clone_depth_soft_limit=4,
+        clone_depth_hard_limit=8,
     )
 
 
@@ -82,44 +83,16 @@ def secrets(tmp_path_factory):
     connection.close()
 
 
-def _secret_xml(secret_uuid):
-    return (
-        f"<secret private='no'><uuid>{secret_uuid}</uuid>"
-        f"<usage type='ceph'><name>{secret_uuid}</name></usage></secret>"
-    )
-
-
 @pytest.fixture
 def define(secrets, secret_uuid):
     """Return a function that defines the secret, with a value or without."""
 
     def define(value=None):
-        found = secrets.secretDefineXML(_secret_xml(secret_uuid))
+        found = secrets.secretDefineXML(secret_xml(secret_uuid))
         if value is not None:
             found.setValue(value)
 
     return define
-
-
-def _command(ceph, prefix, **args):
-    with ceph.admin() as admin:
-        command = json.dumps({"prefix": prefix, "format": "json", **args})
-        code, answer, status = admin.mon_command(command, b"")
-        assert code == 0, status
-        return answer
-
-
-def _user_with(ceph, name, **caps):
-    """Make a Ceph user; its keyring is where ceph.conf looks for it."""
-    answer = _command(
-        ceph,
-        "auth get-or-create",
-        entity=f"client.{name}",
-        caps=[text for pair in caps.items() for text in pair],
-    )
-    (user,) = json.loads(answer)
-    ceph.keyring(name).write_text(f"[client.{name}]\n\tkey = {user['key']}\n")
-    return name
 
 
 def _refusal(settings, kind=errors.ConfigError):
@@ -130,17 +103,15 @@ def _refusal(settings, kind=errors.ConfigError):
     return line
 
 
-def _probes(ceph, pool):
-    with ceph.admin() as admin, admin.open_ioctx(pool) as ioctx:
-        names = rbd.RBD().list(ioctx)
-    return [name for name in names if name.startswith(health.PROBE_PREFIX)]
-
-
 @pytest.mark.parametrize("data_pool", [None, "vms-data"])
 def test_documented_caps_suffice(ceph, good, data_pool):
-    health.check(dataclasses.replace(good, data_pool=data_pool))
+    health.check(
+        dataclasses.replace(
+            good, image_options=ImageOptions(data_pool=data_pool)
+        )
+    )
 
-    assert _probes(ceph, "vms") == []
+    assert probes(ceph, "vms") == []
 
 
 def test_no_cluster_behind_the_address(tmp_path, good):
@@ -185,14 +156,73 @@ def test_no_pool(good):
     assert "has no pool 'vmz' (libvirt_images_store)" in line
 
 
+def test_options_for_new_images(ceph, good):
+    """All that may be asked for at once; the trial image has them."""
+    wanted = ImageOptions(
+        data_pool="vms-data",
+        object_size_bytes=32 << 20,
+        stripe_unit_bytes=512,
+        stripe_count=64,
+        features=tuple(FEATURES),
+        conf=(
+            ("rbd_cache", "false"),
+            ("rbd_qos_bps_limit", "100M"),
+            ("rbd_qos_iops_burst", "2000"),
+            ("rbd_qos_iops_limit", "500"),
+            ("rbd_read_from_replica_policy", "localize"),
+        ),
+    )
+    wanted.check()
+
+    health.check(dataclasses.replace(good, image_options=wanted))
+
+    assert probes(ceph, "vms") == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("rbd_qos_iops_limits", "500"),  # no such option
+        ("rbd_qos_iops_limit", "many"),
+        ("rbd_read_from_replica_policy", "nearest"),
+        ("rbd_default_order", "23"),  # of clients, not of images
+    ],
+)
+def test_librbd_option_that_no_image_can_have(ceph, good, option, value):
+    wanted = ImageOptions(conf=(("rbd_cache", "false"), (option, value)))
+    wanted.check()
+
+    line = _refusal(dataclasses.replace(good, image_options=wanted))
+
+    assert f"[nova_rbd] image_conf has {option}:{value}, but" in line
+    assert "`rbd config image ls vms/DISK`" in line
+    assert probes(ceph, "vms") == []
+
+
+def test_stripes_that_ceph_refuses(ceph, good):
+    """Whatever the check of the options alone did not know of."""
+    wanted = ImageOptions(stripe_unit_bytes=96 << 10, stripe_count=4)
+
+    line = _refusal(dataclasses.replace(good, image_options=wanted))
+
+    assert "[nova_rbd] stripe_unit 98304, stripe_count 4" in line
+    assert "correct or remove these" in line
+    assert probes(ceph, "vms") == []
+
+
 def test_no_data_pool(good):
-    line = _refusal(dataclasses.replace(good, data_pool="dataz"))
+    line = _refusal(
+        dataclasses.replace(
+            good, image_options=ImageOptions(data_pool="dataz")
+        )
+    )
 
     assert "has no pool 'dataz' ([nova_rbd] data_pool)" in line
 
 
 def test_pool_that_is_not_prepared(ceph, good):
-    _command(ceph, "osd pool create", pool="bare", pg_num=8)
+    with ceph.admin() as admin:
+        ceph_pools.command(admin, "osd pool create", pool="bare", pg_num=8)
 
     line = _refusal(dataclasses.replace(good, pool="bare"))
 
@@ -200,14 +230,19 @@ def test_pool_that_is_not_prepared(ceph, good):
 
 
 def test_erasure_coded_pool_without_a_replicated_one(good):
-    line = _refusal(dataclasses.replace(good, pool="vms-data", data_pool=None))
+    line = _refusal(
+        dataclasses.replace(
+            good, pool="vms-data", image_options=ImageOptions()
+        )
+    )
 
     assert "'vms-data' is erasure-coded" in line
-    assert "[nova_rbd] data_pool to 'vms-data'" in line
+    assert "set libvirt_images_store to a replicated pool" in line
+    assert "[nova_rbd] data_pool" in line
 
 
 def test_user_that_may_only_look(ceph, good):
-    user = _user_with(
+    user = make_user(
         ceph, "looker", mon="profile rbd", osd="profile rbd-read-only"
     )
 
@@ -218,7 +253,7 @@ def test_user_that_may_only_look(ceph, good):
 
 
 def test_user_without_rights_in_the_data_pool(ceph, good):
-    user = _user_with(
+    user = make_user(
         ceph, "half", mon="profile rbd", osd="profile rbd pool=vms"
     )
 
@@ -228,11 +263,11 @@ def test_user_without_rights_in_the_data_pool(ceph, good):
 
 
 def test_user_that_may_not_blocklist(ceph, good):
-    user = _user_with(
-        ceph, "gentle", mon="allow r", osd="profile rbd pool=vms"
-    )
+    user = make_user(ceph, "gentle", mon="allow r", osd="profile rbd pool=vms")
 
-    line = _refusal(dataclasses.replace(good, user=user, data_pool=None))
+    line = _refusal(
+        dataclasses.replace(good, user=user, image_options=ImageOptions())
+    )
 
     assert "client.gentle may not put a dead client on the blocklist" in line
 
@@ -301,100 +336,3 @@ def test_secret_with_something_else(secrets, good, define, capfd):
 
     assert "holds no Ceph key" in line
     assert "swordfish" not in line + "".join(capfd.readouterr())
-
-
-DEFINE = """
-import sys
-import libvirt
-libvirt.virEventRegisterDefaultImpl()
-secrets = libvirt.open(sys.argv[1])
-secrets.secretDefineXML(sys.argv[2]).setValue(sys.stdin.buffer.read())
-"""
-
-# An embedded driver wants an event loop, which a libvirtd does not.
-TOOL = """
-import sys
-import libvirt
-from nova_rbd_backend.cmd import check
-libvirt.virEventRegisterDefaultImpl()
-sys.exit(check.main(sys.argv[1:]))
-"""
-
-
-@pytest.fixture
-def tool(ceph, secret_uuid, tmp_path):
-    """Return a function: run nova-rbd-check with changes to nova.conf.
-
-    In processes of their own, as one process holds one embedded driver.
-    """
-    uri = f"secret:///embed?root={tmp_path}/libvirt"
-
-    def tool(key=None, **changes):
-        if key is not None:
-            _run(
-                ["-c", DEFINE, uri, _secret_xml(secret_uuid)],
-                input=base64.b64decode(key),
-            ).check_returncode()
-        lines = {
-            "compute_driver": options.COMPUTE_DRIVER,
-            "libvirt_images_type": "rbd",
-            "libvirt_images_store": "vms",
-            "rbd_user": "nova",
-            "rbd_secret_uuid": secret_uuid,
-        } | changes
-        text = "\n".join(f"{name} = {value}" for name, value in lines.items())
-        path = tmp_path / "nova.conf"
-        path.write_text(
-            f"[DEFAULT]\n{text}\n[libvirt]\n"
-            f"images_rbd_ceph_conf = {ceph.conf}\nconnection_uri = {uri}\n"
-        )
-        done = _run(["-c", TOOL, "--config-file", str(path)])
-        return done.returncode, done.stdout.decode().splitlines()
-
-    return tool
-
-
-def _run(arguments, **options):
-    return subprocess.run(
-        [sys.executable, *arguments],
-        stdout=subprocess.PIPE,
-        timeout=60,
-        check=False,
-        **options,
-    )
-
-
-def test_tool_passes(ceph, tool):
-    code, rows = tool(key=ceph.key("nova"))
-
-    assert [row.split()[0] for row in rows] == ["passed"] * 7
-    assert rows[-1] == "passed  libvirt secret"
-    assert code == 0
-
-
-@pytest.mark.parametrize(
-    ("changes", "row"),
-    [
-        ({"libvirt_images_type": "ceph"}, "FAILED  options: "),
-        ({"compute_driver": "libvirt.LibvirtDriver"}, "FAILED  compute_dri"),
-        ({"libvirt_images_store": "vmz"}, "FAILED  Ceph cluster"),
-        ({}, "FAILED  libvirt secret: libvirt has no secret"),
-    ],
-)
-def test_tool_says_what_failed(tool, changes, row):
-    code, rows = tool(**changes)
-
-    assert rows[-1].startswith(row)
-    assert code == 1
-
-
-def test_tool_has_nothing_to_ask_for_other_types(tmp_path, capsys):
-    path = tmp_path / "nova.conf"
-    path.write_text(
-        "[DEFAULT]\nlibvirt_images_type = qcow2\n"
-        f"compute_driver = {options.COMPUTE_DRIVER}\n"
-    )
-
-    assert check.main(["--config-file", str(path)]) == 0
-
-    assert "Ceph" not in capsys.readouterr().out

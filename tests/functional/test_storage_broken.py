@@ -22,16 +22,11 @@ import uuid
 import pytest
 
 from nova_rbd_backend import errors, names
-from nova_rbd_backend.storage import cluster, journal, provision, trash
+from nova_rbd_backend.storage import cluster, journal, provision, purge, trash
+from tests.functional.clients import connect
 from tests.testbed.process import wait_for
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def vms(ceph):
-    settings = cluster.ClusterSettings(str(ceph.conf), "nova", 10, 60)
-    return cluster.connect(settings).pool("vms")
 
 
 @pytest.fixture
@@ -101,7 +96,7 @@ def test_published_disk_that_was_deleted_since_keeps_its_retention(
     trash.delete_disk(vms, name, retention_seconds=3600)
     assert vms.trash_get(image_id) is not None
     assert provision.blank_disk(vms, name, MIB).created
-    trash.purge(vms)
+    purge.purge(vms)
     assert vms.trash_get(image_id) is not None
     vms.trash_restore(image_id, f"{name}.back")
     trash.delete_disk(vms, f"{name}.back")
@@ -125,14 +120,14 @@ def test_move_to_the_trash_that_was_broken_off_is_finished(ceph, vms, name):
         ioctx.execute(
             "rbd_trash", "rbd", "trash_state_set", request + b"\x01\x00"
         )
-    assert name not in trash.purge(vms).purged
+    assert name not in purge.purge(vms).purged
     old = dataclasses.replace(
         entry, begun_at=time.time() - 2 * trash.BUSY_LIMIT_SECONDS
     ).encoded()
     (now,) = (e for e in journal.deletions(vms) if e.image_id == image_id)
     assert vms.omap_swap(journal.OBJECT, entry.key, now.stored, old.stored)
-    trash.purge(vms)
-    assert name in trash.purge(vms).purged
+    purge.purge(vms)
+    assert name in purge.purge(vms).purged
     assert vms.trash_get(image_id) is None
 
 
@@ -141,8 +136,8 @@ def threads():
 
 
 def test_dropped_connections_are_closed(ceph):
-    settings = cluster.ClusterSettings(str(ceph.conf), "nova", 11, 59)
-    here = cluster.connect(settings)
+    # other limits, so that it is a connection of its own
+    here = connect(ceph, connect_timeout_seconds=11)
     vms = here.pool("vms")
     vms.exists("x")
     before = threads()
@@ -155,12 +150,9 @@ def test_dropped_connections_are_closed(ceph):
     )
 
 
-def test_failed_connections_are_closed(tmp_path):
-    conf = tmp_path / "ceph.conf"
-    conf.write_text(
-        "[global]\nmon_host = v1:127.0.0.1:1\nauth_client_required = none\n"
-    )
-    here = cluster.connect(cluster.ClusterSettings(str(conf), "nova", 1, 5))
+def test_failed_connections_are_closed(deaf_conf):
+    settings = cluster.ClusterSettings(str(deaf_conf), "nova", 1, 5)
+    here = cluster.connect(settings)
     before = threads()
     for _ in range(3):
         with pytest.raises(errors.ClusterUnreachable):

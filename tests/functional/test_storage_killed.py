@@ -12,43 +12,20 @@
 
 """A process may die at any point: the next one finishes or undoes."""
 
-import concurrent.futures
 import contextlib
 import random
-import signal
-import subprocess
-import sys
 import time
 import uuid
 
 import pytest
 
 from nova_rbd_backend import names
-from nova_rbd_backend.storage import cluster, journal, provision, trash
-from tests.functional import storage_child
+from nova_rbd_backend.storage import journal, provision, purge, trash
+from tests.functional import killing, storage_child
+from tests.functional.clients import in_threads
 from tests.testbed.process import TestbedError, wait_for
 
 MIB = 1 << 20
-# More than any flow has; the child that needs fewer ends by itself.
-MOST_STEPS = 80
-
-
-@pytest.fixture(scope="module")
-def vms(ceph):
-    settings = cluster.ClusterSettings(str(ceph.conf), "nova", 10, 60)
-    return cluster.connect(settings).pool("vms")
-
-
-@pytest.fixture(scope="module")
-def parent(ceph):
-    settings = cluster.ClusterSettings(str(ceph.conf), "glance", 10, 60)
-    images = cluster.connect(settings).pool("images")
-    name = str(uuid.uuid4())
-    images.create(name, 8 * MIB)
-    with images.open(name, read_only=False) as disk:
-        disk.write(b"base", 4096)
-        disk.create_snap("snap")
-    return names.SnapPath("images", "", name, "snap")
 
 
 @pytest.fixture
@@ -68,9 +45,9 @@ def nothing_left(ceph, vms):
 
     def left():
         """What must not be there, to be seen in the failure."""
-        report = trash.purge(vms)
+        report = purge.purge(vms)
         if report.stuck:
-            _make_osds_read_objects_again(ceph)
+            killing.make_osds_read_objects_again(ceph)
         changed = objects() ^ before
         entries = vms.omap_get(journal.OBJECT, "")
         return [*report.stuck, *report.waiting, *changed, *entries]
@@ -81,58 +58,8 @@ def nothing_left(ceph, vms):
     assert left() == []
 
 
-def _make_osds_read_objects_again(ceph):
-    """Drop what the OSDs keep in memory of the pool's objects.
-
-    A client that dies in the moment it registers a watch leaves one without
-    a timer, so that it never lapses: seen in 16.2.15, blocklisting does not
-    end it. Once the object is read from disk again the timer runs. An OSD
-    keeps 64 objects for each PG (osd_pg_object_context_cache_count), so a
-    pool in use gets there by itself.
-    """
-    with ceph.admin() as admin:
-        ioctx = admin.open_ioctx("vms")
-        keys = [f"not-an-image.{number}" for number in range(1500)]
-        writes = [ioctx.aio_write_full(key, b"x") for key in keys]
-        for write in writes:
-            write.wait_for_complete()
-        for key in keys:
-            ioctx.remove_object(key)
-
-
-def _child(ceph, flow, name, argument, step):
-    command = [sys.executable, "-m", storage_child.__name__, str(ceph.conf)]
-    command += [flow, name, argument, str(step)]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-
-
-def _kill_at_each_step(ceph, flow, prepare):
-    """(step, what prepare gave) of all children that killed themselves."""
-    killed = []
-    for step in range(1, MOST_STEPS):
-        name, argument = prepare()
-        child = _child(ceph, flow, name, argument, step)
-        child.communicate(timeout=60)
-        killed.append((step, name))
-        if child.returncode == 0:
-            assert step > 8, "the steps were not hooked"
-            return killed
-        assert child.returncode == -signal.SIGKILL
-    raise AssertionError(f"{flow} has more than {MOST_STEPS} steps")
-
-
 def _new_name():
     return str(names.DiskName(str(uuid.uuid4()), "disk"))
-
-
-def _in_threads(work, items):
-    with concurrent.futures.ThreadPoolExecutor(16) as threads:
-        return list(threads.map(work, items))
 
 
 def _check_whole(vms, name, offset, data):
@@ -159,12 +86,14 @@ def _recover(vms, killed, make, offset, data):
         assert not vms.exists(name)
         return whole
 
-    return _in_threads(recover, killed)
+    return in_threads(recover, killed)
 
 
 def test_clone(ceph, vms, parent, nothing_left):
     argument = f"{parent.pool}/{parent.image}/{parent.snap}"
-    killed = _kill_at_each_step(ceph, "clone", lambda: (_new_name(), argument))
+    killed = killing.kill_at_each_step(
+        ceph, "clone", lambda: (_new_name(), argument)
+    )
 
     def make(name):
         return provision.clone_disk(
@@ -181,7 +110,7 @@ def test_import(ceph, vms, tmp_path, nothing_left):
     path = tmp_path / "source.raw"
     content = random.Random(2).randbytes(10 * MIB)
     path.write_bytes(content)
-    killed = _kill_at_each_step(
+    killed = killing.kill_at_each_step(
         ceph, "import", lambda: (_new_name(), str(path))
     )
 
@@ -203,7 +132,7 @@ def test_import(ceph, vms, tmp_path, nothing_left):
 def test_delete(ceph, vms, nothing_left):
     def prepare():
         # The child shall not free what the one before it left.
-        trash.purge(vms)
+        purge.purge(vms)
         instance = str(uuid.uuid4())
         for disk in ("disk", "disk.swap"):
             provision.blank_disk(vms, f"{instance}_{disk}", 4 * MIB)
@@ -212,7 +141,7 @@ def test_delete(ceph, vms, nothing_left):
             disk.create_snap("nova-resize")
         return name, instance
 
-    killed = _kill_at_each_step(ceph, "delete", prepare)
+    killed = killing.kill_at_each_step(ceph, "delete", prepare)
     for _, name in killed:
         instance = names.DiskName.parse(name).instance_uuid
         trash.delete_disks(vms, instance)
@@ -226,7 +155,7 @@ def test_clone_killed_inside_librbd(ceph, vms, parent, nothing_left):
     killed = []
     for number in range(30):
         name = _new_name()
-        child = _child(ceph, "clone", name, argument, 0)
+        child = killing.child(ceph, "clone", name, argument, 0)
         assert child.stdout.readline() == "READY\n"
         time.sleep(number * 0.003)
         child.kill()

@@ -14,7 +14,7 @@
 
 import pytest
 
-from tests.functional.conftest import ceph  # noqa: F401 - a fixture
+from tests.functional.conftest import ceph, vms  # noqa: F401 - fixtures
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def nova_conf(tmp_path, monkeypatch):
     kept.setUp()
     conf.register(nova.conf.CONF)
 
-    from nova_rbd_backend.virt import purger
+    from nova_rbd_backend.virt import background, purger
 
-    own = purger.Purger()
+    own = background.Background(purger.PURGER._do)
     monkeypatch.setattr(purger, "PURGER", own)
 
     def flags(group=None, **options):

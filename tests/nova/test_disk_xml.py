@@ -25,7 +25,7 @@ import pytest
 
 from nova_rbd_backend.storage import monitors
 from nova_rbd_backend.virt import disk_xml
-from tests.testbed import ceph
+from tests.clusters import started_ceph
 
 XML = pathlib.Path(__file__).with_name("xml")
 INSTANCE = types.SimpleNamespace(uuid="8f1f4d1e-54f7-4a0b-9c7b-3f4b6a1f2f10")
@@ -38,15 +38,9 @@ CLUSTERS = {
 
 
 @pytest.fixture(scope="module", params=CLUSTERS)
-def cluster(request, tmp_path_factory):
-    cluster = ceph.CephCluster(
-        tmp_path_factory.mktemp("ceph"), osds=1, **CLUSTERS[request.param]
-    )
-    try:
-        cluster.start()
+def cluster(request):
+    with started_ceph(osds=1, **CLUSTERS[request.param]) as cluster:
         yield cluster
-    finally:
-        cluster.destroy()
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ SERVICES = (
     ("glance", "image", "glance", ""),
     ("nova", "compute", "nova", "/v2.1"),
     ("neutron", "network", "network", ""),
+    # The type that Nova looks for ([cinder] catalog_info).
+    ("cinder", "volumev3", "volume", "/v3"),
 )
 
 

@@ -21,7 +21,7 @@ import rbd
 
 from tests.testbed.process import TestbedError, wait_for
 
-REPLICATED_POOLS = ("images", "vms")
+REPLICATED_POOLS = ("images", "vms", "snapshots", "volumes")
 DATA_POOL = "vms-data"
 
 
@@ -43,7 +43,7 @@ def register_osds(cluster: rados.Rados, uuids: Mapping[int, str]) -> None:
 
 
 def make_pools(cluster: rados.Rados, erasure_coded: bool) -> None:
-    """Make images, vms and, when asked, the erasure-coded vms-data."""
+    """Make all pools; vms-data, which is erasure-coded, when asked."""
     # Clones of unprotected snapshots (clone v2) need it.
     command(cluster, "osd set-require-min-compat-client", version="mimic")
     for pool in REPLICATED_POOLS:

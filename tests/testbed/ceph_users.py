@@ -26,6 +26,13 @@ import time
 from collections.abc import Iterable, Mapping
 
 CAPS_FOLDER = pathlib.Path(__file__).parents[2] / "etc" / "ceph"
+# As Ceph's documentation gives them to Cinder: nothing in Nova's pools, and
+# Nova's user has nothing in this one.
+CINDER_CAPS = {
+    "mon": "profile rbd",
+    "mgr": "profile rbd pool=volumes",
+    "osd": "profile rbd pool=volumes, profile rbd-read-only pool=images",
+}
 CAPS_LINE = re.compile(r'\s*caps (?P<daemon>mon|mgr|osd) = "(?P<caps>.+)"$')
 
 
@@ -68,6 +75,7 @@ def make_users(osds: Iterable[int]) -> list[User]:
         "client.admin": dict.fromkeys(("mon", "mgr", "osd"), "allow *"),
         "client.nova": documented_caps("nova"),
         "client.glance": documented_caps("glance"),
+        "client.cinder": CINDER_CAPS,
         "client.nobody": {"mon": "allow r"},
     }
     caps |= {f"osd.{n}": daemon | {"osd": "allow *"} for n in osds}

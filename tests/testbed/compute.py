@@ -36,6 +36,10 @@ class Host(Protocol):
     address: str
     state_path: pathlib.Path
 
+    @property
+    def programs(self) -> pathlib.Path:
+        """A folder that comes first in its PATH."""
+
     def command(self, command: Sequence[str]) -> list[str]:
         """The command that runs ``command`` inside the host."""
 
@@ -75,7 +79,7 @@ class Compute:
         self.process.start(
             self.host.command(self.words()),
             self.log,
-            env={**self._site.environment(), **(env or {})},
+            env=self._environment(env),
         )
 
     def words(self) -> list[str]:
@@ -95,7 +99,7 @@ class Compute:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**self._site.environment(), **(env or {})},
+            env=self._environment(env),
             text=True,
             start_new_session=True,
         ) as child:
@@ -147,6 +151,11 @@ class Compute:
             UP_SECONDS,
             interval_seconds=0.3,
         )
+
+    def _environment(self, more: Mapping[str, str] | None) -> dict[str, str]:
+        env = self._site.environment()
+        env["PATH"] = f"{self.host.programs}:{env['PATH']}"
+        return {**env, **(more or {})}
 
     def _reported(self, connection: openstack.connection.Connection) -> bool:
         answer = connection.compute.get(

@@ -45,6 +45,7 @@ def backend_conf(site: Site, backend: str) -> conf_file.Conf:
             "compute_driver": "rbd_backend.LibvirtDriver",
             "libvirt_images_type": "rbd",
             "libvirt_images_store": "vms",
+            "libvirt_images_snapshot_store": "snapshots",
             "rbd_user": "nova",
             "rbd_secret_uuid": SECRET_UUID,
         },

@@ -19,7 +19,7 @@ import signal
 import openstack
 import openstack.connection
 
-from tests.testbed import catalog, databases, service_conf
+from tests.testbed import catalog, conf_file, databases, service_conf
 from tests.testbed.compute import Compute, Host
 from tests.testbed.infra import Infra
 from tests.testbed.process import Process, wait_for
@@ -95,6 +95,16 @@ class OpenStack:
     def status(self) -> list[tuple[str, str]]:
         """Name and pid (or "-") of every process."""
         return [(p.name, str(p.pid() or "-")) for p in self._processes()]
+
+    def restart_nova_api(self, overrides: conf_file.Conf) -> None:
+        """Start Nova's API anew with options over its usual ones."""
+        site = self.site
+        path = site.etc("nova") / "nova.conf"
+        conf_file.write(path, service_conf.nova(site), overrides)
+        services = Services(site)
+        services.process("nova").stop(group=True)
+        services.start_apis()
+        services.wait(["nova"])
 
     def compute(self, host: Host) -> Compute:
         """The host's nova-compute."""

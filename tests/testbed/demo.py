@@ -17,6 +17,7 @@ Usage: python -m tests.testbed.demo [--keep] [--backend plugin|in-tree]
 
 import argparse
 import contextlib
+import functools
 import json
 import re
 import signal
@@ -27,7 +28,8 @@ from openstack.compute.v2.server import Server
 from openstack.image.v2.image import Image
 
 from tests.testbed import compute_conf, guest, paths, rbd_view
-from tests.testbed.process import TestbedError, wait_for
+from tests.testbed.demo_life import Life, prove
+from tests.testbed.process import wait_for
 from tests.testbed.steps import Steps
 from tests.testbed.whole import Testbed
 
@@ -41,7 +43,7 @@ class Demo:
 
     def __init__(self, name: str, backend: str):
         self.steps = Steps()
-        self.testbed = Testbed(name, hosts=1, backend=backend)
+        self.testbed = Testbed(name, hosts=2, backend=backend)
         self.images: dict[str, Image] = {}
         self.booted: dict[str, Server] = {}
 
@@ -57,6 +59,7 @@ class Demo:
         self._show_rbd_images()
         self._show_xml()
         self._show_capacity()
+        self._live()
         self._delete()
 
     def _bring_up(self) -> None:
@@ -95,7 +98,12 @@ class Demo:
             with self._step(
                 f"boot a server of the {kind} image", proofs[kind]
             ):
-                server = servers.boot(f"demo-{kind}", image, flavor)
+                server = servers.boot(
+                    f"demo-{kind}",
+                    image,
+                    flavor,
+                    availability_zone=f"nova:{self.testbed.hosts[0].name}",
+                )
                 self.booted[kind] = server
                 print(
                     f"    {server.name} {server.id} is {server.status} on "
@@ -176,28 +184,60 @@ class Demo:
         usages = placement.get(f"{url}/usages").json()["usages"]
         return inventory["DISK_GB"]["total"], usages["DISK_GB"]
 
+    def _live(self) -> None:
+        life = self.life = Life(self.testbed, self.booted["raw"])
+        for name, proves, work in (
+            (
+                "make a snapshot of a server",
+                "the guest runs on; the image is a clone",
+                life.snapshot,
+            ),
+            (
+                "boot a server from the snapshot",
+                "it has all that the guest had flushed",
+                life.boot_from_snapshot,
+            ),
+            (
+                "migrate the server to the other host",
+                "the guest runs on, with nothing shared but Ceph",
+                life.live_migrate,
+            ),
+            (
+                "cut that host's power, evacuate the server",
+                "it starts again here, with all it had flushed",
+                life.evacuate,
+            ),
+            (
+                "bring the dead host back",
+                "it cannot write to what runs elsewhere",
+                life.restore,
+            ),
+        ):
+            with self._step(name, proves):
+                work()
+
     def _delete(self) -> None:
-        with self._step("delete the servers", "nothing stays in the pool"):
+        cluster = self.testbed.cluster
+        pools = ("vms", "snapshots")
+        with self._step("delete all of them", "nothing stays in the pools"):
+            self.life.end()
             for server in self.booted.values():
                 self.testbed.servers().delete(server)
-            cluster = self.testbed.cluster
-            wait_for(
-                "the pool vms is empty",
-                lambda: not rbd_view.left(cluster, "vms"),
-                PURGE_SECONDS,
-            )
-            print(f"    images in vms: {rbd_view.left(cluster, 'vms')}")
+            for pool in pools:
+                wait_for(
+                    f"the pool {pool} is empty",
+                    functools.partial(self._is_empty, pool),
+                    PURGE_SECONDS,
+                )
+                print(f"    images in {pool}: {rbd_view.left(cluster, pool)}")
+
+    def _is_empty(self, pool: str) -> bool:
+        return not rbd_view.left(self.testbed.cluster, pool)
 
     @contextlib.contextmanager
     def _step(self, name: str, proves: str) -> Iterator[None]:
         with self.steps.step(name, proves):
             yield
-
-
-def prove(fact: object, what: str) -> None:
-    """:raises TestbedError: it is not so"""
-    if not fact:
-        raise TestbedError(f"not proved: {what}")
 
 
 def main(arguments: list[str]) -> int:

@@ -32,7 +32,7 @@ from typing import Any
 
 import libvirt
 
-from tests.testbed import host_conf, host_namespace
+from tests.testbed import host_conf, host_namespace, host_shell
 from tests.testbed.process import (
     Process,
     TestbedError,
@@ -133,6 +133,11 @@ class ComputeHost:
         return subprocess.run(self.command(command), **kwargs)
 
     @property
+    def programs(self) -> pathlib.Path:
+        """Folder with this host's own ssh and scp, to come first in PATH."""
+        return self.folder / "bin"
+
+    @property
     def libvirt_uri(self) -> str:
         """For clients on the machine; on the host it is qemu:///system."""
         path = str(self.folder / "run" / "libvirt-sock")
@@ -159,6 +164,23 @@ class ComputeHost:
             for secret in connection.listAllSecrets():
                 if secret.UUIDString() == secret_uuid:
                     secret.undefine()
+
+    def downtime_seconds(self, domain: str) -> float:
+        """How long a guest stood still when it was migrated to here last.
+
+        libvirt's own figure, which the destination keeps too
+        (virDomainGetJobStats, VIR_DOMAIN_JOB_STATS_COMPLETED).
+
+        :param domain: its UUID
+        """
+        with self._open() as connection:
+            found = connection.lookupByUUIDString(domain)
+            # libvirt gives them once.
+            stats = found.jobStats(
+                libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED
+                | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
+            )
+        return float(stats["downtime"]) / 1000
 
     # -- what runs on it ---------------------------------------------------
 
@@ -192,12 +214,16 @@ class ComputeHost:
 
     def _boot(self) -> None:
         """Make the namespace; /run is empty as after a boot."""
-        for name in ("etc", "run", "lib", "cache", "log", "state", "ns"):
+        # Nova's instances_path is not made by a nova-compute that has had no
+        # server yet, and missed when a live migration comes to it.
+        instances = "state/instances"
+        for name in ("etc", "run", "lib", "cache", "log", instances, "ns"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.state_path.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.folder / "run")
         (self.folder / "run").mkdir()
         host_conf.write_all(self)
+        self._link_programs()
         log = self.folder / "log" / "namespace.out"
         log.unlink(missing_ok=True)
         program = pathlib.Path(host_namespace.__file__)
@@ -210,6 +236,13 @@ class ComputeHost:
             return log.read_text().startswith("ready")
 
         wait_for(f"{self.name} has its namespace", ready, 20, 0.02)
+
+    def _link_programs(self) -> None:
+        self.programs.mkdir(exist_ok=True)
+        for name in ("ssh", "scp"):
+            link = self.programs / name
+            link.unlink(missing_ok=True)
+            link.symlink_to(host_shell.__file__)
 
     def _machine(self) -> host_namespace.Machine:
         binds = {

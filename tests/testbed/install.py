@@ -38,6 +38,8 @@ POLICY = pathlib.Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# nova-rbd testbed: install only\nexit 101\n"
 NEEDED_BYTES = 8 << 30
 REPORT_SECONDS = 5
+TEMPEST_VERSIONS = pathlib.Path(__file__).with_name("tempest-constraints.txt")
+NOVA_TESTS = paths.CHECKOUT / "tests/nova/requirements.txt"
 # What an editable install reads; its code is found where it lies.
 PROJECT_FILES = ("requirements.txt", "setup.cfg", "setup.py", "pyproject.toml")
 
@@ -52,27 +54,59 @@ def install(nova: str = versions.NOVA, steps: Steps | None = None) -> None:
 
     :raises TestbedError: not root, not Debian, no disk space; a command failed
     """
-    steps = steps or Steps()
-    for part in (
-        _Part(
-            "Debian packages (bindep.txt)",
-            "packages",
-            (paths.CHECKOUT / "bindep.txt",),
-            install_packages,
+    _install_missing(
+        (
+            _Part(
+                "Debian packages (bindep.txt)",
+                "packages",
+                (paths.CHECKOUT / "bindep.txt",),
+                install_packages,
+            ),
+            _Part(
+                f"Nova {nova} and OpenStack, into a venv",
+                f"venv-nova-{nova}",
+                (
+                    versions.constraints(nova),
+                    NOVA_TESTS,
+                    pathlib.Path(versions.__file__),
+                ),
+                install_venv,
+            ),
+            _Part(
+                "this project, editable",
+                f"project-nova-{nova}",
+                tuple(paths.CHECKOUT / name for name in PROJECT_FILES),
+                install_project,
+            ),
         ),
-        _Part(
-            f"Nova {nova} and OpenStack, into a venv",
-            f"venv-nova-{nova}",
-            (versions.constraints(nova), pathlib.Path(versions.__file__)),
-            install_venv,
-        ),
-        _Part(
-            "this project, editable",
-            f"project-nova-{nova}",
-            tuple(paths.CHECKOUT / name for name in PROJECT_FILES),
-            install_project,
-        ),
-    ):
+        nova,
+        steps or Steps(),
+    )
+
+
+def tempest_venv() -> pathlib.Path:
+    """Where Tempest's virtual environment is, or would be."""
+    return paths.cache() / "venv-tempest"
+
+
+def install_tempest(steps: Steps | None = None) -> None:
+    """Install Tempest if it is missing. It knows no release of Nova.
+
+    :raises TestbedError: as :func:`install`
+    """
+    part = _Part(
+        "Tempest, into a venv of its own",
+        "venv-tempest",
+        (TEMPEST_VERSIONS,),
+        lambda _: _make_venv(tempest_venv(), TEMPEST_VERSIONS, ("tempest",)),
+    )
+    _install_missing((part,), versions.NOVA, steps or Steps())
+
+
+def _install_missing(
+    parts: Sequence["_Part"], nova: str, steps: Steps
+) -> None:
+    for part in parts:
         if part.is_done():
             continue
         check_machine()
@@ -137,11 +171,19 @@ def install_packages(nova: str) -> None:
 def install_venv(nova: str) -> None:
     """Make the venv, or bring an older or half-made one up to date."""
     folder = venv(nova)
+    wanted = (*versions.REQUIREMENTS, "-r", str(NOVA_TESTS), f"nova=={nova}")
+    _make_venv(folder, versions.constraints(nova), wanted)
+    _link_ceph_bindings(folder)
+
+
+def _make_venv(
+    folder: pathlib.Path, constraints: pathlib.Path, wanted: Sequence[str]
+) -> None:
     pip = [str(folder / "bin/python"), "-m", "pip"]
     if not _works([*pip, "--version"]):
         shutil.rmtree(folder, ignore_errors=True)
         _run([PYTHON, "-m", "venv", str(folder)])
-    limits = ["-c", str(versions.constraints(nova))]
+    limits = ["-c", str(constraints)]
     _run([*pip, "install", *limits, "pip", "setuptools", "wheel"])
     _run(
         [
@@ -150,11 +192,9 @@ def install_venv(nova: str) -> None:
             "--progress-bar",
             "off",
             *limits,
-            *versions.REQUIREMENTS,
-            f"nova=={nova}",
+            *wanted,
         ]
     )
-    _link_ceph_bindings(folder)
 
 
 def install_project(nova: str) -> None:

@@ -26,12 +26,14 @@ RANGE = range(22000, 32000)
 
 
 def remembered(path: pathlib.Path, names: Iterable[str]) -> Mapping[str, int]:
-    """A port for each name, from ``path``, which is written at first use."""
-    if path.exists():
-        return dict(json.loads(path.read_text()))
+    """A port for each name, from ``path``, which gets those it lacks."""
+    known = dict(json.loads(path.read_text())) if path.exists() else {}
+    missing = [name for name in names if name not in known]
+    if not missing:
+        return known
     # Testbeds that are made at the same moment must not take the same ports.
     candidates = random.sample(RANGE, 500)
-    chosen = {name: _next_free(candidates) for name in names}
+    chosen = known | {name: _next_free(candidates) for name in missing}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(chosen, indent=1))
     return chosen

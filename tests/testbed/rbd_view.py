@@ -18,6 +18,7 @@ import json
 import rados
 import rbd
 
+from nova_rbd_backend import names
 from tests.testbed.ceph import CephCluster
 from tests.testbed.process import TestbedError
 
@@ -39,7 +40,22 @@ class ImageView:
 
 
 def images(cluster: CephCluster, pool: str) -> dict[str, ImageView]:
-    """All images of the pool by name."""
+    """All images of the pool by name, but whole bases, which outlive tests."""
+    found = _images(cluster, pool)
+    return {name: v for name, v in found.items() if not _is_base(name)}
+
+
+def bases(cluster: CephCluster, pool: str) -> dict[str, ImageView]:
+    """The pool's bases by name."""
+    found = _images(cluster, pool)
+    return {name: v for name, v in found.items() if _is_base(name)}
+
+
+def _is_base(name: str) -> bool:
+    return names.is_base(name) and names.final_name(name) == name
+
+
+def _images(cluster: CephCluster, pool: str) -> dict[str, ImageView]:
     with cluster.admin() as connection, connection.open_ioctx(pool) as ioctx:
         found: dict[str, ImageView] = {}
         for name in rbd.RBD().list(ioctx):
@@ -48,6 +64,16 @@ def images(cluster: CephCluster, pool: str) -> dict[str, ImageView]:
             except rbd.ImageNotFound:
                 continue  # deleted since it was listed
         return found
+
+
+def snaps(cluster: CephCluster, pool: str, image: str) -> list[str]:
+    """Names of an image's snaps, also of those kept for clones alone."""
+    with (
+        cluster.admin() as connection,
+        connection.open_ioctx(pool) as ioctx,
+        rbd.Image(ioctx, image, read_only=True) as opened,
+    ):
+        return [snap["name"] for snap in opened.list_snaps()]
 
 
 def trash(cluster: CephCluster, pool: str) -> list[str]:

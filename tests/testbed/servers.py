@@ -25,6 +25,7 @@ from tests.testbed.process import TestbedError, wait_for
 BOOT_SECONDS = 120
 DELETE_SECONDS = 90
 UPLOAD_SECONDS = 300
+IN_USE_SECONDS = 5
 
 
 class ServerFault(TestbedError):
@@ -81,6 +82,22 @@ class Servers:
             glance.delete_image(image)
             raise
         return glance.get_image(image)
+
+    def delete_image(self, image: Image) -> None:
+        """Delete it in Glance; again, when it is in use for a moment.
+
+        Which a snapshot is for some 10 ms when its detaching ends.
+        """
+        glance = self._connection.image
+
+        def deleted() -> bool:
+            try:
+                glance.delete_image(image)
+            except openstack.exceptions.ConflictException:
+                return False
+            return True
+
+        wait_for(f"image {image.id} is not in use", deleted, IN_USE_SECONDS, 1)
 
     def flavor(
         self,

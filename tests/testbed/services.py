@@ -17,12 +17,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 
-from tests.testbed import network_endpoint
+from tests.testbed import network_endpoint, volume_endpoint
 from tests.testbed.process import Process, TestbedError, wait_for
 from tests.testbed.site_facts import ADDRESS, Site
 
 START_SECONDS = 90
-APIS = ("keystone", "placement", "glance", "nova", "network")
+APIS = ("keystone", "placement", "glance", "nova", "network", "volume")
 
 
 class Services:
@@ -78,15 +78,13 @@ class Services:
             ],
             OS_GLANCE_CONFIG_DIR=str(site.etc("glance")),
         )
-        self._start(
-            "network",
-            [
-                sys.executable,
-                network_endpoint.__file__,
-                ADDRESS,
-                str(site.ports["network"]),
-            ],
-        )
+        for name, stand_in in (
+            ("network", network_endpoint),
+            ("volume", volume_endpoint),
+        ):
+            port = str(site.ports[name])
+            command = [sys.executable, str(stand_in.__file__), ADDRESS, port]
+            self._start(name, command)
 
     def start_workers(self) -> None:
         """Start conductor and scheduler, without waiting."""

@@ -28,6 +28,7 @@ PORTS = (
     "glance",
     "nova",
     "network",
+    "volume",
     "rabbitmq",
     "rabbitmq_distribution",
     "epmd",

@@ -20,6 +20,8 @@ import shutil
 from collections.abc import Callable, Mapping
 
 from openstack.compute.v2.server import Server
+from openstack.compute.v2.service import Service
+from openstack.exceptions import BadRequestException
 
 from tests.testbed import (
     compute_conf,
@@ -34,6 +36,7 @@ from tests.testbed.compute import Compute
 from tests.testbed.conf_file import Conf
 from tests.testbed.control import OpenStack
 from tests.testbed.host import ComputeHost
+from tests.testbed.moves import Moves
 from tests.testbed.process import TestbedError, wait_for
 from tests.testbed.servers import Servers
 from tests.testbed.steps import Steps
@@ -154,6 +157,10 @@ class Testbed:
         # libvirt asks every QEMU what it can, for ten seconds, when first
         # asked: now, beside the databases, and not when nova-compute waits.
         host.run(["virsh", "capabilities"], capture_output=True, check=True)
+        self.give_secret(host)
+
+    def give_secret(self, host: ComputeHost) -> None:
+        """Give its libvirtd the key of client.nova."""
         host.set_secret(
             compute_conf.SECRET_UUID, "nova", self.cluster.key("nova")
         )
@@ -168,19 +175,88 @@ class Testbed:
         overrides: Conf | None = None,
         env: Mapping[str, str] | None = None,
         wait: bool = True,
+        backend: str | None = None,
     ) -> Compute:
         """Configure and start the host's nova-compute.
 
         :param overrides: over the testbed's; None removes an option
+        :param backend: None: the testbed's
         """
         compute = self.compute(host)
         compute.configure(
-            self.backend, conf_file.merged(self.overrides, overrides or {})
+            backend or self.backend,
+            conf_file.merged(self.overrides, overrides or {}),
         )
         compute.start(env)
         if wait:
             compute.wait_up(self.openstack.connection())
         return compute
+
+    def restart_compute(
+        self,
+        host: ComputeHost,
+        overrides: Conf | None = None,
+        backend: str | None = None,
+    ) -> Compute:
+        """End the host's nova-compute, start it with another configuration."""
+        self.compute(host).stop()
+        return self.start_compute(host, overrides, backend=backend)
+
+    def cut_power(self, host: ComputeHost) -> None:
+        """SIGKILL all that runs on a host: nova-compute, libvirtd, QEMUs.
+
+        Their connections to Ceph are not closed in an orderly way, as the
+        processes have no time to.
+        """
+        host.kill()
+        self.compute(host).kill()
+
+    def restore_power(
+        self, host: ComputeHost, backend: str | None = None
+    ) -> Compute:
+        """Start a host as after a power loss; what was on its disks is there.
+
+        Returns when Nova takes it for up, so that nova-compute has done what
+        it does about guests that were moved away meanwhile.
+        """
+        self.start_host(host)
+        compute = self.start_compute(host, wait=False, backend=backend)
+        # Nova refuses it (400) while there are guests that were evacuated
+        # and that this nova-compute has not yet removed.
+        wait_for(
+            f"Nova lets {host.name} be up again, see {compute.log}",
+            lambda: self._declare(host, down=False),
+            60,
+            interval_seconds=0.5,
+        )
+        compute.wait_up(self.openstack.connection())
+        return compute
+
+    def declare_down(self, host: ComputeHost) -> None:
+        """Tell Nova that nothing runs on the host, as after a fencing."""
+        self._declare(host, down=True)
+
+    def enable(self, host: ComputeHost, enabled: bool = True) -> None:
+        """Let the scheduler give the host servers, or not."""
+        nova = self.openstack.connection().compute
+        change = nova.enable_service if enabled else nova.disable_service
+        change(self._service(host))
+
+    def instance_folders(self, host: ComputeHost) -> set[str]:
+        """What lies in the host's instances_path beside Nova's own things."""
+        path = host.folder / "state/instances"
+        own = {"_base", "locks", "compute_nodes", "nova-rbd-staging"}
+        return {entry.name for entry in path.glob("*")} - own
+
+    def cached_images(self, host: ComputeHost) -> set[str]:
+        """Files of images, whole or half, on the host's own disk."""
+        path = host.folder / "state/instances"
+        return {
+            entry.name
+            for folder in ("_base", "nova-rbd-staging")
+            for entry in (path / folder).rglob("*")
+            if entry.is_file()
+        }
 
     def client_environment(self) -> dict[str, str]:
         """OS_*, CEPH_CONF and PATH for ``openstack`` and ``rbd``.
@@ -233,6 +309,10 @@ class Testbed:
             limit_seconds,
         )
 
+    def moves(self) -> Moves:
+        """Moves between the hosts."""
+        return Moves(self.openstack.connection())
+
     # -- its parts ---------------------------------------------------------
 
     def _start_ceph(self, steps: Steps) -> None:
@@ -244,6 +324,20 @@ class Testbed:
         with steps.step(f"start {len(self.hosts)} compute host(s)"):
             for host in self.hosts:
                 self.start_host(host)
+
+    def _service(self, host: ComputeHost) -> Service:
+        """Nova's record of its nova-compute."""
+        nova = self.openstack.connection().compute
+        return next(nova.services(binary="nova-compute", host=host.name))
+
+    def _declare(self, host: ComputeHost, down: bool) -> bool:
+        """Whether Nova accepted it."""
+        nova = self.openstack.connection().compute
+        try:
+            nova.update_service_forced_down(self._service(host), forced=down)
+        except BadRequestException:
+            return False
+        return True
 
 
 def _network(name: str) -> str:

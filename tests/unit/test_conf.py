@@ -20,46 +20,8 @@ import pytest
 from oslo_config import cfg
 
 from nova_rbd_backend import conf as options
-from nova_rbd_backend import errors
-
-SECRET_UUID = "457eb676-33da-42ec-9a8c-9293d545c337"
-RBD = """
-[DEFAULT]
-libvirt_images_type = rbd
-libvirt_images_store = vms
-"""
-
-
-@pytest.fixture
-def parse(tmp_path):
-    """Return a function: text of nova.conf -> parsed configuration."""
-
-    def parse(*texts):
-        conf = cfg.ConfigOpts()
-        options.register_nova_options(conf)
-        paths = []
-        for number, text in enumerate(texts):
-            path = tmp_path / f"{number}.conf"
-            path.write_text(text)
-            paths.append(str(path))
-        conf([], project="nova", default_config_files=paths)
-        return conf
-
-    return parse
-
-
-@pytest.fixture
-def refusal(parse):
-    """Return a function: text of nova.conf -> the line that stops Nova."""
-
-    def refusal(*texts):
-        with pytest.raises(errors.ConfigError) as caught:
-            options.apply(parse(*texts))
-        line = str(caught.value)
-        assert "\n" not in line
-        return line
-
-    return refusal
+from nova_rbd_backend.image_options import ImageOptions
+from tests.unit.conftest import RBD, SECRET_UUID
 
 
 def test_generic_flags_reach_novas_group(parse):
@@ -81,14 +43,20 @@ trash_retention_seconds = 3600
     assert settings == options.Settings(
         images_type="rbd",
         pool="vms",
-        data_pool="vms-data",
+        snapshot_pool="vms",
+        image_options=ImageOptions(data_pool="vms-data"),
         user="nova",
         secret_uuid=SECRET_UUID,
         ceph_conf="/etc/ceph/other.conf",
         connect_timeout_seconds=7,
         operation_timeout_seconds=60,
         trash_retention_seconds=3600,
-        import_workers=4,
+        blocklist_seconds=7 * 24 * 3600,
+        import_workers=8,
+        detach_at_once=2,
+        clone_depth_soft_limit=4,
+        clone_depth_hard_limit=8,
+        import_at_once=2,
     )
     assert conf.libvirt.images_type == "rbd"
     assert conf.libvirt.images_rbd_pool == "vms"
@@ -222,139 +190,16 @@ def test_later_file_wins_as_in_nova(parse):
     assert settings.pool == "fast"
 
 
-CONFLICTS = {
-    "type": ("", "images_type = qcow2", "'qcow2'"),
-    "pool": ("", "images_rbd_pool = other", "'other'"),
-    "novas default pool, chosen": ("", "images_rbd_pool = rbd", "'rbd'"),
-    "user": (
-        f"rbd_user = nova\nrbd_secret_uuid = {SECRET_UUID}",
-        "rbd_user = cinder",
-        "'cinder'",
-    ),
-    "secret": (
-        f"rbd_user = nova\nrbd_secret_uuid = {SECRET_UUID}",
-        "rbd_secret_uuid = 4f0c6b5e-0000-4000-8000-000000000000",
-        "'4f0c6b5e-0000-4000-8000-000000000000'",
-    ),
-}
-
-
-@pytest.mark.parametrize(
-    ("generic", "libvirt", "theirs"), CONFLICTS.values(), ids=CONFLICTS.keys()
-)
-def test_conflict_with_novas_group(refusal, generic, libvirt, theirs):
-    line = refusal(f"{RBD}{generic}\n[libvirt]\n{libvirt}\n")
-
-    assert theirs in line
-    assert f"[libvirt] {libvirt.split()[0]}" in line
-    assert "remove one of them, or make them equal" in line
-
-
-def test_two_different_stores(refusal):
-    line = refusal(RBD + "libvirt_images_volume_group = old\n")
-
-    assert "'vms'" in line
-    assert "'old'" in line
-    assert "remove libvirt_images_volume_group" in line
-
-
-def test_two_different_stores_in_two_files(refusal):
-    line = refusal(RBD, "[DEFAULT]\nlibvirt_images_volume_group = old\n")
-
-    assert "remove libvirt_images_volume_group" in line
-
-
-def test_old_lvm_store_conflicts_with_novas(refusal):
-    line = refusal(
-        "[DEFAULT]\nlibvirt_images_type = lvm\n"
-        "libvirt_images_volume_group = vg0\n"
-        "[libvirt]\nimages_volume_group = vg1\n"
+def test_snapshots_go_to_a_pool_of_their_own(parse):
+    settings = options.apply(
+        parse(
+            "[DEFAULT]\nlibvirt_images_type = rbd\n"
+            "libvirt_images_store = vms\n"
+            "libvirt_images_snapshot_store = snapshots\n"
+        )
     )
 
-    assert "'vg0'" in line
-    assert "'vg1'" in line
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[DEFAULT]\nlibvirt_images_type = rbd\n",
-        "[DEFAULT]\nlibvirt_images_type = rbd\nlibvirt_images_store =\n",
-        "[libvirt]\nimages_type = rbd\n",
-        "[libvirt]\nimages_type = rbd\nimages_rbd_pool =\n",
-    ],
-)
-def test_rbd_without_a_pool(refusal, text):
-    assert "set [DEFAULT] libvirt_images_store" in refusal(text)
-
-
-@pytest.mark.parametrize("images_type", ["raw", "qcow2", "default"])
-def test_store_of_a_type_without_one(refusal, images_type):
-    line = refusal(
-        f"[DEFAULT]\nlibvirt_images_type = {images_type}\n"
-        "libvirt_images_store = vms\n"
-    )
-
-    assert f"images of type '{images_type}' have no store" in line
-
-
-def test_store_alone(refusal):
-    assert "'default' have no store" in refusal(
-        "[DEFAULT]\nlibvirt_images_store = vms\n"
-    )
-
-
-def test_unknown_type_names_the_good_ones(refusal):
-    line = refusal("[DEFAULT]\nlibvirt_images_type = ceph\n")
-
-    assert line.startswith("[DEFAULT] libvirt_images_type: ")
-    assert "'ceph'" in line
-    assert "LocationInfo" not in line
-    for images_type in options.IMAGES_TYPES:
-        assert images_type in line
-
-
-def test_value_that_is_no_number(refusal):
-    line = refusal(RBD + "[nova_rbd]\noperation_timeout_seconds = soon\n")
-
-    assert "[nova_rbd] operation_timeout_seconds" in line
-
-
-def test_operation_without_a_limit(refusal):
-    line = refusal(RBD + "[nova_rbd]\noperation_timeout_seconds = 0\n")
-
-    assert "[nova_rbd] operation_timeout_seconds" in line
-
-
-def test_connect_without_a_limit(refusal):
-    line = refusal(RBD + "[libvirt]\nrbd_connect_timeout = -1\n")
-
-    assert "set it to 1 or more" in line
-
-
-def test_user_without_secret(refusal):
-    assert "rbd_secret_uuid is not set" in refusal(RBD + "rbd_user = nova\n")
-
-
-def test_secret_without_user(refusal):
-    line = refusal(RBD + f"rbd_secret_uuid = {SECRET_UUID}\n")
-
-    assert "rbd_user is not" in line
-
-
-def test_user_with_its_type(refusal):
-    line = refusal(
-        RBD + f"rbd_user = client.nova\nrbd_secret_uuid = {SECRET_UUID}\n"
-    )
-
-    assert "leave out 'client.'" in line
-
-
-def test_secret_that_is_no_uuid(refusal):
-    line = refusal(RBD + "rbd_user = nova\nrbd_secret_uuid = nova-key\n")
-
-    assert "'nova-key'" in line
-    assert "virsh secret-list" in line
+    assert (settings.pool, settings.snapshot_pool) == ("vms", "snapshots")
 
 
 def test_user_alone_is_novas_business_without_rbd(parse):
@@ -364,18 +209,6 @@ def test_user_alone_is_novas_business_without_rbd(parse):
     options.apply(conf)
 
     assert conf.libvirt.rbd_user == "nova"
-
-
-def test_rbd_needs_raw_images(refusal):
-    assert "force_raw_images is false" in refusal(
-        RBD + "force_raw_images = false\n"
-    )
-
-
-def test_rbd_has_no_encryption_by_nova(refusal):
-    line = refusal(RBD + "[ephemeral_storage_encryption]\nenabled = true\n")
-
-    assert "[ephemeral_storage_encryption] enabled is true" in line
 
 
 def test_flags_given(parse):

@@ -1,0 +1,259 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Bases: made once, cloned, aged out; nothing half made is ever cloned."""
+
+import contextlib
+import time
+import uuid
+
+import pytest
+
+from nova_rbd_backend import errors, metadata, names
+from nova_rbd_backend.storage import (
+    base_cache,
+    journal,
+    lease,
+    provision,
+    purge,
+    trash,
+)
+
+MIB = 1 << 20
+FACTS = {"nova.image": "an image"}
+
+
+@pytest.fixture
+def name():
+    return names.base_image(str(uuid.uuid4()), "a hash")
+
+
+@pytest.fixture
+def raw(tmp_path):
+    path = tmp_path / "raw"
+    with path.open("wb") as file:
+        file.truncate(8 * MIB)
+        file.seek(5 * MIB)
+        file.write(b"of the image")
+    return str(path)
+
+
+@pytest.fixture
+def turn(monkeypatch):
+    """Each ageing of a test is this host's turn: those before it end."""
+
+    def now():
+        monkeypatch.setattr(base_cache, "_AGEING", uuid.uuid4().hex)
+
+    return now
+
+
+def make(pool, name, raw):
+    making = base_cache.begin(pool, name)
+    return base_cache.finish(pool, making, raw, FACTS, workers=2)
+
+
+def clone(pool, name):
+    disk = str(names.DiskName(str(uuid.uuid4()), "disk"))
+    provision.clone_disk(pool, disk, base_cache.snap(pool, name), 16 * MIB)
+    return disk
+
+
+def drafts(pool, name):
+    return [entry.draft for entry in journal.creations(pool, name)]
+
+
+def test_made_once_and_cloned(pool, name, raw):
+    assert base_cache.size_bytes(pool, name) is None
+    made = make(pool, name, raw)
+    assert made.size_bytes == 8 * MIB
+    assert 0 < made.bytes_written < MIB
+    assert base_cache.size_bytes(pool, name) == 8 * MIB
+    assert base_cache.begin(pool, name) is None
+    disk = clone(pool, name)
+    with pool.open(disk) as opened:
+        assert opened.read(5 * MIB, 12) == b"of the image"
+        assert opened.parent().image == name
+    with pool.open(name) as opened:
+        assert opened.metadata().items() >= FACTS.items()
+    assert drafts(pool, name) == []
+
+
+def test_only_one_makes_it(pool, name, raw):
+    making = base_cache.begin(pool, name)
+    assert base_cache.begin(pool, name) is None
+    base_cache.give_up(making)
+    assert base_cache.size_bytes(pool, name) is None
+    again = base_cache.begin(pool, name)
+    base_cache.finish(pool, again, raw, FACTS)
+    assert base_cache.size_bytes(pool, name) == 8 * MIB
+
+
+def test_broken_off(pool, name, raw, tmp_path):
+    making = base_cache.begin(pool, name)
+    with pytest.raises(FileNotFoundError):
+        base_cache.finish(pool, making, str(tmp_path / "gone"), FACTS)
+    assert pool.names(name) == []
+    assert drafts(pool, name) == []
+    assert make(pool, name, raw).size_bytes == 8 * MIB
+
+
+def test_two_that_both_have_the_lease(pool, name, raw, monkeypatch):
+    """The first one lost it without notice: the second to end gives up."""
+    first = base_cache.begin(pool, name)
+    rename = type(pool).publish
+
+    def publish(self, draft, image_id, published):
+        monkeypatch.undo()
+        entry = journal.begin_creation(pool, name)
+        pool.create(entry.draft, MIB)
+        with pool.open(entry.draft, read_only=False) as disk:
+            disk.create_snap(base_cache.SNAP)
+            theirs = disk.image_id
+            disk.set_metadata({metadata.LAST_USED: f"{time.time():.0f}"})
+        rename(pool, entry.draft, theirs, name)
+        journal.drop(pool, entry)
+        rename(self, draft, image_id, published)
+
+    monkeypatch.setattr(type(pool), "publish", publish)
+    made = base_cache.finish(pool, first, raw, FACTS)
+    assert made.size_bytes == MIB
+    assert pool.names(name) == [name]
+    assert drafts(pool, name) == []
+
+
+def test_taken_over_while_it_is_made(pool, name, raw, monkeypatch):
+    first = base_cache.begin(pool, name)
+    create = type(pool).create
+
+    def lose(self, draft, size_bytes):
+        monkeypatch.undo()
+        create(self, draft, size_bytes)
+        trash.settle_attempts(pool, name)
+
+    monkeypatch.setattr(type(pool), "create", lose)
+    with pytest.raises(errors.StorageError):
+        base_cache.finish(pool, first, raw, FACTS)
+    assert pool.names(name) == []
+    assert make(pool, name, raw).size_bytes == 8 * MIB
+
+
+def test_made_by_who_took_it_over(pool, name, raw, monkeypatch):
+    """Our draft is gone, and the other one's base is there."""
+    first = base_cache.begin(pool, name)
+    create = type(pool).create
+
+    def lose(self, draft, size_bytes):
+        monkeypatch.undo()
+        create(self, draft, size_bytes)
+        trash.settle_attempts(pool, name)
+        theirs = base_cache.Making(name, contextlib.ExitStack())
+        base_cache.finish(pool, theirs, raw, FACTS)
+
+    monkeypatch.setattr(type(pool), "create", lose)
+    made = base_cache.finish(pool, first, raw, FACTS)
+    assert (made.size_bytes, made.bytes_written) == (8 * MIB, 0)
+    assert pool.names(name) == [name]
+    assert drafts(pool, name) == []
+
+
+def test_half_made_by_a_dead_host_is_made_anew(pool, name, raw):
+    entry = journal.begin_creation(pool, name)
+    pool.create(entry.draft, MIB)
+    assert base_cache.size_bytes(pool, name) is None
+    assert make(pool, name, raw).size_bytes == 8 * MIB
+    assert pool.names(name) == [name]
+
+
+def test_ages_only_what_nothing_hangs_on(pool, name, raw, turn):
+    unused = names.base_image(str(uuid.uuid4()), "")
+    for base in (name, unused):
+        make(pool, base, raw)
+    disk = clone(pool, name)
+    turn()
+    found = base_cache.age(pool, 3600, 60)
+    assert unused not in found.removed
+    assert found.in_use >= 1
+    assert base_cache.age(pool, 3600, 60) is None  # another host's turn
+    turn()
+    assert base_cache.age(pool, None, 60).removed == ()
+    turn()
+    removed = base_cache.age(pool, -1, 60).removed
+    assert unused in removed
+    assert name not in removed
+    assert base_cache.size_bytes(pool, unused) is None
+    pool.trash_move(disk)
+    turn()
+    # A disk in the trash may be restored.
+    assert name not in base_cache.age(pool, -1, 60).removed
+
+
+def test_strange_date_counts_from_now_on(pool, name, raw, turn):
+    make(pool, name, raw)
+    with pool.open(name, read_only=False) as disk:
+        disk.set_metadata({metadata.LAST_USED: "yesterday"})
+    turn()
+    assert name not in base_cache.age(pool, 0, 60).removed
+    with pool.open(name) as disk:
+        assert time.time() - int(disk.metadata()[metadata.LAST_USED]) < 60
+    base_cache.touch(pool, f"{name}-gone")
+
+
+def test_aged_although_cloned_in_that_moment(pool, name, raw, turn):
+    make(pool, name, raw)
+    disk = clone(pool, name)
+    trash.discard(pool, name, own_snaps=trash.BASE_SNAPS)
+    report = purge.purge(pool)
+    assert name in [kept.image for kept in report.waiting]
+    assert name not in [kept.image for kept in report.stuck]
+    with pool.open(disk) as opened:
+        assert opened.read(5 * MIB, 12) == b"of the image"
+    trash.delete_disk(pool, disk)
+    purge.purge(pool)
+    assert {t.name for t in pool.trash_list()}.isdisjoint({name, disk})
+
+
+def test_put_into_the_trash_by_an_operator(pool, name, raw):
+    make(pool, name, raw)
+    disk = clone(pool, name)
+    pool.trash_move(name)
+    report = purge.purge(pool)
+    assert name in [kept.image for kept in report.waiting]
+    trash.delete_disk(pool, disk)
+    purge.purge(pool)
+    assert {t.name for t in pool.trash_list()}.isdisjoint({name, disk})
+    assert make(pool, name, raw).size_bytes == 8 * MIB
+
+
+def test_clone_of_a_base_that_is_gone(pool, name, raw):
+    make(pool, name, raw)
+    trash.discard(pool, name, own_snaps=trash.BASE_SNAPS)
+    with pytest.raises(errors.NotFound) as caught:
+        clone(pool, name)
+    assert caught.value.image == name
+
+
+def test_ageing_undoes_what_dead_hosts_left(pool, name, raw, turn):
+    alive = names.base_image(str(uuid.uuid4()), "")
+    making = base_cache.begin(pool, alive)
+    for base in (name, alive):
+        entry = journal.begin_creation(pool, base)
+        pool.create(entry.draft, MIB)
+    turn()
+    base_cache.age(pool, None, 60)
+    assert drafts(pool, name) == []
+    assert pool.names(name) == []
+    assert len(drafts(pool, alive)) == 1
+    base_cache.give_up(making)
+    held = lease.take(pool, alive)
+    held.end()
+    trash.settle_attempts(pool, alive)

@@ -1,0 +1,100 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Who holds a disk; what is done to clients of other processes is in
+tests/functional/test_fencing.py."""
+
+import pytest
+
+from nova_rbd_backend.storage import fencing
+from nova_rbd_backend.storage.image_holders import Answer, Lock
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def name(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    return name
+
+
+def clients(pool, name):
+    with pool.open(name) as disk:
+        return disk.clients()
+
+
+def test_ids(pool, instance, name):
+    pool.create(f"{instance}_disk.swap", MIB)
+    assert pool.ids(f"{instance}_") == {
+        disk: pool.image_id(disk) for disk in (name, f"{instance}_disk.swap")
+    }
+
+
+def test_nobody_holds_it(pool, name):
+    image_id = pool.image_id(name)
+    assert pool.locks(image_id) == ()
+    assert pool.ask_watchers([image_id], 1) == {image_id: Answer()}
+    assert clients(pool, name) == ()
+
+
+def test_nothing_is_mirrored(pool, name):
+    assert not pool.is_mirrored(pool.image_id(name))
+    assert pool.ask_mirrors(1) == Answer()
+
+
+def test_no_such_image(pool):
+    assert pool.locks("no-id") == ()
+    assert pool.ask_watchers(["no-id"], 1) == {"no-id": Answer()}
+    pool.break_lock("no-id", Lock(1, "auto 1"))
+
+
+def test_writer_is_seen(pool, name):
+    own_id = pool.cluster.client_id()
+    image_id = pool.image_id(name)
+    with pool.open(name, read_only=False) as disk:
+        assert pool.ask_watchers([image_id], 1) == {
+            image_id: Answer(frozenset([own_id]))
+        }
+        disk.write(b"x", 0)
+        disk.flush()
+        (lock,) = pool.locks(image_id)
+        (client,) = clients(pool, name)
+        assert client.client_id == lock.client_id == own_id
+        assert client.lock_cookie == lock.cookie
+        assert client.watches
+        assert (client.address,) == disk.watchers()
+    assert pool.locks(image_id) == ()
+
+
+def test_another_lock_is_not_broken(pool, name):
+    image_id = pool.image_id(name)
+    with pool.open(name, read_only=False) as disk:
+        disk.write(b"x", 0)
+        disk.flush()
+        (lock,) = pool.locks(image_id)
+        pool.break_lock(image_id, Lock(lock.client_id, f"{lock.cookie}1"))
+        pool.break_lock(image_id, Lock(lock.client_id + 1, lock.cookie))
+        assert pool.locks(image_id) == (lock,)
+
+
+def test_own_client_is_never_fenced(pool, instance, name):
+    with pool.open(name, read_only=False) as disk:
+        disk.write(b"x", 0)
+        disk.flush()
+        before = clients(pool, name)
+        assert fencing.fence(pool, pool.ids(f"{instance}_")) == {}
+        fencing.fence_for_start(pool, instance)
+        assert clients(pool, name) == before
+        disk.write(b"y", 0)
+        disk.flush()
+    assert not fencing.untold

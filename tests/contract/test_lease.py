@@ -1,0 +1,83 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""An exclusive right with an end, on the fake and on a real pool."""
+
+import time
+import uuid
+
+import pytest
+
+from nova_rbd_backend.storage import lease
+
+
+@pytest.fixture
+def key():
+    return f"a-lease.{uuid.uuid4()}"
+
+
+def test_one_holder(pool, key):
+    assert pool.leases(key) == []
+    assert pool.lease(key, "it", "one", 30, "me")
+    assert not pool.lease(key, "it", "other", 30, "me")
+    assert pool.lease(key, "another", "other", 30, "me")
+    assert pool.lease(key, "it", "one", 30, "me")  # renewed
+    assert sorted(pool.leases(key)) == ["another", "it"]
+    assert not pool.end_lease(key, "it", "other")
+    assert pool.end_lease(key, "it", "one")
+    assert not pool.end_lease(key, "it", "one")
+    assert pool.leases(key) == ["another"]
+    assert pool.lease(key, "it", "other", 30, "me")
+    assert pool.end_lease(key, "it", "other")
+
+
+def test_ends_by_itself(pool, key):
+    assert pool.lease(key, "it", "dead", 1, "me")
+    assert not pool.lease(key, "it", "next", 30, "me")
+    limit = time.monotonic() + 10
+    while not pool.lease(key, "it", "next", 30, "me"):
+        assert time.monotonic() < limit, "the lease did not end"
+        time.sleep(0.1)
+    assert not pool.end_lease(key, "it", "dead")
+    assert pool.end_lease(key, "it", "next")
+
+
+def test_is_renewed_while_its_holder_lives(pool, key, monkeypatch):
+    monkeypatch.setattr(lease, "SECONDS", 2)
+    monkeypatch.setattr(lease, "_RENEW_SECONDS", 0.3)
+    held = lease.take(pool, key)
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        assert lease.take(pool, key) is None
+        time.sleep(0.2)
+    held.end()
+    held.end()
+    again = lease.take(pool, key)
+    assert again is not None
+    again.end()
+
+
+def test_for_a_time(pool, key):
+    assert lease.take_for(pool, key, 1)
+    assert not lease.take_for(pool, key, 1)
+
+
+def test_dead_holders_are_forgotten(pool, key):
+    alive = lease.take(pool, f"{key}-alive")
+    assert lease.take_for(pool, f"{key}-dead", 1)
+    limit = time.monotonic() + 10
+    while f"{key}-dead" in pool.leases(lease.OBJECT):
+        assert time.monotonic() < limit, "the lease is not forgotten"
+        lease.forget_dead(pool, key)
+        time.sleep(0.1)
+    assert f"{key}-alive" in pool.leases(lease.OBJECT)
+    alive.end()

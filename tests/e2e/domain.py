@@ -1,0 +1,65 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""A guest as libvirt runs it: its XML, its disks, QEMU's monitor."""
+
+from xml.etree import ElementTree
+
+from openstack.compute.v2.server import Server
+
+from tests.testbed.host import ComputeHost
+
+# QEMU's monitor waits for a disk without a limit.
+ANSWER_SECONDS = 20
+
+
+def xml(host: ComputeHost, server: Server) -> ElementTree.Element:
+    """The running domain's description."""
+    return ElementTree.fromstring(virsh(host, "dumpxml", server.id))
+
+
+def sources(host: ComputeHost, server: Server) -> dict[str, str | None]:
+    """The RBD image of each of its disks."""
+    return {
+        disk.find("target").get("dev"): disk.find("source").get("name")
+        for disk in xml(host, server).findall("devices/disk")
+    }
+
+
+def boots_from(host: ComputeHost, server: Server) -> str | None:
+    """The RBD image of the disk that comes first in the boot order."""
+    for disk in xml(host, server).findall("devices/disk"):
+        order = disk.find("boot")
+        if order is not None and order.get("order") == "1":
+            return disk.find("source").get("name")
+    return None
+
+
+def monitor(host: ComputeHost, server: Server, command: str) -> str:
+    """What QEMU's monitor for people answers."""
+    return virsh(host, "qemu-monitor-command", server.id, "--hmp", command)
+
+
+def virsh(host: ComputeHost, *words: str) -> str:
+    """What virsh says on the host.
+
+    :raises subprocess.SubprocessError: it failed, or not within the limit
+    """
+    done = host.run(
+        ["virsh", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=ANSWER_SECONDS,
+    )
+    return done.stdout.strip()

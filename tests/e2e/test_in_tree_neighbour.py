@@ -1,0 +1,63 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A host with Nova's own RBD backend and one of ours exchange a server."""
+
+from collections.abc import Iterator
+
+import pytest
+from openstack.compute.v2.flavor import Flavor
+
+from tests.e2e import proof
+from tests.e2e.conftest import FIRST, Images
+from tests.testbed.host import ComputeHost
+from tests.testbed.servers import Servers
+from tests.testbed.whole import Testbed
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture
+def in_tree_host(
+    stack: Testbed, servers: Servers, other_host: ComputeHost
+) -> Iterator[ComputeHost]:
+    """The second host, with Nova's own driver, in the same pool."""
+    stack.restart_compute(other_host, backend="in-tree")
+    yield other_host
+    stack.restart_compute(other_host)
+
+
+def test_both_ways(
+    stack: Testbed,
+    images: Images,
+    servers: Servers,
+    all_disks: Flavor,
+    in_tree_host: ComputeHost,
+) -> None:
+    first, moves = stack.hosts[0], stack.moves()
+    server = servers.boot(
+        "exchanged",
+        images.raw,
+        all_disks,
+        config_drive=True,
+        availability_zone=FIRST,
+    )
+    disks = stack.wait_for_guest(server).markers[-1]["disks"]
+    for boots, host in enumerate((in_tree_host, first), start=2):
+        safe = proof.written(stack, server)
+        moves.cold(server, host.name)
+        assert proof.kept(stack, server, safe, boots)["disks"] == disks
+    for host in (in_tree_host, first, in_tree_host):
+        safe = proof.written(stack, server)
+        moves.live(server, host.name)
+        proof.went_on(stack, server, safe)
+    servers.delete(server)

@@ -1,0 +1,47 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Many servers asked for in one request."""
+
+import pytest
+from openstack.compute.v2.flavor import Flavor
+
+from tests.e2e import proof
+from tests.e2e.conftest import Images
+from tests.testbed.host import ComputeHost
+from tests.testbed.servers import Servers
+from tests.testbed.whole import Testbed
+
+pytestmark = pytest.mark.timeout(400)
+
+COUNT = 10
+# All guests boot at once, by emulation.
+GUEST_SECONDS = 180
+
+
+def test_ten_on_two_hosts(
+    stack: Testbed,
+    images: Images,
+    servers: Servers,
+    flavor: Flavor,
+    other_host: ComputeHost,
+) -> None:
+    servers.create("many", images.raw, flavor, min_count=COUNT)
+    nova = stack.openstack.connection().compute
+    asked = list(nova.servers())
+    assert len(asked) == COUNT
+    booted = [servers.wait(server) for server in asked]
+    hosts = {server.compute_host for server in booted}
+    assert hosts == {stack.hosts[0].name, other_host.name}
+    for server in booted:
+        console = stack.wait_for_counter(server, proof.STEP, GUEST_SECONDS)
+        assert console.markers[-1]["boots"] == 1

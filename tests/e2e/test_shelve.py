@@ -1,0 +1,58 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A shelved server is an image in Glance, and comes back from it."""
+
+import pytest
+from openstack.compute.v2.flavor import Flavor
+
+from tests.e2e import proof
+from tests.e2e.conftest import FIRST, Images
+from tests.testbed import rbd_view
+from tests.testbed.host import ComputeHost
+from tests.testbed.servers import Servers
+from tests.testbed.whole import Testbed
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_back_on_the_other_host(
+    stack: Testbed,
+    images: Images,
+    servers: Servers,
+    flavor: Flavor,
+    other_host: ComputeHost,
+) -> None:
+    connection = stack.openstack.connection()
+    nova, moves = connection.compute, stack.moves()
+    server = servers.boot("shelf", images.raw, flavor, availability_zone=FIRST)
+    safe = proof.written(stack, server)
+
+    nova.shelve_server(server)
+    servers.wait(server, "SHELVED")
+    moves.unshelve(server)
+    assert moves.where(server) == stack.hosts[0].name
+    proof.kept(stack, server, safe, boots=2)
+
+    safe = proof.written(stack, server)
+    nova.shelve_server(server)
+    servers.wait(server, "SHELVED")
+    nova.shelve_offload_server(server)
+    servers.wait(server, "SHELVED_OFFLOADED")
+    assert rbd_view.images(stack.cluster, "vms") == {}
+    moves.unshelve(server, other_host.name)
+    assert moves.where(server) == other_host.name
+    proof.kept(stack, server, safe, boots=3)
+
+    servers.delete(server)
+    left = [i.name for i in connection.image.images() if "shelf" in i.name]
+    assert left == [], "Nova deletes the image once it is not needed"

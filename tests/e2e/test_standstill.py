@@ -1,0 +1,187 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""A guest that stands still: a disk's fault is told from QEMU's own."""
+
+import contextlib
+import re
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+import rbd
+from openstack.compute.v2.flavor import Flavor
+from openstack.compute.v2.server import Server
+
+from tests.e2e import domain, proof, standstill
+from tests.e2e.conftest import FIRST, Images
+from tests.testbed import ceph_pools, guest_console
+from tests.testbed.host import ComputeHost
+from tests.testbed.servers import Servers
+from tests.testbed.whole import Testbed
+
+pytestmark = pytest.mark.timeout(400)
+
+# By which a guest of these tests has written, or will not.
+QUIET_SECONDS = 15
+GDB_PORT = 47123
+# gdb's numbers of two registers of x86-64.
+RIP, EFLAGS = 16, 17
+KERNEL = 1 << 63
+STEPS = 1000
+JUMP_TO_ITSELF = "ebfe"
+# The bit that is always set, and nothing else: no interrupts.
+NO_FLAGS = 2
+
+Ask = Callable[[str], str]
+
+
+@pytest.fixture
+def server(
+    stack: Testbed, images: Images, servers: Servers, flavor: Flavor
+) -> Server:
+    booted = servers.boot("still", images.raw, flavor, availability_zone=FIRST)
+    stack.wait_for_guest(booted)
+    return booted
+
+
+@pytest.fixture
+def forbid(stack: Testbed) -> Iterator[Callable[[str], None]]:
+    """Let a client of Ceph write no more, until the test ends."""
+    forbidden: list[str] = []
+    with stack.cluster.admin() as connection:
+
+        def change(operation: str, address: str) -> None:
+            what = {"blocklistop": operation, "addr": address}
+            ceph_pools.command(connection, "osd blocklist", **what)
+
+        def forbid(address: str) -> None:
+            forbidden.append(address)
+            change("add", address)
+
+        yield forbid
+        for address in forbidden:
+            change("rm", address)
+
+
+@pytest.fixture(autouse=True)
+def in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "WRITE_SECONDS", QUIET_SECONDS)
+
+
+def test_disk_that_takes_no_writes(
+    stack: Testbed,
+    server: Server,
+    other_host: ComputeHost,
+    forbid: Callable[[str], None],
+) -> None:
+    safe = proof.written(stack, server)
+    stack.moves().live(server, other_host.name)
+    safe = proof.went_on(stack, server, safe)
+    address = owner(stack, standstill.root(other_host, server))
+    forbid(address)
+    with pytest.raises(AssertionError) as failed:
+        # More than what was on its way.
+        proof.went_on(stack, server, safe + 2 * proof.STEP)
+    seen = str(failed.value)
+    assert "running (migrated)" in seen
+    assert "GUEST-COUNTER-ERROR" in seen
+    # The lock's owner, and on the blocklist.
+    assert seen.count(address) >= 2
+    assert not standstill.takes_writes(stack, other_host, server)
+    assert not proof.started_again[server.id]
+
+
+def test_guest_that_hangs_after_a_live_migration(
+    stack: Testbed, server: Server, other_host: ComputeHost
+) -> None:
+    first = stack.hosts[0]
+    safe = proof.written(stack, server)
+    hang(first, server)
+    safe = standstill.last_counter(stack, standstill.root(first, server))
+    stack.moves().live(server, other_host.name)
+    if standstill.qemu_version(other_host, server) >= standstill.MENDED:
+        with pytest.raises(AssertionError, match=r"running \(migrated\)"):
+            proof.went_on(stack, server, safe)
+        return
+    assert proof.went_on(stack, server, safe) > safe
+    assert proof.started_again[server.id] == 1
+    safe = proof.written(stack, server)
+    servers = stack.servers()
+    stack.openstack.connection().compute.reboot_server(server.id, "HARD")
+    servers.wait(server)
+    # The boot that was not asked for is not counted.
+    proof.kept(stack, server, safe, boots=2)
+
+
+def test_line_that_is_not_whole() -> None:
+    whole = 'GUEST-DISKS {"vda": {}}\r\nGUEST-COUNTER 20\r\n'
+    console = guest_console.parse(f"{whole}GUEST-DISKS {{\r\nGUEST-COUNTER 4")
+    assert console.disks == {"vda": {}}
+    assert console.counter == 20
+
+
+def owner(stack: Testbed, image: str) -> str:
+    """The address of the client that has an image's exclusive lock."""
+    pool, _, name = image.partition("/")
+    with (
+        stack.cluster.admin() as connection,
+        connection.open_ioctx(pool) as ioctx,
+        rbd.Image(ioctx, name, read_only=True) as opened,
+    ):
+        ((_, _, address),) = opened.list_lockers()["lockers"]
+        return str(address)
+
+
+def hang(host: ComputeHost, server: Server) -> None:
+    """Let the guest's only CPU spin, with interrupts off, in its kernel."""
+    listen = f"tcp:{host.address}:{GDB_PORT}"
+    domain.monitor(host, server, f"gdbserver {listen}")
+    with debugger(host.address) as ask:
+        for _ in range(STEPS):
+            place = int.from_bytes(bytes.fromhex(ask(f"p{RIP:x}")), "little")
+            if place >= KERNEL:
+                break
+            ask("s")
+        assert place >= KERNEL
+        assert ask(f"M{place:x},2:{JUMP_TO_ITSELF}") == "OK"
+        flags = NO_FLAGS.to_bytes(4, "little").hex()
+        assert ask(f"P{EFLAGS:x}={flags}") == "OK"
+        assert ask("D") == "OK"
+    domain.monitor(host, server, "gdbserver none")
+
+
+@contextlib.contextmanager
+def debugger(address: str) -> Iterator[Ask]:
+    """gdb's remote protocol; the guest is stopped while it lasts."""
+    with socket.create_connection((address, GDB_PORT), timeout=10) as gdb:
+
+        def ask(words: str) -> str:
+            checksum = sum(words.encode()) % 256
+            gdb.sendall(f"${words}#{checksum:02x}".encode())
+            while (found := answer()).startswith("T") and words != "s":
+                pass  # It has stopped: told unasked too.
+            return found
+
+        def answer() -> str:
+            while not (packet := re.search(rb"\$(.*?)#..", rest, re.DOTALL)):
+                rest.extend(gdb.recv(4096))
+            told = bytes(packet[1]).decode(errors="replace")
+            del rest[: packet.end()]
+            gdb.sendall(b"+")
+            return told
+
+        rest = bytearray()
+        # Without it QEMU knows no single registers (7.2, gdbstub.c).
+        ask("qXfer:features:read:target.xml:0,fff")
+        yield ask

@@ -1,0 +1,83 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Runs nova-rbd as an operator does, in a process of its own."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+NOVA_CONF = """\
+[DEFAULT]
+compute_driver = rbd_backend.LibvirtDriver
+libvirt_images_type = {images_type}
+libvirt_images_store = vms
+libvirt_images_snapshot_store = snapshots
+rbd_user = nova
+rbd_secret_uuid = 5e5e5e5e-0000-4000-8000-000000000001
+[libvirt]
+images_rbd_ceph_conf = {ceph_conf}
+"""
+
+
+class Program:
+    """nova-rbd with a nova.conf for a cluster."""
+
+    def __init__(
+        self, folder: pathlib.Path, ceph_conf: object, images_type: str = "rbd"
+    ):
+        self.conf = folder / "nova.conf"
+        self.conf.write_text(
+            NOVA_CONF.format(ceph_conf=ceph_conf, images_type=images_type)
+        )
+
+    def command(self, *words: str) -> list[str]:
+        """Return what starts it."""
+        # As installed: with -m an old egg-info in this folder would count.
+        program = str(pathlib.Path(sys.executable).with_name("nova-rbd"))
+        return [program, "--config-file", str(self.conf), *words]
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end; prints what it said."""
+        done = subprocess.run(
+            self.command(*words),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        print(f"$ nova-rbd {' '.join(words)}")
+        print(done.stdout + done.stderr)
+        return done
+
+    def table(self, *words: str) -> str:
+        """What it prints; it has to succeed."""
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def json(self, *words: str):
+        """What it gives to another program."""
+        return json.loads(self.table(*words, "-f", "json"))
+
+    def read(self, done: subprocess.CompletedProcess[str]):
+        """What one that ran with ``-f json`` found; it may have failed."""
+        return json.loads(done.stdout)
+
+    def refused(self, *words: str) -> str:
+        """The one line that says why it does not do it."""
+        done = self.run(*words)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        return line

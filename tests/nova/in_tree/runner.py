@@ -1,0 +1,115 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""One process that runs a part of a suite: SUITE PART PARTS REPORT [NAME...].
+
+It is a process of its own since Nova's tests decide between eventlet and
+threads when they are imported, and since place.py cannot be taken back. Their
+own runner is unittest's: pytest's cannot have tests that delete their
+attributes, as Nova's do.
+"""
+
+import json
+import os
+import sys
+import traceback
+import unittest
+
+from tests.nova.in_tree import adaptations, place
+from tests.nova.in_tree.suites import SUITES
+
+
+class Result(unittest.TestResult):
+    """Writes a line of JSON at each test's beginning and at its end."""
+
+    KEPT_CHARACTERS = 6000
+
+    def __init__(self, report):
+        super().__init__()
+        self._report = report
+        self._found = None
+
+    def _write(self, test, outcome, text=""):
+        line = {"test": test.id(), "outcome": outcome, "text": text}
+        print(json.dumps(line), file=self._report, flush=True)
+
+    def _keep(self, outcome, error=None):
+        text = ""
+        if error is not None:
+            text = "".join(traceback.format_exception(*error))
+        # A failure in a clean-up comes after the test's own.
+        if self._found is None or self._found[0] != "failed":
+            self._found = outcome, text[-self.KEPT_CHARACTERS :]
+
+    # unittest's names.
+    def startTest(self, test):
+        self._found = None
+        self._write(test, "")
+
+    def stopTest(self, test):
+        self._write(test, *(self._found or ("failed", "it has no outcome")))
+
+    def addSuccess(self, test):
+        self._keep("passed")
+
+    def addError(self, test, err, details=None):
+        self._keep("failed", err)
+
+    def addFailure(self, test, err, details=None):
+        self._keep("failed", err)
+
+    def addSubTest(self, test, subtest, err):
+        if err is not None:
+            self._keep("failed", err)
+
+    def addSkip(self, test, reason, details=None):
+        self._keep("skipped")
+
+    def addExpectedFailure(self, test, err, details=None):
+        self._keep("passed")
+
+    def addUnexpectedSuccess(self, test, details=None):
+        self._keep("failed")
+
+
+def flat(suite):
+    """Yield the tests of nested suites."""
+    for test in suite:
+        if isinstance(test, unittest.TestSuite):
+            yield from flat(test)
+        else:
+            yield test
+
+
+def main(suite, part, parts, report, *names):
+    chosen = SUITES[suite]
+    place.put_in_place(chosen.package)
+
+    from nova import version
+
+    release = int(version.version_string().split(".")[0])
+    loader = unittest.TestLoader()
+    loaded = loader.loadTestsFromNames(names or chosen.of(release))
+    native = os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] == "1"
+    left_out = chosen.left_out(release, "native" if native else "eventlet")
+    tests = [
+        test for test in flat(loaded) if not test.id().startswith(left_out)
+    ]
+    adaptations.adapt(tests)
+    with open(report, "w") as file:
+        result = Result(file)
+        for test in tests[int(part) :: int(parts)]:
+            test.run(result)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

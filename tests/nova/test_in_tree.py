@@ -1,0 +1,58 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Nova's own tests pass with this backend in the place of Nova's.
+
+For all releases of Nova: tools/nova_matrix.sh.
+"""
+
+import importlib.metadata
+import pathlib
+import re
+
+import pytest
+
+from tests.nova.in_tree import not_applicable, run, suites
+
+CHECKOUT = pathlib.Path(__file__).parents[2]
+RELEASE = int(importlib.metadata.version("nova").split(".")[0])
+
+
+def passes(suite, threading):
+    verdict = run.judge(run.run(suite, threading), RELEASE)
+    print(f"{suite}, {threading} threads: {verdict}")
+    for test, story in verdict.failed.items():
+        print(f"\n{test}\n{story}")
+    assert not verdict.failed, ", ".join(verdict.failed)
+    assert verdict.passed
+
+
+@pytest.mark.parametrize("threading", suites.threadings("functional", RELEASE))
+def test_functional(threading):
+    passes("functional", threading)
+
+
+def test_unit():
+    """Also that each of these tests is run or listed, and none is both."""
+    passes("unit", suites.threadings("unit", RELEASE)[0])
+
+
+def test_list_names_tests_of_ours():
+    for entry in not_applicable.entries():
+        path, _, name = entry.ours.partition("::")
+        source = (CHECKOUT / path).read_text()
+        assert re.search(rf"^def {name}\(", source, re.MULTILINE), entry.ours
+
+
+def test_list_has_each_test_once():
+    listed = [entry.test for entry in not_applicable.entries()]
+    assert len(listed) == len(set(listed))

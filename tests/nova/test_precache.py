@@ -1,0 +1,99 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""An image is in the pool before it is booted, and nothing on the host."""
+
+import os
+
+import pytest
+
+from tests.nova.test_base_images import bases, image_id  # noqa: F401
+from tests.nova.test_imagebackend import (  # noqa: F401 - fixtures
+    cache,
+    content,
+    glance,
+    instance,
+    never,
+    parent,
+    pools,
+    rbd,
+)
+
+# The fixtures are arguments too.
+# ruff: noqa: F811
+
+
+def precache(image_id):
+    from nova_rbd_backend.virt import precache
+
+    return precache.have(None, image_id)
+
+
+@pytest.fixture
+def fetch_to_raw(monkeypatch):
+    from nova.virt import images
+
+    fetched = []
+
+    def fetch(context, image_id, path, trusted_certs=None):
+        fetched.append(image_id)
+        with open(path, "wb") as file:
+            file.write(b"cached")
+
+    monkeypatch.setattr(images, "fetch_to_raw", fetch)
+    return fetched
+
+
+def test_precache(
+    pools, glance, instance, image_id, fetch_to_raw, monkeypatch
+):
+    from nova_rbd_backend.virt import disk_making
+    from nova_rbd_backend.virt import precache as module
+
+    glance(disk_format="qcow2")
+    monkeypatch.setattr(module, "IMAGE_API", disk_making.IMAGE_API)
+    assert precache(image_id) is True
+    assert precache(image_id) is False
+    assert fetch_to_raw == [image_id]
+    image = rbd(instance)
+    cache(image, never, image_id=image_id)
+    assert content(pools, image, 6)[0] == b"cached"
+
+
+def test_precache_of_what_is_cloned_copies_nothing(
+    pools, glance, parent, image_id, fetch_to_raw, monkeypatch
+):
+    from nova_rbd_backend.virt import disk_making
+    from nova_rbd_backend.virt import precache as module
+
+    glance(urls=(parent,))
+    monkeypatch.setattr(module, "IMAGE_API", disk_making.IMAGE_API)
+    assert precache(image_id) is False
+    assert fetch_to_raw == []
+    assert bases(pools, image_id) == []
+
+
+def test_what_a_killed_compute_left_goes_at_its_next_start(pools, nova_conf):
+    from nova_rbd_backend.virt import staging
+
+    left = []
+    for host in ("host1", "host10"):
+        nova_conf(host=host)
+        with staging.file("nova-base_x") as path:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        left.append(path + ".part")
+        with open(left[-1], "wb") as file:
+            file.write(b"half")
+    nova_conf(host="host1")
+    staging.clear()
+    staging.clear()
+    assert [os.path.exists(path) for path in left] == [False, True]
