@@ -206,10 +206,12 @@ class Testbed:
         """SIGKILL all that runs on a host: nova-compute, libvirtd, QEMUs.
 
         Their connections to Ceph are not closed in an orderly way, as the
-        processes have no time to.
+        processes have no time to. nova-compute goes first: one that saw its
+        libvirtd die would tell Nova, and Placement would keep the host
+        disabled for a while after it is back (_handle_conn_event of Nova).
         """
-        host.kill()
         self.compute(host).kill()
+        host.kill()
 
     def restore_power(
         self, host: ComputeHost, backend: str | None = None
