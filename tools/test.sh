@@ -1,6 +1,6 @@
 #!/bin/bash
 # Lint, then test. Without arguments everything runs, in one pytest run whose
-# closing line comes last.
+# closing line comes last: tests/e2e beside all the others (tests/conftest.py).
 #   --unit         tests/unit and tests/contract
 #   --nova         tests/nova: Nova's code, on a real Ceph
 #   --functional   tests/functional: a real Ceph, libvirt and QEMU
@@ -22,8 +22,9 @@ for word; do
         *) more+=("$word") ;;
     esac
 done
-[ $# -gt 0 ] || what=(tests/unit tests/contract tests/nova tests/functional \
-    tests/e2e)
+# tests/e2e first: it takes longest, and has a worker to itself.
+[ $# -gt 0 ] || what=(tests/e2e tests/unit tests/contract tests/nova \
+    tests/functional)
 
 echo "==> ruff check"
 ruff check .
@@ -34,4 +35,12 @@ flake8 nova_rbd_backend tests benchmarks
 echo "==> mypy"
 mypy
 echo "==> pytest ${what[*]} ${more[*]}"
-exec python -m pytest -v --durations=40 "${what[@]}" "${more[@]}"
+# In a process group of its own, all of which is interrupted, so that each
+# worker ends the servers that it has started.
+set -m
+python -m pytest -v -n 2 --no-loadscope-reorder --durations=40 \
+    "${what[@]}" "${more[@]}" &
+trap 'kill -INT -- -$!' INT TERM
+# A wait ends at a signal, too.
+until wait $!; rc=$?; ! kill -0 $! 2>/dev/null; do :; done
+exit $rc

@@ -15,14 +15,13 @@
 import dataclasses
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from openstack.compute.v2.flavor import Flavor
 from openstack.image.v2.image import Image
 
+from tests.conftest import Tell
 from tests.e2e import proof
 from tests.testbed import guest, paths, rbd_view
 from tests.testbed.conf_file import Conf
@@ -42,19 +41,6 @@ OVERRIDES: Conf = {
 }
 PURGE_SECONDS = 60
 FOLDER_SECONDS = 15
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Let SIGTERM end the testbed too, as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Tell of guests that QEMU broke in live migrations; see standstill."""
-    for server, times in proof.started_again.items():
-        terminalreporter.write_line(
-            f"QEMU broke the guest of server {server}: started again {times}x"
-        )
 
 
 @pytest.fixture(scope="session")
@@ -147,18 +133,13 @@ def all_disks(servers: Servers) -> Flavor:
     return servers.flavor("all", disk_gib=1, ephemeral_gib=1, swap_mib=64)
 
 
-Tell = Callable[[str], None]
-
-
-@pytest.fixture
-def tell(capsys: pytest.CaptureFixture[str]) -> Tell:
-    """Say what was measured to whoever runs the tests."""
-
-    def say(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n    {text}", end="", flush=True)
-
-    return say
+@pytest.fixture(autouse=True)
+def broken_by_qemu(tell: Tell) -> Iterator[None]:
+    """Tell of guests that QEMU broke in live migrations; see standstill."""
+    before = proof.started_again.copy()
+    yield
+    for server, times in (proof.started_again - before).items():
+        tell(f"QEMU broke the guest of {server}: started again {times}x")
 
 
 @pytest.fixture(scope="module")

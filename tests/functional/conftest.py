@@ -14,7 +14,6 @@
 
 import os
 import pathlib
-import signal
 import tempfile
 import uuid
 
@@ -32,11 +31,6 @@ from tests.testbed.host import ComputeHost
 KEPT = pathlib.Path(__file__).parents[2] / ".testbed"
 # The hosts' addresses: another run's or a testbed's (127.0.0) are not ours.
 NETWORK = f"127.{os.getpid() // 250 % 200 + 16}.{os.getpid() % 250}"
-
-
-def pytest_configure(config):
-    """Let SIGTERM end the fixtures' processes too, as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ REQUIREMENTS = (
     "PyMySQL",
     "pytest",
     "pytest-timeout",
+    "pytest-xdist",
     "python-memcached",
     "python-openstackclient",
     "ruff",
