@@ -30,7 +30,9 @@ from tests.testbed.process import TestbedError, wait_for
 from tests.testbed.servers import Servers
 from tests.testbed.whole import Testbed
 
-NAME = os.environ.get("NOVA_RBD_TESTBED_NAME", "e2e")
+# Each of pytest-xdist's workers has its own.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+NAME = os.environ.get("NOVA_RBD_TESTBED_NAME", f"e2e{WORKER}")
 # Where a server is to be booted when both hosts take some.
 FIRST = "nova:host1"
 # Ceph is stopped in one test: Nova is to notice within seconds.
