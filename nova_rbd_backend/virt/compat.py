@@ -48,6 +48,7 @@ _DRIVER = {
     "_create_shared_storage_test_file": "self instance",
     "unrescue": "self context instance",
     "_get_local_gb_info": "",
+    "update_provider_tree": "self provider_tree nodename allocations",
     "manage_image_cache": "self context all_instances",
     "snapshot": "self context instance image_id update_task_state",
     "quiesce": "self context instance image_meta",

@@ -22,11 +22,10 @@ event loop.
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import nova.conf
-from oslo_log import log as logging
 
 from nova_rbd_backend import conf, errors, names
 from nova_rbd_backend.storage import (
@@ -38,14 +37,13 @@ from nova_rbd_backend.storage import (
     provision,
     purge,
     rollback,
-    striping,
     transfer,
     trash,
 )
-from nova_rbd_backend.virt import faults
+from nova_rbd_backend.storage_classes import StorageClass
+from nova_rbd_backend.virt import faults, known_pools, untold
 
 CONF = nova.conf.CONF
-LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # Green under eventlet, since it is made from the patched module: one value
@@ -67,36 +65,12 @@ def cleanup_scope(instance_uuid: str) -> Iterator[None]:
         del _scope.instance_uuid
 
 
-def _tell_fenced() -> None:
-    while fencing.untold:
-        fact = fencing.untold.popleft()
-        LOG.warning(
-            "Fenced a dead client of %(pool)s/%(image)s: client.%(id)d at "
-            "%(address)s cannot write for %(days).1f days%(lock)s",
-            {
-                "pool": fact.pool,
-                "image": fact.image,
-                "id": fact.client_id,
-                "address": fact.address,
-                "days": fact.blocklist_seconds / 86400,
-                "lock": ", its lock is broken" if fact.lock_broken else "",
-            },
-        )
-
-
-def _tell_coarser() -> None:
-    while striping.untold:
-        fact = striping.untold.popleft()
-        LOG.info(
-            "Clones in %(pool)s of images in %(parent_pool)s with %(parent)s "
-            "get %(given)s: [nova_rbd] asks for %(wanted)s, but a clone is "
-            "never striped finer than its parent",
-            vars(fact),
-        )
-
-
 class RBDDriver:
-    """One pool of one cluster, as Nova asks for it."""
+    """One pool of one cluster, as Nova asks for it.
+
+    :ivar storage_class: what new images get: the first class with that pool
+        unless in_class() says otherwise; None: nova.conf has none
+    """
 
     def __init__(
         self,
@@ -107,6 +81,7 @@ class RBDDriver:
     ) -> None:
         settings = conf.settings(CONF)
         self.pool = pool or settings.pool
+        self.storage_class = settings.class_of_pool(self.pool)
         self.rbd_user = user or settings.user
         self.ceph_conf = ceph_conf or settings.ceph_conf
         self.rbd_connect_timeout = (
@@ -129,11 +104,12 @@ class RBDDriver:
 
     def _pool(self, name: str | None = None) -> pool.Pool:
         name = name or self.pool
-        if name == self._settings.pool:
-            return self._cluster().pool(
-                name, options=self._settings.image_options
-            )
-        return self._cluster().pool(name)
+        found = self.storage_class
+        if found is None or found.pool != name:
+            found = self._settings.class_of_pool(name)
+        if found is None:
+            return self._cluster().pool(name)
+        return self._cluster().pool(name, options=found.image_options)
 
     @staticmethod
     def _run(work: Callable[[], T], long: bool = False) -> T:
@@ -142,8 +118,7 @@ class RBDDriver:
             try:
                 return offload.run(work, long=long)
             finally:
-                _tell_fenced()
-                _tell_coarser()
+                untold.tell()
 
     # -- the cluster
 
@@ -166,7 +141,8 @@ class RBDDriver:
 
     def get_pool_info(self) -> dict[str, int]:
         """Usable bytes of the pool: total, free and used."""
-        data_pool = self._settings.data_pool
+        of_class = self.storage_class
+        data_pool = of_class.image_options.data_pool if of_class else None
 
         def work() -> capacity.Capacity:
             return self._cluster().capacity(self.pool, data_pool)
@@ -246,12 +222,73 @@ class RBDDriver:
             long=True,
         )
 
-    # -- one disk
+    # -- all pools that may have disks
 
-    def disks(self, instance_uuid: str) -> list[str]:
-        """Names of the instance's disks."""
+    def _in_each(self, work: Callable[[pool.Pool], T]) -> dict[str, T]:
+        """Do it in each known pool; one of a former class may be gone."""
+        done: dict[str, T] = {}
+        for name in known_pools.names(self._settings):
+            try:
+                done[name] = work(self._pool(name))
+            except errors.PoolNotFound:
+                if self._settings.class_of_pool(name) is not None:
+                    raise
+                known_pools.forget(self._settings, name)
+        return done
+
+    def has_more_pools(self) -> bool:
+        """Whether a disk may be in another pool than libvirt_images_store."""
+        return len(known_pools.names(self._settings)) > 1
+
+    def read_pools(self) -> tuple[str, ...]:
+        """Names of all pools that may have disks, as other hosts say too."""
+
+        def work() -> tuple[str, ...]:
+            known_pools.read(self._settings)
+            return known_pools.names(self._settings)
+
+        return self._run(work)
+
+    def pool_of(self, name: str, first: str | None) -> str | None:
+        """The pool that has this disk, whole; None: none of them has.
+
+        :param first: where it most likely is
+        """
+        known = known_pools.names(self._settings)
+        if first in known:
+            known = tuple(dict.fromkeys((first, *known)))
+        return self._run(lambda: self._whole_in(name, known))
+
+    def pool_of_unknown(self, name: str) -> str | None:
+        """The same, of pools that only other hosts have known until now."""
+        return self._run(
+            lambda: self._whole_in(name, known_pools.read(self._settings))
+        )
+
+    def _whole_in(self, name: str, pools: Iterable[str]) -> str | None:
+        for each in pools:
+            with contextlib.suppress(errors.PoolNotFound):
+                if provision.is_whole(self._pool(each), name):
+                    return each
+        return None
+
+    def add_pool(self, storage_class: StorageClass) -> None:
+        """Have all hosts know the class's pool, before a disk is made there.
+
+        Known, as nearly always: nothing is asked.
+        """
+        if not known_pools.is_added(self._settings, storage_class):
+            self._run(lambda: known_pools.add(self._settings, storage_class))
+
+    def pools_with_disks(self, instance_uuid: str) -> list[str]:
+        """Names of the pools in which the instance has disks."""
         prefix = names.DiskName.prefix(instance_uuid)
-        return self._run(lambda: self._pool().names(prefix))
+        found = self._run(
+            lambda: self._in_each(lambda each: each.names(prefix))
+        )
+        return [name for name, disks in found.items() if disks]
+
+    # -- one disk
 
     def exists(self, name: str) -> bool:
         """Whether the disk is there and whole."""
@@ -329,35 +366,59 @@ class RBDDriver:
 
         :raises nova.exception.StorageError: a client that is alive has one
         """
-        self._run(lambda: fencing.fence_for_start(self._pool(), instance_uuid))
+        self._run(
+            lambda: self._in_each(
+                lambda each: fencing.fence_for_start(each, instance_uuid)
+            )
+        )
 
     # -- away with disks
 
     def delete_disks(
         self, instance_uuid: str, only: Callable[[str], bool] | None = None
-    ) -> trash.DeleteReport:
-        """Free the names of the instance's disks; space comes back later."""
-        return self._run(
-            lambda: trash.delete_disks(
-                self._pool(),
-                instance_uuid,
-                only=only or (lambda _disk: True),
-                retention_seconds=self._settings.trash_retention_seconds,
-            ),
-            # A client that holds an image's lock is waited for.
-            long=True,
-        )
+    ) -> dict[str, trash.DeleteReport]:
+        """Free the names of the instance's disks; space comes back later.
+
+        :returns: a report for each pool
+        """
+        busy: list[errors.DiskBusy] = []
+
+        def delete(each: pool.Pool) -> trash.DeleteReport | None:
+            try:
+                return trash.delete_disks(
+                    each,
+                    instance_uuid,
+                    only=only or (lambda _disk: True),
+                    retention_seconds=self._settings.trash_retention_seconds,
+                )
+            except errors.DiskBusy as error:
+                # It is not in the way of those in other pools.
+                busy.append(error)
+                return None
+
+        def work() -> dict[str, trash.DeleteReport]:
+            reports = self._in_each(delete)
+            if busy:
+                raise busy[0]
+            return {name: found for name, found in reports.items() if found}
+
+        # A client that holds an image's lock is waited for.
+        return self._run(work, long=True)
 
     def purge(self) -> list[purge.PurgeReport]:
         """Take back the space of what was deleted and is due, in each pool."""
-        disks, snapshots = self._settings.pool, self._settings.snapshot_pool
-        # A deleted snapshot waits for the disks booted from it, and a deleted
-        # disk for the snapshots that are of it.
-        pools = [disks] if disks == snapshots else [disks, snapshots, disks]
-        return self._run(
-            lambda: [purge.purge(self._pool(name)) for name in pools],
-            long=True,
-        )
+        snapshots = self._settings.snapshot_pool
+
+        def work() -> list[purge.PurgeReport]:
+            reports = [*self._in_each(purge.purge).values()]
+            # A deleted snapshot waits for the disks booted from it, and a
+            # deleted disk for the snapshots that are of it.
+            if set(known_pools.names(self._settings)) != {snapshots}:
+                reports.append(purge.purge(self._pool(snapshots)))
+                reports += self._in_each(purge.purge).values()
+            return reports
+
+        return self._run(work, long=True)
 
     def remove_image(self, name: str) -> None:
         """Delete one disk; not there: done."""
@@ -379,3 +440,13 @@ class RBDDriver:
         if instance_uuid is None:
             raise NotImplementedError("cleanup_volumes() without an instance")
         self.delete_disks(instance_uuid, only=filter_fn)
+
+
+def in_class(storage_class: StorageClass) -> RBDDriver:
+    """The pool of a class, for images of that class.
+
+    No argument of RBDDriver, which has those of Nova's own.
+    """
+    rbd = RBDDriver(pool=storage_class.pool)
+    rbd.storage_class = storage_class
+    return rbd
