@@ -47,7 +47,7 @@ def _tell_coarser() -> None:
         fact = striping.untold.popleft()
         LOG.info(
             "Clones in %(pool)s of images in %(parent_pool)s with %(parent)s "
-            "get %(given)s: [nova_rbd] asks for %(wanted)s, but a clone is "
+            "get %(given)s: [%(group)s] asks for %(wanted)s, but a clone is "
             "never striped finer than its parent",
             vars(fact),
         )
