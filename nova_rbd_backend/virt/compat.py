@@ -109,6 +109,13 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
         "__init__": "self name pool user password servers"
     },
     ("nova.virt.libvirt.host", "Host"): {"get_connection": "self"},
+    ("nova.compute.provider_tree", "ProviderTree"): {
+        "data": "self name_or_uuid",
+        "update_inventory": "self name_or_uuid inventory generation",
+    },
+    ("nova.scheduler.client.report", "SchedulerReportClient"): {
+        "get_allocations_for_resource_provider": "self context rp_uuid",
+    },
     ("nova.virt.images", None): {
         "qemu_img_info": "path format",
         "convert_image": "source dest in_format out_format run_as_root "

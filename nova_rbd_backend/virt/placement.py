@@ -75,6 +75,9 @@ def _space(of_class: StorageClass) -> str:
 
 
 def _inventory(total: int, known: _Inventory) -> dict[str, Any]:
+    reserved = known.get("reserved", 0)
+    if reserved >= known.get("total", 0):
+        reserved = 0  # of a class that was gone, see _leftovers
     return {
         "total": total,
         "min_unit": 1,
@@ -82,7 +85,7 @@ def _inventory(total: int, known: _Inventory) -> dict[str, Any]:
         "step_size": 1,
         # Set by the operator, in Placement.
         "allocation_ratio": known.get("allocation_ratio", 1.0),
-        "reserved": known.get("reserved", 0),
+        "reserved": min(reserved, total),
     }
 
 
