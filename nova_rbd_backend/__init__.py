@@ -30,7 +30,7 @@ The great paths::
 In which pool a disk is: virt.disk_place -> virt.known_pools
 -> storage.pool_registry.
 
-Rooms: ``conf`` has the options, ``virt`` what nova-compute loads, ``api`` what
-nova-api loads, ``storage`` all that talks to Ceph, ``cmd`` the operator's tools.
-Imports go downwards only: cmd, virt -> storage -> names, errors.
+Rooms: ``conf`` has the options, ``virt`` what nova-compute loads, ``api``
+what nova-api loads, ``storage`` all that talks to Ceph, ``cmd`` the operator's
+tools. Imports go downwards only: cmd, virt -> storage -> names, errors.
 """

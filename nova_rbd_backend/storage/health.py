@@ -22,11 +22,11 @@ import json
 import socket
 import typing
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.image_options import ImageOptions
-from nova_rbd_backend.storage import cluster
+from nova_rbd_backend.storage import cluster, pool_registry
 from nova_rbd_backend.storage.disk import Disk
 from nova_rbd_backend.storage.pool import Pool
 from nova_rbd_backend.storage_classes import DEFAULT, StorageClass
@@ -124,12 +124,23 @@ def steps(settings: Wanted) -> Iterator[Step]:
     )
     for each in settings.classes:
         yield _disk_step(each, settings, (login.name, disks[each.pool].name))
+    home = next(iter(disks))
+    yield Step(
+        "pools of former storage classes",
+        lambda ceph: _check_former(ceph.pool(home), disks),
+        (login.name, disks[home].name),
+    )
     if settings.snapshot_pool not in disks:
         yield Step(
             f"rights for snapshots in {settings.snapshot_pool}",
             lambda ceph: _check_snapshot_rights(ceph, settings),
             (login.name, snapshots.name),
         )
+
+
+def _check_former(home: Pool, configured: Iterable[str]) -> None:
+    """Their disks are looked for: one that is gone is no matter."""
+    pool_registry.missing(home, configured)
 
 
 def _pool_option(of_class: StorageClass) -> str:

@@ -59,35 +59,36 @@ def known(home: Pool, configured: Iterable[str]) -> tuple[str, ...]:
 
 
 @once_more
-def drop_missing(home: Pool, configured: Iterable[str]) -> tuple[str, ...]:
-    """Forget the added pools that the cluster has no more.
+def missing(home: Pool, configured: Iterable[str]) -> tuple[str, ...]:
+    """Names of added pools that the cluster has no more.
 
     :param configured: pools that are not looked at
-    :returns: names of those that were forgotten
     :raises ConfigError: one may not be read, so that its disks would be taken
         for missing
     """
-    gone = []
-    for name in names(home):
-        if name in configured:
-            continue
-        try:
-            home.cluster.pool(name).listed_id("")
-        except errors.PoolNotFound:
-            _forget(home, name)
-            gone.append(name)
-        except errors.NotPermitted as error:
-            raise errors.ConfigError(
-                f"disks were made in pool {name!r} (a storage class that is "
-                "not in nova.conf any more), which this host may not read: "
-                "give its Ceph user the same caps there as in pool "
-                f"{home.name!r}, or, once that pool has no disk, run `rados "
-                f"-p {home.name} rmomapkey {OBJECT} {name}`"
-            ) from error
-    return tuple(gone)
+    former = [name for name in names(home) if name not in configured]
+    return tuple(name for name in former if not _is_there(home, name))
 
 
-def _forget(home: Pool, name: str) -> None:
+def _is_there(home: Pool, name: str) -> bool:
+    try:
+        home.cluster.pool(name).listed_id("")
+    except errors.PoolNotFound:
+        return False
+    except errors.NotPermitted as error:
+        raise errors.ConfigError(
+            f"disks were made in pool {name!r} (a storage class that is not "
+            "in nova.conf any more), which this host may not read: give its "
+            f"Ceph user the same caps there as in pool {home.name!r}, or, "
+            f"once that pool has no disk, run `rados -p {home.name} "
+            f"rmomapkey {OBJECT} {name}`"
+        ) from error
+    return True
+
+
+@once_more
+def forget(home: Pool, name: str) -> None:
+    """Strike a pool out; not there: done."""
     stored = home.omap_value(OBJECT, name)
     if stored is not None:
         home.omap_swap(OBJECT, name, stored.decode(), None)

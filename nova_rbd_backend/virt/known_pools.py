@@ -90,8 +90,10 @@ def start(settings: conf.Settings) -> None:
     """
     for each in settings.storage_classes:
         add(settings, each)
+    home = _home(settings)
     configured = {each.pool for each in settings.classes}
-    pool_registry.drop_missing(_home(settings), configured)
+    for name in pool_registry.missing(home, configured):
+        pool_registry.forget(home, name)
     read(settings)
 
 

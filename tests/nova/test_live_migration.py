@@ -207,7 +207,7 @@ def in_class(vms, instance, monkeypatch):
     other.create(name, MIB)
     pool_registry.add(vms, "snapshots", "fast")
     yield
-    pool_registry._forget(vms, "snapshots")
+    pool_registry.forget(vms, "snapshots")
     other.remove(name)
 
 
@@ -231,7 +231,7 @@ def test_destination_refuses_a_pool_that_it_may_not_read(
         with pytest.raises(exception.StorageError, match="volumes"):
             check_destination(instance)
     finally:
-        pool_registry._forget(vms, "volumes")
+        pool_registry.forget(vms, "volumes")
 
 
 def test_source_refuses_with_the_pools_of_the_disks(

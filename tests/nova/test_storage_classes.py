@@ -63,7 +63,7 @@ def classes(pools, monkeypatch):
     become(fast="snapshots")
     yield become
     for name in pool_registry.names(pools.vms):
-        pool_registry._forget(pools.vms, name)
+        pool_registry.forget(pools.vms, name)
 
 
 def started():
