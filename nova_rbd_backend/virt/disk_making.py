@@ -20,6 +20,7 @@
 A disk of the wrong size is refused before anything is copied.
 """
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -56,7 +57,6 @@ class DiskMaking(imagebackend.Image):
     rbd_name: str
     _instance: Any
     _disk_name: str | None
-    _place: rbd_utils.RBDDriver | None = None
 
     #: Nova's: ask Glance to copy the image into its store in this cluster.
     copy_to_store = imagebackend.Rbd.copy_to_store
@@ -70,24 +70,22 @@ class DiskMaking(imagebackend.Image):
         self._not_cloneable: exception.ImageUnacceptable | None = None
         super().__init__(*args, **kwargs)
 
-    @property
+    @functools.cached_property
     def driver(self) -> rbd_utils.RBDDriver:
         """The pool of the disk; looked for when it is first needed."""
-        if self._place is None:
-            self._place = disk_place.of_disk(
-                self._instance, str(self._disk_name), self.rbd_name
-            )
-        return self._place
+        return disk_place.of_disk(
+            self._instance, str(self._disk_name), self.rbd_name
+        )
 
     def _is_in_new_pool(self) -> bool:
         """Whether a disk that wasn't found is where only others looked."""
         found = disk_place.found_anew(self._instance, self.rbd_name)
         if found is not None:
-            self._place = found
+            self.driver = found
         return found is not None
 
     def _go_where_it_is_made(self) -> None:
-        self._place = disk_place.for_new(self._instance, str(self._disk_name))
+        self.driver = disk_place.for_new(self._instance, str(self._disk_name))
 
     def create_image(
         self,

@@ -55,7 +55,7 @@ class Rbd(disk_making.DiskMaking):
             if found is None:
                 raise exception.InvalidDevicePath(path=path)
             self.rbd_name = found.image
-            self._place = rbd_utils.RBDDriver(pool=found.pool)
+            self.driver = rbd_utils.RBDDriver(pool=found.pool)
         else:
             self.rbd_name = str(names.DiskName(instance.uuid, str(disk_name)))
         self._instance = instance

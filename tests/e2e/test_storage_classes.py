@@ -36,6 +36,7 @@ CLASSES: Conf = {
     "nova_rbd_class_fast": {"pool": POOL, "object_size": "1M"},
 }
 RESOURCE = "CUSTOM_RBD_FAST_GB"
+FLAVORS = ("fast", "slow-1", "slow-2")
 # Microversions from 2.86 on look at extra specs.
 UNCHECKED = "2.60"
 GONE_SECONDS = 60
@@ -57,6 +58,9 @@ def classes(stack: Testbed) -> Iterator[None]:
         stack.restart_compute(host, CLASSES)
     stack.openstack.restart_nova_api({"nova_rbd": {"storage_classes": "fast"}})
     yield
+    nova = stack.openstack.connection().compute
+    for name in FLAVORS:
+        nova.delete_flavor(nova.find_flavor(name))
     stack.openstack.restart_nova_api({})
     with stack.cluster.admin() as admin:
         ceph_pools.command(
@@ -78,6 +82,15 @@ def classes(stack: Testbed) -> Iterator[None]:
     # It is in the registry: a nova-compute that starts strikes it out.
     for host in stack.hosts:
         stack.restart_compute(host)
+    assert RESOURCE not in inventory(stack, stack.hosts[0])
+
+
+def inventory(stack: Testbed, host: ComputeHost) -> dict[str, object]:
+    """What Placement knows of a host, by resource class."""
+    placement = stack.openstack.connection().placement
+    (found,) = placement.resource_providers(name=host.name)
+    answer = placement.get(f"/resource_providers/{found.id}/inventories")
+    return dict(answer.json()["inventories"])
 
 
 def set_caps(admin: object, user: str, more: str) -> None:

@@ -294,7 +294,7 @@ def test_unknown_class_is_refused(pools, classes, glance, parent):
         disk_place.require_classes(instance)
     line = str(caught.value)
     assert "flavor some asks for storage class 'slow'" in line
-    assert "has default, fast: correct the flavor's" in line
+    assert "[nova_rbd] storage_classes (here: default, fast)" in line
     instance = new_instance({"nova_rbd:class": "slow"})
     assert not rbd(instance).exists()
     with pytest.raises(exception.InvalidInput):
