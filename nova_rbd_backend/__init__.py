@@ -27,7 +27,10 @@ The great paths::
               -> virt.detacher: storage.detaching copies in the background
     revert    virt.imagebackend.Rbd.rollback_to_snap -> storage.rollback
 
-Rooms: ``conf`` has the options, ``virt`` all that imports Nova, ``storage``
-all that talks to Ceph, ``cmd`` the operator's tools. Imports go downwards
-only: cmd, virt -> storage -> names, errors.
+In which pool a disk is: virt.disk_place -> virt.known_pools
+-> storage.pool_registry.
+
+Rooms: ``conf`` has the options, ``virt`` what nova-compute loads, ``api``
+what nova-api loads, ``storage`` all that talks to Ceph, ``cmd`` the operator's
+tools. Imports go downwards only: cmd, virt -> storage -> names, errors.
 """

@@ -25,14 +25,21 @@ import uuid
 
 from oslo_config import cfg
 
-from nova_rbd_backend import errors
+from nova_rbd_backend import class_options, errors
 from nova_rbd_backend.image_options import ImageOptions
+from nova_rbd_backend.option_values import get as _get
+from nova_rbd_backend.option_values import is_given as _is_given
 from nova_rbd_backend.options import (
     GENERIC_OPTS,
     IMAGES_TYPES,
     list_opts,
     register,
     register_nova_options,
+)
+from nova_rbd_backend.storage_classes import (
+    DEFAULT,
+    StorageClass,
+    check_names,
 )
 
 __all__ = [
@@ -46,6 +53,7 @@ __all__ = [
     "register",
     "register_nova_options",
     "settings",
+    "storage_class_names",
 ]
 
 COMPUTE_DRIVER = "rbd_backend.LibvirtDriver"
@@ -88,6 +96,32 @@ class Settings:
     detach_at_once: int
     clone_depth_soft_limit: int
     clone_depth_hard_limit: int
+    storage_classes: tuple[StorageClass, ...] = ()
+    default_storage_class: str = DEFAULT
+    capacity_share_percent: int = 100
+
+    @property
+    def classes(self) -> tuple[StorageClass, ...]:
+        """All storage classes, that of ``pool`` first."""
+        own = StorageClass(DEFAULT, self.pool, self.image_options)
+        return (own, *self.storage_classes)
+
+    @property
+    def default_class(self) -> StorageClass:
+        """That of disks whose flavor asks for none."""
+        found = self.class_named(self.default_storage_class)
+        assert found is not None  # apply() refuses another name
+        return found
+
+    def class_named(self, name: str) -> StorageClass | None:
+        """None: there is no such class."""
+        found = (each for each in self.classes if each.name == name)
+        return next(found, None)
+
+    def class_of_pool(self, pool: str) -> StorageClass | None:
+        """The first class with that pool; None: there is none."""
+        found = (each for each in self.classes if each.pool == pool)
+        return next(found, None)
 
     @property
     def data_pool(self) -> str | None:
@@ -107,7 +141,11 @@ class Settings:
             return f"images_type={self.images_type}, through Nova's own code"
         facts = dataclasses.asdict(self)
         facts.update(facts.pop("image_options"))
+        del facts["group"]
         facts["conf"] = dict(facts["conf"])
+        facts["storage_classes"] = {
+            each.name: each.pool for each in self.storage_classes
+        }
         return ", ".join(f"{name}={value}" for name, value in facts.items())
 
 
@@ -172,7 +210,7 @@ def settings(conf: cfg.ConfigOpts) -> Settings:
         images_type=images_type,
         pool=pool,
         snapshot_pool=_get(conf, "libvirt_images_snapshot_store") or pool,
-        image_options=_image_options(conf),
+        image_options=_image_options(conf, "nova_rbd"),
         user=_get(conf, "rbd_user", "libvirt") or None,
         secret_uuid=_get(conf, "rbd_secret_uuid", "libvirt") or None,
         ceph_conf=_get(conf, "images_rbd_ceph_conf", "libvirt") or None,
@@ -193,12 +231,35 @@ def settings(conf: cfg.ConfigOpts) -> Settings:
         clone_depth_hard_limit=_get(
             conf, "clone_depth_hard_limit", "nova_rbd"
         ),
+        storage_classes=_storage_classes(conf) if pool else (),
+        default_storage_class=_get(conf, "default_storage_class", "nova_rbd"),
+        capacity_share_percent=_get(
+            conf, "capacity_share_percent", "nova_rbd"
+        ),
     )
 
 
-def _image_options(conf: cfg.ConfigOpts) -> ImageOptions:
+def storage_class_names(conf: cfg.ConfigOpts) -> tuple[str, ...]:
+    """The names of the classes beside the default; register() was called."""
+    return tuple(_get(conf, "storage_classes", "nova_rbd"))
+
+
+def _storage_classes(conf: cfg.ConfigOpts) -> tuple[StorageClass, ...]:
+    names = storage_class_names(conf)
+    class_options.register(conf, names)
+    return tuple(
+        StorageClass(
+            name,
+            _get(conf, "pool", class_options.group(name)) or "",
+            _image_options(conf, class_options.group(name)),
+        )
+        for name in names
+    )
+
+
+def _image_options(conf: cfg.ConfigOpts, group: str) -> ImageOptions:
     def get(name: str) -> typing.Any:
-        return _get(conf, name, "nova_rbd")
+        return _get(conf, name, group)
 
     return ImageOptions(
         data_pool=get("data_pool") or None,
@@ -207,6 +268,7 @@ def _image_options(conf: cfg.ConfigOpts) -> ImageOptions:
         stripe_count=get("stripe_count"),
         features=tuple(get("image_features") or ()),
         conf=tuple(sorted((get("image_conf") or {}).items())),
+        group=group,
     )
 
 
@@ -255,7 +317,8 @@ def _map_store(conf: cfg.ConfigOpts, images_type: str) -> None:
 def _refuse_what_rbd_cannot_do(conf: cfg.ConfigOpts) -> None:
     _require_pool(conf)
     _require_whole_credentials(conf)
-    _image_options(conf).check()
+    _image_options(conf, "nova_rbd").check()
+    _require_whole_classes(conf)
     if not _get(conf, "force_raw_images"):
         raise errors.ConfigError(
             "[DEFAULT] force_raw_images is false, but RBD images can only be "
@@ -281,6 +344,27 @@ def _require_pool(conf: cfg.ConfigOpts) -> None:
         raise errors.ConfigError(
             "The type of instance disks is rbd, but no pool is named: set "
             "[DEFAULT] libvirt_images_store to the Ceph pool for them"
+        )
+
+
+def _require_whole_classes(conf: cfg.ConfigOpts) -> None:
+    names = storage_class_names(conf)
+    check_names(names)
+    for each in _storage_classes(conf):
+        if not each.pool:
+            group = class_options.group(each.name)
+            raise errors.ConfigError(
+                f"[nova_rbd] storage_classes has {each.name!r}, but "
+                f"[{group}] pool is not set: set it to the Ceph pool of that "
+                "class, or remove the class"
+            )
+        each.image_options.check()
+    default = _get(conf, "default_storage_class", "nova_rbd")
+    if default not in (DEFAULT, *names):
+        raise errors.ConfigError(
+            f"[nova_rbd] default_storage_class is {default!r}, but there is "
+            f"no such class: take of {', '.join((DEFAULT, *names))}, or add "
+            "it to storage_classes"
         )
 
 
@@ -315,33 +399,3 @@ def _is_uuid(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _get(
-    conf: cfg.ConfigOpts, name: str, group: str | None = None
-) -> typing.Any:
-    """Read an option; a bad value becomes an error that says how to mend."""
-    try:
-        return conf[group][name] if group else conf[name]
-    except ValueError as error:  # oslo_config.cfg.ConfigFileValueError too
-        # "Value for option x from LocationInfo(...) is not valid: <reason>"
-        reason = str(error).rpartition("is not valid: ")[2]
-        raise errors.ConfigError(
-            f"[{group or 'DEFAULT'}] {name}: {reason}: correct it, or remove "
-            "the option"
-        ) from error
-
-
-def _is_given(
-    conf: cfg.ConfigOpts, name: str, group: str | None = None
-) -> bool:
-    """Tell whether somebody set the option, and not only its default."""
-    try:
-        found = conf.get_location(name, group)
-    except ValueError:
-        return True
-    # None: not set, and the option has no default (oslo.config to 10.7).
-    return found is not None and found.location not in (
-        cfg.Locations.opt_default,
-        cfg.Locations.set_default,
-    )

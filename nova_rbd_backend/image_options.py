@@ -99,6 +99,7 @@ class ImageOptions:
     :ivar data_pool: where their data goes, when not into their own pool
     :ivar features: names of :data:`FEATURES`
     :ivar conf: names and values of librbd's options, of disks only
+    :ivar group: of nova.conf, where they are set
     """
 
     data_pool: str | None = None
@@ -107,6 +108,7 @@ class ImageOptions:
     stripe_count: int | None = None
     features: tuple[str, ...] = ()
     conf: tuple[tuple[str, str], ...] = ()
+    group: str = dataclasses.field(default="nova_rbd", compare=False)
 
     @property
     def striping(self) -> Striping | None:
@@ -137,14 +139,14 @@ class ImageOptions:
         self._check_striping()
         self._check_features()
         for name, _ in self.conf:
-            _check_conf(name)
+            self._check_conf(name)
 
     def _check_striping(self) -> None:
         size = self.object_size_bytes or DEFAULT_OBJECT_BYTES
         unit, count = self.stripe_unit_bytes, self.stripe_count
         least, most = OBJECT_BYTES
         if not least <= size <= most or size & (size - 1):
-            _refuse(
+            self._refuse(
                 f"object_size is {_shown(size)}, but Ceph takes powers of two "
                 f"from {_shown(least)} to {_shown(most)}: set it to one"
             )
@@ -152,17 +154,17 @@ class ImageOptions:
             given, other = "stripe_unit", "stripe_count"
             if unit is None:
                 given, other = other, given
-            _refuse(
+            self._refuse(
                 f"{given} is set, but {other} is not: set both, or neither"
             )
         if unit is not None and unit < LEAST_STRIPE_UNIT_BYTES:
-            _refuse(
+            self._refuse(
                 f"stripe_unit is {unit} bytes, less than Ceph takes: set it "
                 f"to {LEAST_STRIPE_UNIT_BYTES} or more"
             )
         if unit is not None and size % unit:
             whose = "" if self.object_size_bytes else ", Ceph's default"
-            _refuse(
+            self._refuse(
                 f"stripe_unit is {_shown(unit)}, which does not divide the "
                 f"object_size of {_shown(size)}{whose}: set it to a power of "
                 "two that is not more than the object_size"
@@ -173,37 +175,36 @@ class ImageOptions:
             return
         unknown = set(self.features) - set(FEATURES)
         if unknown:
-            _refuse(
+            self._refuse(
                 f"image_features has {', '.join(sorted(unknown))}: take of "
                 f"{', '.join(FEATURES)}"
             )
         for name, reason in _ALWAYS.items():
             if name not in self.features:
-                _refuse(
+                self._refuse(
                     f"image_features lacks {name}, but {reason}: add it, or "
                     "remove the option"
                 )
         # librbd leaves it out unsaid (16.2.15).
         if {"fast-diff", "object-map"} & set(self.features) == {"fast-diff"}:
-            _refuse(
+            self._refuse(
                 "image_features has fast-diff, which does nothing without "
                 "object-map: add object-map, or remove fast-diff"
             )
 
+    def _check_conf(self, name: str) -> None:
+        if not name.startswith("rbd_"):
+            self._refuse(
+                f"image_conf has {name!r}, but an image can have librbd's own "
+                "options only, whose names begin with rbd_: set it in "
+                "ceph.conf"
+            )
+        for prefix, reason in _NOT_FOR_DISKS.items():
+            if name.startswith(prefix):
+                self._refuse(f"image_conf has {name}, but {reason}: remove it")
 
-def _check_conf(name: str) -> None:
-    if not name.startswith("rbd_"):
-        _refuse(
-            f"image_conf has {name!r}, but an image can have librbd's own "
-            "options only, whose names begin with rbd_: set it in ceph.conf"
-        )
-    for prefix, reason in _NOT_FOR_DISKS.items():
-        if name.startswith(prefix):
-            _refuse(f"image_conf has {name}, but {reason}: remove it")
-
-
-def _refuse(reason: str) -> NoReturn:
-    raise errors.ConfigError(f"[nova_rbd] {reason}")
+    def _refuse(self, reason: str) -> NoReturn:
+        raise errors.ConfigError(f"[{self.group}] {reason}")
 
 
 def _shown(size_bytes: int) -> str:

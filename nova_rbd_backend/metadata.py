@@ -20,6 +20,8 @@ import importlib.metadata
 from nova_rbd_backend import names
 
 PREFIX = "nova."
+#: Of a disk: the storage class that it was made in.
+CLASS = PREFIX + "class"
 #: Of a base: when a clone of it was last seen, in seconds since 1970.
 LAST_USED = PREFIX + "last_used"
 
@@ -28,6 +30,7 @@ def describe(
     disk: names.DiskName | None,
     project_id: str | None = None,
     image_id: str | None = None,
+    storage_class: str | None = None,
 ) -> dict[str, str]:
     """The image's metadata; what isn't known is left out."""
     return _known(
@@ -36,6 +39,7 @@ def describe(
             "disk": disk.disk if disk else None,
             "project": project_id,
             "base_image": image_id,
+            "class": storage_class,
         }
     )
 

@@ -12,9 +12,9 @@
 
 """Every option: their definitions, for oslo.config and for the sample file."""
 
-import re
-
 from oslo_config import cfg, types
+
+from nova_rbd_backend import class_options
 
 # The same values as Nova's [libvirt] images_type (nova/conf/libvirt.py, 26 to
 # 34): the generic option is another way to give that one.
@@ -117,30 +117,6 @@ NOVA_RBD_GROUP = cfg.OptGroup(
 )
 
 
-class SizeType(types.ConfigType):  # type: ignore[misc]
-    """Bytes, as a number alone or with K (1024 bytes) or M."""
-
-    def __init__(self) -> None:
-        super().__init__(type_name="bytes, with K or M")
-
-    def __call__(self, value: object) -> int:
-        found = re.fullmatch(r"([0-9]+)([KM]?)", str(value).strip().upper())
-        if found is None:
-            raise ValueError(f"{value!r} is no number of bytes, like 64K")
-        return int(found[1]) << {"": 0, "K": 10, "M": 20}[found[2]]
-
-    def _formatter(self, value: object) -> str:
-        return str(value)
-
-    def __repr__(self) -> str:
-        return "Size"
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self)
-
-    __hash__ = None  # type: ignore[assignment]
-
-
 NOVA_RBD_OPTS = [
     cfg.IntOpt(
         "operation_timeout_seconds",
@@ -229,112 +205,52 @@ A disk that would have more parents than this, one above the other, gets a copy
 of its data when it is made, which takes as long as its data is big.
 """,
     ),
+    *class_options.IMAGE_OPTS,
+    cfg.ListOpt(
+        "storage_classes",
+        item_type=types.String(),
+        default=[],
+        sample_default="fast,archive",
+        help="""
+Names of storage classes, of ``a-z``, ``0-9``, ``_`` and ``-``: each is a pool,
+with options for the disks in it, in a group ``[nova_rbd_class_name]`` of its
+own. A flavor chooses one for its disks::
+
+    openstack flavor set --property nova_rbd:class=fast FLAVOR
+
+and with ``nova_rbd:root_class``, ``nova_rbd:ephemeral_class`` and
+``nova_rbd:swap_class`` another for some of them. ``default`` is the class of
+``libvirt_images_store`` and of this group.
+
+A disk stays where it was made, whatever becomes of its flavor or its class.
+All compute hosts should have the same classes: a host refuses to make a disk
+of one that it does not know. nova-api, if it is told the names too, refuses
+flavors with others.
+""",
+    ),
     cfg.StrOpt(
-        "data_pool",
-        sample_default="vms-data",
+        "default_storage_class",
+        default="default",
         help="""
-Pool for the data of new disks, usually an erasure-coded one; names and
-metadata stay in the pool of ``libvirt_images_store``. When unset the data goes
-there too. Disks that exist are not moved.
-""",
-    ),
-    cfg.Opt(
-        "object_size",
-        type=SizeType(),
-        sample_default="4M",
-        help="""
-Size of the objects that new disks and bases are cut into: a power of two from
-4K to 32M. When unset it is Ceph's (``rbd_default_order``, 4M), and for a clone
-its parent's.
-
-A clone's objects are never smaller than the stripe unit of its parent, which
-without striping is the parent's object: 8M for images of a Glance with its
-own default. Then they are as big as that, and the log says so once.
+The class of disks whose flavor asks for none. Its pool is what Placement is
+told of as ``DISK_GB``.
 
 Related options:
 
-* Glance's ``rbd_store_chunk_size``
-* ``stripe_unit``
-""",
-    ),
-    cfg.Opt(
-        "stripe_unit",
-        type=SizeType(),
-        sample_default="64K",
-        help="""
-How many bytes of a new disk or base go into one object before the next object
-takes over: from 512 bytes to ``object_size``, which it has to divide. When
-unset an image fills one object after the other, and a clone is striped as its
-parent is.
-
-A clone's stripe unit is never smaller than its parent's, as for
-``object_size``.
-
-Related options:
-
-* ``stripe_count``: required with it
-* ``object_size``
+* ``storage_classes``
 """,
     ),
     cfg.IntOpt(
-        "stripe_count",
+        "capacity_share_percent",
+        default=100,
         min=1,
-        sample_default=16,
+        max=100,
         help="""
-Over how many objects a stripe goes. After so many units the first of these
-objects has its turn again, until all are full.
-
-Related options:
-
-* ``stripe_unit``: required with it
-""",
-    ),
-    cfg.ListOpt(
-        "image_features",
-        item_type=types.String(),
-        sample_default=(
-            "layering,exclusive-lock,object-map,fast-diff,deep-flatten"
-        ),
-        help="""
-RBD features of new disks and bases, and of snapshots that go to the pool of
-the disks. When unset they are Ceph's (``rbd_default_features``), and for a
-clone its parent's.
-
-This backend needs ``layering``, ``exclusive-lock`` and ``deep-flatten``.
-``object-map`` needs ``exclusive-lock``, and brings ``fast-diff`` with it,
-which needs ``object-map``: they make the deletion of a disk, the copying of a
-snapshot and the revert of a resize quick. ``journaling`` needs
-``exclusive-lock``, writes all data twice, and is of use to mirroring only.
-""",
-    ),
-    cfg.DictOpt(
-        "image_conf",
-        sample_default={
-            "rbd_qos_iops_limit": "500",
-            "rbd_qos_iops_burst": "2000",
-        },
-        help="""
-Options of Ceph's librbd that are set on each new disk, name:value separated by
-commas. They count for whoever opens the disk, before those of ceph.conf. Only
-names that begin with ``rbd_``; ``rbd config image ls POOL/DISK`` shows what an
-image can have and has, ``rbd config image set`` changes one of a disk that is
-there: limits at once, others for its next start.
-
-Limits: ``rbd_qos_iops_limit`` and ``rbd_qos_bps_limit`` (bytes in a second,
-with M or G), the same with ``read_`` or ``write_`` before ``iops`` and
-``bps``; 0 is no limit. With ``_burst`` in place of ``_limit``: how much it may
-be for ``..._burst_seconds`` (1). They hold for each disk by itself, also for
-this backend's own work on it, such as the revert of a resize. Nova's flavors
-have limits too (``quota:disk_...``), which QEMU keeps: the lower one counts.
-
-Others: ``rbd_cache`` (true or false; it overrides what QEMU makes of the
-guest's cache mode), ``rbd_cache_size``, ``rbd_readahead_max_bytes``,
-``rbd_read_from_replica_policy`` (default, balance, localize). For localize
-each host needs its own ``crush_location`` in ceph.conf, which no image can
-have.
-
-Bases and snapshots get none, and a disk booted from a snapshot has these and
-not those of the disk it was made of.
+How much of each pool this host reports as its own, to Placement and as a
+hypervisor's disk. Several compute hosts on one pool count all of it once each
+with 100, as with the in-tree backend, so that together they promise more than
+there is. With ten hosts and 10 the sum is what the pool holds, but no host
+takes more than its part.
 """,
     ),
 ]
@@ -364,7 +280,11 @@ _NOVA_OPTS: dict[str | None, list[cfg.Opt]] = {
 
 def list_opts() -> list[tuple[str | cfg.OptGroup, list[cfg.Opt]]]:
     """Return the options for oslo-config-generator."""
-    return [("DEFAULT", GENERIC_OPTS), (NOVA_RBD_GROUP, NOVA_RBD_OPTS)]
+    return [
+        ("DEFAULT", GENERIC_OPTS),
+        (NOVA_RBD_GROUP, NOVA_RBD_OPTS),
+        (class_options.option_group("name"), class_options.CLASS_OPTS),
+    ]
 
 
 def register(conf: cfg.ConfigOpts) -> None:

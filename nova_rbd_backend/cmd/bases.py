@@ -30,7 +30,7 @@ class Bases(command.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add where to look."""
         parser = super().get_parser(prog_name)
-        command.add_pool(parser, "the pool of the disks")
+        command.add_pool(parser, "the pools of the disks")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Table:

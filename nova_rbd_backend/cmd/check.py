@@ -184,17 +184,21 @@ def _ceph_steps(
             needs,
         )
     yield Step("cluster's health", lambda: doubts.of_cluster(ceph), needs[:1])
-    data_pool = settings.image_options.data_pool
-    yield Step(
-        f"space in {data_pool or settings.pool}",
-        lambda: doubts.of_space(ceph, settings.pool, data_pool),
-        needs,
-    )
-    yield Step(
-        f"deletions in {settings.pool}",
-        lambda: doubts.of_deletions(ceph.pool(settings.pool)),
-        needs,
-    )
+    spaces = [
+        (each.pool, each.image_options.data_pool) for each in settings.classes
+    ]
+    for pool, data_pool in dict.fromkeys(spaces):
+        yield Step(
+            f"space in {data_pool or pool}",
+            functools.partial(doubts.of_space, ceph, pool, data_pool),
+            (needs[0], f"pool {pool}"),
+        )
+    for pool in dict.fromkeys(pool for pool, _ in spaces):
+        yield Step(
+            f"deletions in {pool}",
+            functools.partial(doubts.of_deletions, ceph.pool(pool)),
+            (needs[0], f"pool {pool}"),
+        )
 
 
 def _is_missing(module: str) -> bool:

@@ -25,7 +25,7 @@ from cliff import columns, command, lister, show
 
 from nova_rbd_backend import conf as options
 from nova_rbd_backend import errors
-from nova_rbd_backend.storage import cluster, health
+from nova_rbd_backend.storage import cluster, health, pool_registry
 from nova_rbd_backend.storage.pool import Pool
 
 Row = Sequence[Any]
@@ -52,13 +52,21 @@ class Command(command.Command):
         return cluster.connect(health.cluster_settings(self.settings))
 
     def pools(self, named: Iterable[str] | None) -> list[Pool]:
-        """The pools that were named, otherwise the one of the disks."""
-        return [self.pool(name) for name in (named or (self.settings.pool,))]
+        """The pools that were named, otherwise all that disks may be in."""
+        return [self.pool(name) for name in (named or self._disk_pools())]
 
     def own_pools(self, named: Iterable[str] | None) -> list[Pool]:
         """The same; otherwise the snapshots' too."""
-        own = (self.settings.pool, self.settings.snapshot_pool)
-        return self.pools(named or dict.fromkeys(own))
+        if named:
+            return self.pools(named)
+        own = (*self._disk_pools(), self.settings.snapshot_pool)
+        return self.pools(dict.fromkeys(own))
+
+    def _disk_pools(self) -> tuple[str, ...]:
+        """Those of all storage classes, also of those that there were."""
+        configured = [each.pool for each in self.settings.classes]
+        home = self.pool(self.settings.pool)
+        return pool_registry.known(home, configured)
 
     def pool(self, name: str) -> Pool:
         """A pool by ``POOL`` or ``POOL/NAMESPACE``."""

@@ -30,7 +30,7 @@ class List(command.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add what to list, and how much of it."""
         parser = super().get_parser(prog_name)
-        command.add_pool(parser, "the pool of the disks")
+        command.add_pool(parser, "the pools of the disks")
         parser.add_argument(
             "--instance", metavar="UUID", help="the disks of this one alone"
         )
@@ -45,7 +45,7 @@ class List(command.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
         """Return a row for each disk."""
         titles = [
-            *("Pool", "Name", "Instance", "Disk", "Project", "Image"),
+            *("Pool", "Name", "Instance", "Disk", "Project", "Image", "Class"),
             *("Size", "Used", "Parent", "Depth", "Lock owner"),
         ]
         if not parsed_args.used:
@@ -67,6 +67,7 @@ class List(command.Lister):
                     whose.disk if whose else None,
                     columns.Text(_said(disk, "project")),
                     columns.Text(_said(disk, "base_image")),
+                    columns.Text(disk.metadata.get(metadata.CLASS)),
                     columns.Size(disk.size_bytes),
                     *used,
                     columns.Parent(disk.parent),
@@ -130,6 +131,7 @@ def _facts(pool: Pool, name: str, image_id: str) -> dict[str, Any]:
         "Disk": columns.Text(whose.disk if whose else None),
         "Project": columns.Text(_said(disk, "project")),
         "Image": columns.Text(_said(disk, "base_image")),
+        "Class": columns.Text(disk.metadata.get(metadata.CLASS)),
         "Size": columns.Size(disk.size_bytes),
         "Used": columns.Size(used),
         "Parent": columns.Text(str(parent) if parent else None),

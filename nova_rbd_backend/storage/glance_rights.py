@@ -40,15 +40,22 @@ def check(settings: health.Wanted, user: str) -> None:
     ceph = cluster.connect(ours)
     glance = cluster.connect(dataclasses.replace(ours, user=user))
     glance.fsid()
-    pool = ceph.pool(settings.snapshot_pool)
-    with _snapshot(ceph.pool(settings.pool), pool) as name:
+    for disks in dict.fromkeys(each.pool for each in settings.classes):
+        _check(ceph, glance, settings.snapshot_pool, disks)
+
+
+def _check(
+    ceph: cluster.Cluster, glance: cluster.Cluster, snapshots: str, disks: str
+) -> None:
+    pool = ceph.pool(snapshots)
+    with _snapshot(ceph.pool(disks), pool) as name:
         for verb, act in (("read", _read), ("delete", _delete)):
             try:
-                act(glance.pool(settings.snapshot_pool), name)
+                act(glance.pool(snapshots), name)
             except errors.NotPermitted as error:
                 raise errors.ConfigError(
-                    f"client.{user} may not {verb} a snapshot in pool "
-                    f"{str(pool)!r} of a disk in {settings.pool!r}, so Glance "
+                    f"client.{glance.settings.user} may not {verb} a snapshot "
+                    f"in pool {str(pool)!r} of a disk in {disks!r}, so Glance "
                     "takes no snapshot's location, or cannot delete it: give "
                     "that user the caps that etc/ceph/client.glance.keyring "
                     "lists"

@@ -17,17 +17,19 @@ readable: everything that a boot does is tried on an image of our own.
 """
 
 import dataclasses
+import functools
 import json
 import socket
 import typing
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.image_options import ImageOptions
-from nova_rbd_backend.storage import cluster
+from nova_rbd_backend.storage import cluster, pool_registry
 from nova_rbd_backend.storage.disk import Disk
 from nova_rbd_backend.storage.pool import Pool
+from nova_rbd_backend.storage_classes import DEFAULT, StorageClass
 
 #: Names of the images made for a moment here begin so.
 PROBE_PREFIX = "nova-rbd-check"
@@ -48,9 +50,7 @@ class Wanted(typing.Protocol):
     @property
     def snapshot_pool(self) -> str: ...
     @property
-    def data_pool(self) -> str | None: ...
-    @property
-    def image_options(self) -> ImageOptions: ...
+    def classes(self) -> Sequence[StorageClass]: ...
     @property
     def user(self) -> str | None: ...
     @property
@@ -104,36 +104,75 @@ def steps(settings: Wanted) -> Iterator[Step]:
     """What check does, one by one."""
     login = Step("Ceph cluster", lambda ceph: _check_login(ceph, settings))
     yield login
-    disks = _pool_step(settings.pool, "libvirt_images_store", login)
-    yield disks
-    snapshots = None
-    if settings.snapshot_pool != settings.pool:
+    # Of classes on one pool the first one's: it is the same pool.
+    pools = {each.pool: each for each in reversed(settings.classes)}
+    disks = {
+        name: _pool_step(name, _pool_option(pools[name]), login)
+        for name in dict.fromkeys(each.pool for each in settings.classes)
+    }
+    yield from disks.values()
+    snapshots = disks.get(settings.snapshot_pool)
+    if snapshots is None:
         option = "libvirt_images_snapshot_store"
         snapshots = _pool_step(settings.snapshot_pool, option, login)
         yield snapshots
-    data_pool = settings.image_options.data_pool
-    if data_pool:
-        yield Step(
-            f"pool {data_pool} for data",
-            lambda ceph: _check_data_pool(_pools(ceph), data_pool),
-            (login.name,),
-        )
+    yield from _data_pool_steps(settings, login)
     yield Step(
         "right to blocklist dead clients",
         lambda ceph: _check_blocklist_right(ceph, settings),
         (login.name,),
     )
+    for each in settings.classes:
+        yield _disk_step(each, settings, (login.name, disks[each.pool].name))
+    home = next(iter(disks))
     yield Step(
-        f"rights for disks in {settings.pool}",
-        lambda ceph: _check_disk_rights(ceph, settings),
-        (login.name, disks.name),
+        "pools of former storage classes",
+        lambda ceph: _check_former(ceph.pool(home), disks),
+        (login.name, disks[home].name),
     )
-    if snapshots is not None:
+    if settings.snapshot_pool not in disks:
         yield Step(
             f"rights for snapshots in {settings.snapshot_pool}",
             lambda ceph: _check_snapshot_rights(ceph, settings),
             (login.name, snapshots.name),
         )
+
+
+def _check_former(home: Pool, configured: Iterable[str]) -> None:
+    """Their disks are looked for: one that is gone is no matter."""
+    pool_registry.missing(home, configured)
+
+
+def _pool_option(of_class: StorageClass) -> str:
+    if of_class.name == DEFAULT:
+        return "libvirt_images_store"
+    return f"[{of_class.image_options.group}] pool"
+
+
+def _data_pool_steps(settings: Wanted, login: Step) -> Iterator[Step]:
+    seen = set()
+    for each in settings.classes:
+        data_pool = each.image_options.data_pool
+        if data_pool and data_pool not in seen:
+            seen.add(data_pool)
+            yield Step(
+                f"pool {data_pool} for data",
+                functools.partial(_check_data_pool, each.image_options),
+                (login.name,),
+            )
+
+
+def _disk_step(
+    of_class: StorageClass, settings: Wanted, needs: tuple[str, ...]
+) -> Step:
+    """Try it with each class's own options, also where they share a pool."""
+    named = "" if of_class.name == DEFAULT else f" (class {of_class.name})"
+
+    def look(ceph: cluster.Cluster) -> None:
+        disks = ceph.pool(of_class.pool, options=of_class.image_options)
+        _check_rights(disks, settings, "disks")
+
+    return Step(f"rights for disks in {of_class.pool}{named}", look, needs)
 
 
 def _pool_step(name: str, option: str, login: Step) -> Step:
@@ -199,13 +238,14 @@ def _check_pool(
         )
 
 
-def _check_data_pool(pools: Mapping[str, typing.Any], name: str) -> None:
-    found = _find(pools, name, "[nova_rbd] data_pool")
+def _check_data_pool(options: ImageOptions, ceph: cluster.Cluster) -> None:
+    option, name = f"[{options.group}] data_pool", str(options.data_pool)
+    found = _find(_pools(ceph), name, option)
     overwrites = _OVERWRITES in found["flags_names"].split(",")
     if found["type"] == _ERASURE and not overwrites:
         raise errors.ConfigError(
-            f"the erasure-coded pool {name!r} ([nova_rbd] data_pool) takes no "
-            "overwrites, which disks need: run `ceph osd pool set "
+            f"the erasure-coded pool {name!r} ({option}) takes no overwrites, "
+            "which disks need: run `ceph osd pool set "
             f"{name} allow_ec_overwrites true`"
         )
 
@@ -229,11 +269,6 @@ def _check_blocklist_right(ceph: cluster.Cluster, settings: Wanted) -> None:
         ) from error
     except errors.StorageError:
         return  # permitted, and no address
-
-
-def _check_disk_rights(ceph: cluster.Cluster, settings: Wanted) -> None:
-    disks = ceph.pool(settings.pool, options=settings.image_options)
-    _check_rights(disks, settings, "disks")
 
 
 def _check_snapshot_rights(ceph: cluster.Cluster, settings: Wanted) -> None:
@@ -272,8 +307,8 @@ def _create(pool: Pool, name: str) -> None:
         if not said:
             raise
         raise errors.ConfigError(
-            f"Ceph makes no image with [nova_rbd] {said} ({error.reason}): "
-            "correct or remove these"
+            f"Ceph makes no image with [{pool.options.group}] {said} "
+            f"({error.reason}): correct or remove these"
         ) from error
 
 
@@ -283,9 +318,9 @@ def _set_conf(pool: Pool, disk: Disk) -> None:
             disk.set_conf(option, value)
         except errors.StorageFault as error:
             raise errors.ConfigError(
-                f"[nova_rbd] image_conf has {option}:{value}, but an image "
-                "can have no such option or not that value: `rbd config "
-                f"image ls {pool}/DISK` lists what it can have"
+                f"[{pool.options.group}] image_conf has {option}:{value}, but "
+                "an image can have no such option or not that value: `rbd "
+                f"config image ls {pool}/DISK` lists what it can have"
             ) from error
 
 

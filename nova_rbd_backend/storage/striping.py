@@ -28,9 +28,11 @@ class Coarser:
     """Clones that are not striped as they should be, because of a parent.
 
     :ivar pool: theirs
+    :ivar group: of nova.conf, which says what is wanted
     """
 
     pool: str
+    group: str
     parent_pool: str
     wanted: Striping
     parent: Striping
@@ -62,7 +64,14 @@ def of_clone(
         return wanted
     given = wanted.not_finer_than(found)
     if given != wanted:
-        fact = Coarser(str(pool), str(parent_pool), wanted, found, given)
+        fact = Coarser(
+            str(pool),
+            pool.options.group,
+            str(parent_pool),
+            wanted,
+            found,
+            given,
+        )
         if fact not in _known:
             _known.add(fact)
             untold.append(fact)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Age out the pool's unused bases, by the settings of Nova's image cache."""
+"""Age out the pools' unused bases, by the settings of Nova's image cache."""
 
 import nova.conf
 from oslo_log import log as logging
@@ -29,27 +29,37 @@ _OF_PERIOD = 0.9
 
 
 def _age_once() -> bool:
-    """Age the bases of the disks' pool; what fails is for the next period."""
+    """Age the bases of all pools; what fails is for the next period."""
     cache = CONF.image_cache
     unused_seconds: int | None = None
     if cache.remove_unused_base_images:
         unused_seconds = cache.remove_unused_original_minimum_age_seconds
     period = max(_SHORTEST_PERIOD_SECONDS, cache.manager_interval)
-    storage = base_storage.BaseStorage()
     try:
-        found = storage.age(unused_seconds, int(period * _OF_PERIOD))
+        pools = base_storage.BaseStorage().read_pools()
     except Exception as error:
-        LOG.error(
-            "Unused bases of pool %s were not aged: %s", storage.pool, error
-        )
+        LOG.error("Unused bases were not aged: %s", error)
         return True
+    for pool in pools:
+        _age(pool, unused_seconds, int(period * _OF_PERIOD))
+    return True
+
+
+def _age(pool: str, unused_seconds: int | None, period_seconds: int) -> None:
+    try:
+        found = base_storage.BaseStorage(pool=pool).age(
+            unused_seconds, period_seconds
+        )
+    except Exception as error:
+        LOG.error("Unused bases of pool %s were not aged: %s", pool, error)
+        return
     if found is not None and (found.removed or found.undone):
         LOG.info(
             "Removed unused bases from pool %(pool)s: %(removed)s; undone, "
             "half made by dead hosts: %(undone)s; left: %(in_use)d in use, "
             "%(kept)d not",
             {
-                "pool": storage.pool,
+                "pool": pool,
                 "removed": ", ".join(found.removed) or "none",
                 "undone": ", ".join(found.undone) or "none",
                 "in_use": found.in_use,
@@ -57,7 +67,6 @@ def _age_once() -> bool:
             },
         )
         PURGER.start()
-    return True
 
 
 #: The one of this nova-compute.

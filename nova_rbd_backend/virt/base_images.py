@@ -34,7 +34,7 @@ from oslo_utils import units
 
 from nova_rbd_backend import conf
 from nova_rbd_backend.storage import base_cache, provision
-from nova_rbd_backend.virt import base_storage, staging
+from nova_rbd_backend.virt import base_storage, rbd_utils, staging
 from nova_rbd_backend.virt.image_source import Wanted
 
 CONF = nova.conf.CONF
@@ -78,8 +78,14 @@ def _slots(count: int) -> threading.BoundedSemaphore:
 class BaseImages:
     """The bases of one pool."""
 
-    def __init__(self, pool: str) -> None:
-        self._storage = base_storage.BaseStorage(pool=pool)
+    def __init__(self, place: rbd_utils.RBDDriver) -> None:
+        """Take where the disks are to be.
+
+        A pool has one base of an image, whatever classes it serves: made as
+        the class says that is the first to want it.
+        """
+        self._storage = base_storage.BaseStorage(pool=place.pool)
+        self._storage.storage_class = place.storage_class
 
     def clone(
         self,

@@ -48,6 +48,7 @@ _DRIVER = {
     "_create_shared_storage_test_file": "self instance",
     "unrescue": "self context instance",
     "_get_local_gb_info": "",
+    "update_provider_tree": "self provider_tree nodename allocations",
     "manage_image_cache": "self context all_instances",
     "snapshot": "self context instance image_id update_task_state",
     "quiesce": "self context instance image_meta",
@@ -108,6 +109,13 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
         "__init__": "self name pool user password servers"
     },
     ("nova.virt.libvirt.host", "Host"): {"get_connection": "self"},
+    ("nova.compute.provider_tree", "ProviderTree"): {
+        "data": "self name_or_uuid",
+        "update_inventory": "self name_or_uuid inventory generation",
+    },
+    ("nova.scheduler.client.report", "SchedulerReportClient"): {
+        "get_allocations_for_resource_provider": "self context rp_uuid",
+    },
     ("nova.virt.images", None): {
         "qemu_img_info": "path format",
         "convert_image": "source dest in_format out_format run_as_root "

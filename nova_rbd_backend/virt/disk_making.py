@@ -20,6 +20,7 @@
 A disk of the wrong size is refused before anything is copied.
 """
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -37,6 +38,7 @@ from nova_rbd_backend import metadata, names
 from nova_rbd_backend.storage import provision
 from nova_rbd_backend.virt import (
     base_images,
+    disk_place,
     image_source,
     purger,
     rbd_utils,
@@ -52,7 +54,6 @@ IMAGE_API = glance.API()
 class DiskMaking(imagebackend.Image):
     """The half of Rbd that makes disks; the other half knows their names."""
 
-    driver: rbd_utils.RBDDriver
     rbd_name: str
     _instance: Any
     _disk_name: str | None
@@ -68,6 +69,23 @@ class DiskMaking(imagebackend.Image):
         self._image_meta: Mapping[str, Any] = {}
         self._not_cloneable: exception.ImageUnacceptable | None = None
         super().__init__(*args, **kwargs)
+
+    @functools.cached_property
+    def driver(self) -> rbd_utils.RBDDriver:
+        """The pool of the disk; looked for when it is first needed."""
+        return disk_place.of_disk(
+            self._instance, str(self._disk_name), self.rbd_name
+        )
+
+    def _is_in_new_pool(self) -> bool:
+        """Whether a disk that wasn't found is where only others looked."""
+        found = disk_place.found_anew(self._instance, self.rbd_name)
+        if found is not None:
+            self.driver = found
+        return found is not None
+
+    def _go_where_it_is_made(self) -> None:
+        self.driver = disk_place.for_new(self._instance, str(self._disk_name))
 
     def create_image(
         self,
@@ -108,9 +126,11 @@ class DiskMaking(imagebackend.Image):
 
         if "swap_mb" in kwargs:
             self._drop_smaller_swap(size)
-        if self.exists():
+        if self.exists() or self._is_in_new_pool():
             self._grow(size)
-        elif "ephemeral_size" in kwargs or "swap_mb" in kwargs:
+            return
+        self._go_where_it_is_made()
+        if "ephemeral_size" in kwargs or "swap_mb" in kwargs:
             self._create_generated(
                 fetch, os.path.basename(base), kwargs.get("specified_fs")
             )
@@ -215,7 +235,7 @@ class DiskMaking(imagebackend.Image):
         verify: base_images.Verify,
         image_id: str | None,
     ) -> None:
-        facts = base_images.BaseImages(self.driver.pool).clone(
+        facts = base_images.BaseImages(self.driver).clone(
             wanted,
             fetch,
             verify,
@@ -255,10 +275,12 @@ class DiskMaking(imagebackend.Image):
         )
 
     def _metadata(self, name: str, image_id: str | None) -> dict[str, str]:
+        of_class = self.driver.storage_class
         return metadata.describe(
             names.DiskName.parse(name),
             project_id=getattr(self._instance, "project_id", None),
             image_id=image_id,
+            storage_class=of_class.name if of_class else None,
         )
 
     def clone(
@@ -310,7 +332,7 @@ class DiskMaking(imagebackend.Image):
         wanted = image_source.base_of_image(
             self._image_meta, self._trusted_certs
         )
-        bases = base_images.BaseImages(self.driver.pool)
+        bases = base_images.BaseImages(self.driver)
         return bases.is_there(wanted, self._verify_size)
 
     def _clone(self, location: image_source.Location, image_id: str) -> None:
@@ -330,4 +352,5 @@ class DiskMaking(imagebackend.Image):
         name = str(names.DiskName(instance.uuid, remote_name))
         self.driver.remove_image(name)
         self._instance = instance
+        self._go_where_it_is_made()
         self._import(local_file, None, name=name)

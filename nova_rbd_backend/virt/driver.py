@@ -24,7 +24,6 @@ from nova.compute import task_states
 from nova.storage import rbd_utils as nova_rbd_utils
 from nova.virt.libvirt import driver
 from oslo_log import log as logging
-from oslo_utils import units
 
 from nova_rbd_backend import conf
 from nova_rbd_backend.storage import health, offload
@@ -32,9 +31,12 @@ from nova_rbd_backend.virt import (
     ager,
     compat,
     detacher,
+    disk_place,
     imagebackend,
     instance_folder,
+    known_pools,
     live_migration,
+    placement,
     precache,
     purger,
     quiesce,
@@ -63,6 +65,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         super().init_host(host)
         settings = conf.settings(CONF)
         startup.require(lambda: offload.run(health.check, settings))
+        startup.require(lambda: offload.run(known_pools.start, settings))
         startup.require(
             lambda: secret.check(self._host.get_connection(), settings)
         )
@@ -79,6 +82,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         is refused before a disk that is missing is made: Nova would take
         the others for new ones too, and delete them.
         """
+        disk_place.require_classes(instance)
         rbd_utils.RBDDriver().fence_for_start(instance.uuid)
         super().spawn(context, instance, *args, **kwargs)
 
@@ -105,17 +109,17 @@ class LibvirtDriver(driver.LibvirtDriver):
     def _delete_disks(
         self, instance: Any, only: Callable[[str], bool] | None = None
     ) -> None:
-        rbd = rbd_utils.RBDDriver()
-        report = rbd.delete_disks(instance.uuid, only)
-        LOG.info(
-            "Deleted %(disks)s from pool %(pool)s in %(seconds).3f s",
-            {
-                "disks": ", ".join(report.deleted) or "no disk",
-                "pool": rbd.pool,
-                "seconds": report.seconds,
-            },
-            instance=instance,
-        )
+        reports = rbd_utils.RBDDriver().delete_disks(instance.uuid, only)
+        for pool, report in reports.items():
+            LOG.info(
+                "Deleted %(disks)s from pool %(pool)s in %(seconds).3f s",
+                {
+                    "disks": ", ".join(report.deleted) or "no disk",
+                    "pool": pool,
+                    "seconds": report.seconds,
+                },
+                instance=instance,
+            )
         purger.PURGER.start()
 
     def cleanup(
@@ -208,8 +212,18 @@ class LibvirtDriver(driver.LibvirtDriver):
 
     @staticmethod
     def _get_local_gb_info() -> dict[str, float]:
-        info = rbd_utils.RBDDriver().get_pool_info()
-        return {name: value / units.Gi for name, value in info.items()}
+        settings = conf.settings(CONF)
+        return placement.capacity_gib(settings, settings.default_class)
+
+    def update_provider_tree(
+        self, provider_tree: Any, nodename: str, allocations: Any = None
+    ) -> None:
+        """Tell Placement of the space of each storage class too."""
+        before = provider_tree.data(nodename).inventory
+        super().update_provider_tree(
+            provider_tree, nodename, allocations=allocations
+        )
+        placement.add_classes(provider_tree, nodename, before)
 
     def manage_image_cache(self, context: Any, all_instances: Any) -> None:
         """Nova's periodic run; with it, what lies unused in the pools."""

@@ -39,7 +39,7 @@ _MAKES_NOVA_COPY = (
 
 
 class Rbd(disk_making.DiskMaking):
-    """One disk of one instance in the pool that nova.conf names."""
+    """One disk of one instance, in the pool where it is or is to be made."""
 
     SUPPORTS_CLONE = True
 
@@ -58,18 +58,26 @@ class Rbd(disk_making.DiskMaking):
             self.driver = rbd_utils.RBDDriver(pool=found.pool)
         else:
             self.rbd_name = str(names.DiskName(instance.uuid, str(disk_name)))
-            self.driver = rbd_utils.RBDDriver()
         self._instance = instance
         self._disk_name = disk_name
         super().__init__(
-            names.ImagePath(self.driver.pool, "", self.rbd_name).for_qemu(
-                self.driver.rbd_user, self.driver.ceph_conf
-            ),
+            None,
             "block",
             "rbd",
             is_block_dev=False,
             disk_info_mapping=disk_info_mapping,
         )
+
+    @property
+    def path(self) -> str:
+        """What qemu-img opens it by."""
+        return names.ImagePath(self.driver.pool, "", self.rbd_name).for_qemu(
+            self.driver.rbd_user, self.driver.ceph_conf
+        )
+
+    @path.setter
+    def path(self, value: Any) -> None:
+        """Nova's __init__ sets it; it depends on where the disk is found."""
 
     # -- asking and changing it
 

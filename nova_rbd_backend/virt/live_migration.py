@@ -64,12 +64,16 @@ def check_source(instance: Any, filename: str) -> None:
         return
     rbd = rbd_utils.RBDDriver()
     here = [rbd.fsid(), _quoted(rbd.pool)]
-    if there[:2] == here or not rbd.disks(instance.uuid):
+    if there[:2] == here:
+        return
+    pools = rbd.pools_with_disks(instance.uuid)
+    if not pools:
         return
     raise exception.MigrationPreCheckError(
-        reason=f"its disks are in pool {rbd.pool} of Ceph cluster {here[0]}, "
-        f"but those of the destination are in pool "
-        f"{urllib.parse.unquote(there[1])} of cluster {there[0]}: "
+        reason=f"its disks are in pool {' and '.join(pools)} of Ceph cluster "
+        f"{here[0]}, where libvirt_images_store is pool {rbd.pool}, but that "
+        f"of the destination is pool {urllib.parse.unquote(there[1])} of "
+        f"cluster {there[0]}: "
         "libvirt_images_store and ceph.conf of the two hosts must agree"
     )
 
@@ -77,18 +81,24 @@ def check_source(instance: Any, filename: str) -> None:
 def check_destination(context: Any, instance: Any) -> None:
     """Refuse a guest whose root disk is not here.
 
+    The pools of all storage classes are known here then, as each host says
+    which it uses to all that have the same libvirt_images_store.
+
     :raises nova.exception.MigrationPreCheckError: see check_source
     """
     rbd = rbd_utils.RBDDriver()
     root = str(names.DiskName(instance.uuid, "disk"))
-    if rbd.exists(root) or compute_utils.is_volume_backed_instance(
+    pools = rbd.read_pools()
+    # Each pool is asked, so that one that may not be read is found out now.
+    rbd.pools_with_disks(instance.uuid)
+    if rbd.pool_of(root, None) or compute_utils.is_volume_backed_instance(
         context, instance
     ):
         return
     raise exception.MigrationPreCheckError(
-        reason=f"its disk {root} is not in pool {rbd.pool} of Ceph cluster "
-        f"{rbd.fsid()}, where this destination would look for it: the hosts "
-        "do not share their storage"
+        reason=f"its disk {root} is not in pool {' or '.join(pools)} of Ceph "
+        f"cluster {rbd.fsid()}, where this destination would look for it: the "
+        "hosts do not share their storage"
     )
 
 

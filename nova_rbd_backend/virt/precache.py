@@ -22,6 +22,7 @@ from nova.virt import images
 from nova.virt.libvirt import imagebackend
 from oslo_log import log as logging
 
+from nova_rbd_backend import conf
 from nova_rbd_backend.virt import (
     base_images,
     base_storage,
@@ -39,18 +40,18 @@ def have(context: Any, image_id: str) -> bool:
 
     That is Glance's store in this cluster, where Glance can be asked to copy
     a raw image there, and otherwise a base. False too for an image that is
-    there already.
+    there already. A base is made in the pool of the default storage class.
     """
-    rbd = rbd_utils.RBDDriver()
+    rbd = rbd_utils.in_class(conf.settings(CONF).default_class)
     image_meta = IMAGE_API.get(context, image_id, include_locations=True)
     image_source.require_active(image_meta)
     clones_location = not image_source.verified_with(None)
     if clones_location and image_source.location_here(rbd, image_meta):
         return False
     wanted = image_source.base_of_image(image_meta, None)
-    bases = base_images.BaseImages(rbd.pool)
+    bases = base_images.BaseImages(rbd)
     if bases.is_there(wanted, _any_size):
-        base_storage.BaseStorage().touch(wanted.name)
+        base_storage.BaseStorage(pool=rbd.pool).touch(wanted.name)
         return False
     if clones_location and _copied_by_glance(context, image_meta):
         return True

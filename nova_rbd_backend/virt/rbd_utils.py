@@ -23,30 +23,18 @@ event loop.
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-import nova.conf
-from oslo_log import log as logging
-
-from nova_rbd_backend import conf, errors, names
+from nova_rbd_backend import errors, names
 from nova_rbd_backend.storage import (
     capacity,
-    cluster,
-    fencing,
-    offload,
-    pool,
     provision,
-    purge,
     rollback,
-    striping,
     transfer,
     trash,
 )
-from nova_rbd_backend.virt import faults
-
-CONF = nova.conf.CONF
-LOG = logging.getLogger(__name__)
-T = TypeVar("T")
+from nova_rbd_backend.storage_classes import StorageClass
+from nova_rbd_backend.virt import every_pool
 
 # Green under eventlet, since it is made from the patched module: one value
 # for each request.
@@ -67,83 +55,8 @@ def cleanup_scope(instance_uuid: str) -> Iterator[None]:
         del _scope.instance_uuid
 
 
-def _tell_fenced() -> None:
-    while fencing.untold:
-        fact = fencing.untold.popleft()
-        LOG.warning(
-            "Fenced a dead client of %(pool)s/%(image)s: client.%(id)d at "
-            "%(address)s cannot write for %(days).1f days%(lock)s",
-            {
-                "pool": fact.pool,
-                "image": fact.image,
-                "id": fact.client_id,
-                "address": fact.address,
-                "days": fact.blocklist_seconds / 86400,
-                "lock": ", its lock is broken" if fact.lock_broken else "",
-            },
-        )
-
-
-def _tell_coarser() -> None:
-    while striping.untold:
-        fact = striping.untold.popleft()
-        LOG.info(
-            "Clones in %(pool)s of images in %(parent_pool)s with %(parent)s "
-            "get %(given)s: [nova_rbd] asks for %(wanted)s, but a clone is "
-            "never striped finer than its parent",
-            vars(fact),
-        )
-
-
-class RBDDriver:
+class RBDDriver(every_pool.EveryPool):
     """One pool of one cluster, as Nova asks for it."""
-
-    def __init__(
-        self,
-        pool: str | None = None,
-        user: str | None = None,
-        ceph_conf: str | None = None,
-        connect_timeout: int | None = None,
-    ) -> None:
-        settings = conf.settings(CONF)
-        self.pool = pool or settings.pool
-        self.rbd_user = user or settings.user
-        self.ceph_conf = ceph_conf or settings.ceph_conf
-        self.rbd_connect_timeout = (
-            connect_timeout or settings.connect_timeout_seconds
-        )
-        self._settings = settings
-
-    def _cluster(self) -> cluster.Cluster:
-        return cluster.connect(
-            cluster.ClusterSettings(
-                conf_file=self.ceph_conf or None,
-                user=self.rbd_user,
-                connect_timeout_seconds=self.rbd_connect_timeout,
-                operation_timeout_seconds=(
-                    self._settings.operation_timeout_seconds
-                ),
-                blocklist_seconds=self._settings.blocklist_seconds,
-            )
-        )
-
-    def _pool(self, name: str | None = None) -> pool.Pool:
-        name = name or self.pool
-        if name == self._settings.pool:
-            return self._cluster().pool(
-                name, options=self._settings.image_options
-            )
-        return self._cluster().pool(name)
-
-    @staticmethod
-    def _run(work: Callable[[], T], long: bool = False) -> T:
-        """Do one piece of work off the event loop, with Nova's exceptions."""
-        with faults.as_nova():
-            try:
-                return offload.run(work, long=long)
-            finally:
-                _tell_fenced()
-                _tell_coarser()
 
     # -- the cluster
 
@@ -166,7 +79,8 @@ class RBDDriver:
 
     def get_pool_info(self) -> dict[str, int]:
         """Usable bytes of the pool: total, free and used."""
-        data_pool = self._settings.data_pool
+        of_class = self.storage_class
+        data_pool = of_class.image_options.data_pool if of_class else None
 
         def work() -> capacity.Capacity:
             return self._cluster().capacity(self.pool, data_pool)
@@ -248,11 +162,6 @@ class RBDDriver:
 
     # -- one disk
 
-    def disks(self, instance_uuid: str) -> list[str]:
-        """Names of the instance's disks."""
-        prefix = names.DiskName.prefix(instance_uuid)
-        return self._run(lambda: self._pool().names(prefix))
-
     def exists(self, name: str) -> bool:
         """Whether the disk is there and whole."""
         return self._run(lambda: provision.is_whole(self._pool(), name))
@@ -324,40 +233,7 @@ class RBDDriver:
 
         self._run(whole, long=long)
 
-    def fence_for_start(self, instance_uuid: str) -> None:
-        """Make the instance's disks free for its guest; dead clients: fenced.
-
-        :raises nova.exception.StorageError: a client that is alive has one
-        """
-        self._run(lambda: fencing.fence_for_start(self._pool(), instance_uuid))
-
     # -- away with disks
-
-    def delete_disks(
-        self, instance_uuid: str, only: Callable[[str], bool] | None = None
-    ) -> trash.DeleteReport:
-        """Free the names of the instance's disks; space comes back later."""
-        return self._run(
-            lambda: trash.delete_disks(
-                self._pool(),
-                instance_uuid,
-                only=only or (lambda _disk: True),
-                retention_seconds=self._settings.trash_retention_seconds,
-            ),
-            # A client that holds an image's lock is waited for.
-            long=True,
-        )
-
-    def purge(self) -> list[purge.PurgeReport]:
-        """Take back the space of what was deleted and is due, in each pool."""
-        disks, snapshots = self._settings.pool, self._settings.snapshot_pool
-        # A deleted snapshot waits for the disks booted from it, and a deleted
-        # disk for the snapshots that are of it.
-        pools = [disks] if disks == snapshots else [disks, snapshots, disks]
-        return self._run(
-            lambda: [purge.purge(self._pool(name)) for name in pools],
-            long=True,
-        )
 
     def remove_image(self, name: str) -> None:
         """Delete one disk; not there: done."""
@@ -379,3 +255,13 @@ class RBDDriver:
         if instance_uuid is None:
             raise NotImplementedError("cleanup_volumes() without an instance")
         self.delete_disks(instance_uuid, only=filter_fn)
+
+
+def in_class(storage_class: StorageClass) -> RBDDriver:
+    """The pool of a class, for images of that class.
+
+    No argument of RBDDriver, which has those of Nova's own.
+    """
+    rbd = RBDDriver(pool=storage_class.pool)
+    rbd.storage_class = storage_class
+    return rbd

@@ -31,7 +31,7 @@ def disks(vms, instance, parent, disks_deleted):
     """Names of an instance's disks; the first one is a clone with data."""
     found = [names.DiskName(instance, disk) for disk in DISKS]
     root, *others = found
-    facts = metadata.describe(root, "the-project", parent.image)
+    facts = metadata.describe(root, "the-project", parent.image, "fast")
     provision.clone_disk(vms, str(root), parent, 64 * MIB, facts)
     with vms.open(str(root), read_only=False) as disk:
         disk.write(b"mine", 20 * MIB)
@@ -65,6 +65,7 @@ def test_list(ceph, vms, nova_rbd, instance, disks, parent):
         "Disk": "disk",
         "Project": "the-project",
         "Image": parent.image,
+        "Class": "fast",
         "Size": 64 * MIB,
         "Used": rbd_du(ceph, disks[0]),
         "Parent": f"images/{parent.image}",
@@ -73,6 +74,7 @@ def test_list(ceph, vms, nova_rbd, instance, disks, parent):
     }
     assert root["Used"] == 4 * MIB
     assert [each["Disk"] for each in others] == ["disk.config", "disk.swap"]
+    assert {each["Class"] for each in others} == {None}
     assert {each["Parent"] for each in others} == {None}
     csv = nova_rbd.table(
         *("list", "--instance", instance, "-f", "csv"),
@@ -114,6 +116,7 @@ def test_show(nova_rbd, vms, client, instance, disks, parent):
     shown = nova_rbd.json("show", disks[0])
 
     assert shown["Instance"] == instance
+    assert shown["Class"] == "fast"
     assert shown["Size"] == 64 * MIB
     assert shown["Parent"] == str(parent)
     assert shown["Snaps"] == ["nova-resize"]

@@ -194,6 +194,63 @@ def test_destination_takes(on_host, instance, elsewhere, root_bdm):
     check_destination(instance)
 
 
+@pytest.fixture
+def in_class(vms, instance, monkeypatch):
+    """The guest's root disk is in a pool that the source has a class for."""
+    from nova_rbd_backend.storage import pool_registry
+    from nova_rbd_backend.virt import known_pools
+
+    monkeypatch.setattr(known_pools, "_registered", {})
+    name = f"{instance.uuid}_disk"
+    vms.remove(name)
+    other = vms.cluster.pool("snapshots")
+    other.create(name, MIB)
+    pool_registry.add(vms, "snapshots", "fast")
+    yield
+    pool_registry.forget(vms, "snapshots")
+    other.remove(name)
+
+
+def test_destination_learns_of_the_sources_classes(
+    on_host, instance, in_class, root_bdm
+):
+    on_host("destination")
+    check_destination(instance)
+
+
+def test_destination_refuses_a_pool_that_it_may_not_read(
+    on_host, instance, in_class, root_bdm, vms
+):
+    from nova import exception
+
+    from nova_rbd_backend.storage import pool_registry
+
+    on_host("destination")
+    pool_registry.add(vms, "volumes", "other")
+    try:
+        with pytest.raises(exception.StorageError, match="volumes"):
+            check_destination(instance)
+    finally:
+        pool_registry.forget(vms, "volumes")
+
+
+def test_source_refuses_with_the_pools_of_the_disks(
+    driver, on_host, instance, in_class, elsewhere
+):
+    from nova import exception
+
+    from nova_rbd_backend.virt import rbd_utils
+
+    elsewhere()
+    filename = driver._create_shared_storage_test_file(instance)
+    on_host("source")
+    rbd_utils.RBDDriver().read_pools()
+    with pytest.raises(exception.MigrationPreCheckError) as caught:
+        check_source(driver, instance, filename)
+    assert "its disks are in pool snapshots of" in str(caught.value)
+    assert "libvirt_images_store is pool vms" in str(caught.value)
+
+
 def test_long_pool_names_fit(driver, on_host, instance, monkeypatch):
     from nova_rbd_backend.virt import live_migration
 

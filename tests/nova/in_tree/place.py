@@ -162,6 +162,7 @@ def _without_a_cluster():
     from nova_rbd_backend.storage import health
     from nova_rbd_backend.virt import (
         background,
+        known_pools,
         live_migration,
         rbd_utils,
         secret,
@@ -176,6 +177,7 @@ def _without_a_cluster():
     background.Background.start = lambda self: None
     for module, name in (
         (health, "check"),
+        (known_pools, "start"),
         (secret, "check"),
         (live_migration, "check_source"),
         (live_migration, "check_destination"),

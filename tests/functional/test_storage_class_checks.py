@@ -1,0 +1,145 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A storage class is looked at as the default is, on a real Ceph."""
+
+import dataclasses
+
+import pytest
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.image_options import ImageOptions
+from nova_rbd_backend.storage import health, pool_registry
+from nova_rbd_backend.storage_classes import StorageClass
+from tests.functional.checking import probes
+from tests.functional.clients import connect, make_user
+from tests.functional.test_startup_checks import (  # noqa: F401 - fixtures
+    _refusal,
+    ceph,
+    good,
+    secret_uuid,
+)
+
+# The fixtures are arguments too.
+# ruff: noqa: F811
+
+
+@pytest.fixture
+def with_class(good):
+    """Settings with one more class."""
+
+    def with_class(pool, **options):
+        wanted = ImageOptions(group="nova_rbd_class_fast", **options)
+        return dataclasses.replace(
+            good, storage_classes=(StorageClass("fast", pool, wanted),)
+        )
+
+    return with_class
+
+
+def names(settings):
+    return [step.name for step in health.steps(settings)]
+
+
+def test_good_class(ceph, with_class):
+    """In the pool of the snapshots, which is not tried a second time."""
+    settings = with_class("snapshots", object_size_bytes=1 << 20)
+
+    health.check(settings)
+
+    assert "rights for disks in snapshots (class fast)" in names(settings)
+    assert "rights for snapshots in snapshots" not in names(settings)
+    assert probes(ceph, "snapshots") == probes(ceph, "vms") == []
+
+
+def test_class_on_the_same_pool(ceph, with_class):
+    settings = with_class("vms")
+
+    health.check(settings)
+
+    assert names(settings).count("pool vms") == 1
+    assert "rights for disks in vms (class fast)" in names(settings)
+
+
+REFUSED = {
+    "no pool": (
+        ("nowhere", {}),
+        "has no pool 'nowhere' ([nova_rbd_class_fast] pool)",
+    ),
+    "no rights": (
+        ("volumes", {}),
+        "may not make and delete disks in pool 'volumes'",
+    ),
+    "erasure-coded": (
+        ("vms-data", {}),
+        "set [nova_rbd_class_fast] pool to a replicated pool",
+    ),
+    "no data pool": (
+        ("vms", {"data_pool": "nowhere"}),
+        "has no pool 'nowhere' ([nova_rbd_class_fast] data_pool)",
+    ),
+    "no such option": (
+        ("vms", {"conf": (("rbd_qos_iops_limits", "1"),)}),
+        "[nova_rbd_class_fast] image_conf has rbd_qos_iops_limits:1",
+    ),
+    "stripes": (
+        ("vms", {"stripe_unit_bytes": 96 << 10, "stripe_count": 4}),
+        "[nova_rbd_class_fast] stripe_unit 98304",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"), REFUSED.values(), ids=REFUSED.keys()
+)
+def test_refused(ceph, with_class, wanted, expected):
+    pool, options = wanted
+
+    assert expected in _refusal(with_class(pool, **options))
+
+    assert probes(ceph, "vms") == []
+
+
+def test_pool_of_a_former_class_that_may_not_be_read(ceph, good):
+    home = connect(ceph).pool("vms")
+    for name in ("volumes", "nowhere"):
+        pool_registry.add(home, name, "old")
+    try:
+        line = _refusal(good)
+    finally:
+        for name in ("volumes", "nowhere"):
+            pool_registry.forget(home, name)
+
+    assert "disks were made in pool 'volumes'" in line
+    health.check(good)  # and the one that is gone is no matter
+
+
+def test_glance_reads_snapshots_of_each_class(ceph, with_class):
+    from nova_rbd_backend.storage import glance_rights
+
+    user = make_user(
+        ceph,
+        "glance-of-vms",
+        mon="profile rbd",
+        osd="profile rbd pool=snapshots, profile rbd-read-only pool=vms",
+    )
+    glance_rights.check(with_class("snapshots"), user)
+    nova = make_user(
+        ceph,
+        "nova-of-images",
+        mon="profile rbd",
+        osd="profile rbd pool=vms, profile rbd pool=snapshots, "
+        "profile rbd pool=images",
+    )
+    settings = dataclasses.replace(with_class("images"), user=nova)
+    with pytest.raises(errors.ConfigError, match="of a disk in 'images'"):
+        glance_rights.check(settings, user)
