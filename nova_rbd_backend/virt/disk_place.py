@@ -97,11 +97,18 @@ def is_made_in_another_cell(instance: Any) -> bool:
 
 
 def comes_from_elsewhere(instance: Any) -> bool:
-    """Whether an instance that is started here is Nova's of another host yet.
+    """Whether an instance that is started here has another host yet.
 
-    So it is in an evacuation (rt.finish_evacuation comes after spawn()).
+    So it has in an evacuation and in a resize to another cell, where Nova
+    sets the host after spawn().
     """
     return instance.host not in (None, CONF.host)
+
+
+def is_evacuated(instance: Any) -> bool:
+    """Whether an instance is started here on disks that it has elsewhere."""
+    elsewhere = comes_from_elsewhere(instance)
+    return elsewhere and not is_made_in_another_cell(instance)
 
 
 def require_root(instance: Any) -> None:

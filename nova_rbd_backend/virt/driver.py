@@ -94,10 +94,11 @@ class LibvirtDriver(driver.LibvirtDriver):
         """
         disk_place.require_classes(instance)
         rbd_utils.RBDDriver().fence_for_start(instance.uuid)
-        evacuated = disk_place.comes_from_elsewhere(instance)
-        if evacuated and not self._is_booted_from_volume(block_device_info):
+        if disk_place.is_evacuated(
+            instance
+        ) and not self._is_booted_from_volume(block_device_info):
             disk_place.require_root(instance)
-        with kept_disks.scope(instance, evacuated):
+        with kept_disks.scope(instance):
             super().spawn(
                 context,
                 instance,

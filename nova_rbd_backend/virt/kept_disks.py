@@ -20,19 +20,19 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nova_rbd_backend.virt import rbd_utils
+from nova_rbd_backend.virt import disk_place, rbd_utils
 
 # By the instances' UUIDs; an instance is started once at a time.
 _kept: dict[str, frozenset[str]] = {}
 
 
 @contextlib.contextmanager
-def scope(instance: Any, evacuated: bool) -> Iterator[None]:
-    """Keep the disks that an evacuated instance has now.
+def scope(instance: Any) -> Iterator[None]:
+    """Keep the disks that an instance of another host has now.
 
     Of no other instance are there any: nothing is asked.
     """
-    if not evacuated:
+    if not disk_place.comes_from_elsewhere(instance):
         yield
         return
     there = rbd_utils.RBDDriver().disks(instance.uuid)

@@ -172,6 +172,26 @@ def test_evacuation_without_the_root_disk(start, on_host, moving, vms):
     assert start.made is None
 
 
+def test_start_in_another_cell(start, moving, vms):
+    """One that has the same pool: its disks are the source's yet."""
+    moving.migration_context = types.SimpleNamespace(
+        is_cross_cell_move=lambda: True
+    )
+    with pytest.raises(RuntimeError):
+        start.of(moving)
+    assert vms.names(moving.uuid) == [f"{moving.uuid}_disk"]
+
+
+def test_start_in_another_cell_of_another_pool(start, on_host, moving):
+    moving.migration_context = types.SimpleNamespace(
+        is_cross_cell_move=lambda: True
+    )
+    on_host("destination", pool="snapshots")
+    with pytest.raises(RuntimeError):
+        start.of(moving)
+    assert start.made is not None
+
+
 def test_evacuation_of_one_booted_from_volume(start, moving):
     moving.uuid = str(uuid.uuid4())
     volume = {
