@@ -233,7 +233,10 @@ class LibvirtDriver(driver.LibvirtDriver):
         self, context: Any, instance: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Boot a rescue image, and not what a failed rescue has left."""
-        self._delete_disks(instance, lambda disk: disk.endswith(".rescue"))
+        there = rbd_utils.RBDDriver().disks(instance.uuid)
+        left = {disk for disk in there if disk.endswith(".rescue")}
+        if left:
+            self._delete_disks(instance, left.__contains__)
         super().rescue(context, instance, *args, **kwargs)
 
     def unrescue(self, context: Any, instance: Any) -> None:
