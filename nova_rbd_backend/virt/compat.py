@@ -46,7 +46,10 @@ _DRIVER = {
     "check_can_live_migrate_source": "self context instance "
     "dest_check_data block_device_info",
     "_create_shared_storage_test_file": "self instance",
+    "rescue": "self context instance network_info image_meta "
+    "rescue_password block_device_info share_info?",
     "unrescue": "self context instance",
+    "_is_booted_from_volume": "block_device_info",
     "_get_local_gb_info": "",
     "update_provider_tree": "self provider_tree nodename allocations",
     "manage_image_cache": "self context all_instances",

@@ -22,7 +22,7 @@ import nova.conf
 from nova import exception
 from nova.compute import vm_states
 
-from nova_rbd_backend import conf, storage_classes
+from nova_rbd_backend import conf, names, storage_classes
 from nova_rbd_backend.storage_classes import StorageClass
 from nova_rbd_backend.virt import rbd_utils
 
@@ -88,6 +88,50 @@ def require_classes(instance: Any) -> None:
     # Of one that is not new the disks may be there.
     if unknown and _is_new(instance):
         raise _unknown(settings, instance, unknown[0])
+
+
+def is_made_in_another_cell(instance: Any) -> bool:
+    """Whether a resize takes the instance to another cell's storage."""
+    context = getattr(instance, "migration_context", None)
+    return context is not None and bool(context.is_cross_cell_move())
+
+
+def comes_from_elsewhere(instance: Any) -> bool:
+    """Whether an instance that is started here has another host yet.
+
+    So it has in an evacuation and in a resize to another cell, where Nova
+    sets the host after spawn().
+    """
+    return instance.host not in (None, CONF.host)
+
+
+def is_evacuated(instance: Any) -> bool:
+    """Whether an instance is started here on disks that it has elsewhere."""
+    elsewhere = comes_from_elsewhere(instance)
+    return elsewhere and not is_made_in_another_cell(instance)
+
+
+def require_root(instance: Any) -> None:
+    """Refuse to evacuate an instance without its root disk.
+
+    :raises nova.exception.DiskNotFound: it is in no pool known here
+    """
+    root = str(names.DiskName(instance.uuid, "disk"))
+    rbd = rbd_utils.RBDDriver()
+    rbd.read_pools()
+    if rbd.pool_of(root, None) is None:
+        raise not_here(root)
+
+
+def not_here(image: str) -> exception.DiskNotFound:
+    """What to say where a disk that ought to be there is not."""
+    rbd = rbd_utils.RBDDriver()
+    pools = " or ".join(rbd.read_pools())
+    return exception.DiskNotFound(
+        location=f"{image} in pool {pools} of Ceph cluster {rbd.fsid()}: host "
+        f"{CONF.host} doesn't share its storage with the one that the "
+        "instance comes from; libvirt_images_store and ceph.conf must agree"
+    )
 
 
 def _is_new(instance: Any) -> bool:

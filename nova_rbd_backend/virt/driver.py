@@ -34,6 +34,7 @@ from nova_rbd_backend.virt import (
     disk_place,
     imagebackend,
     instance_folder,
+    kept_disks,
     known_pools,
     live_migration,
     placement,
@@ -74,7 +75,16 @@ class LibvirtDriver(driver.LibvirtDriver):
         detacher.DETACHER.start()
 
     def spawn(
-        self, context: Any, instance: Any, *args: Any, **kwargs: Any
+        self,
+        context: Any,
+        instance: Any,
+        image_meta: Any,
+        injected_files: Any,
+        admin_password: Any,
+        allocations: Any,
+        network_info: Any = None,
+        block_device_info: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Make an instance's disks and start its guest.
 
@@ -84,7 +94,22 @@ class LibvirtDriver(driver.LibvirtDriver):
         """
         disk_place.require_classes(instance)
         rbd_utils.RBDDriver().fence_for_start(instance.uuid)
-        super().spawn(context, instance, *args, **kwargs)
+        if disk_place.is_evacuated(
+            instance
+        ) and not self._is_booted_from_volume(block_device_info):
+            disk_place.require_root(instance)
+        with kept_disks.scope(instance):
+            super().spawn(
+                context,
+                instance,
+                image_meta,
+                injected_files,
+                admin_password,
+                allocations,
+                network_info,
+                block_device_info,
+                **kwargs,
+            )
 
     def _create_guest(
         self,
@@ -153,7 +178,7 @@ class LibvirtDriver(driver.LibvirtDriver):
                 instance, lambda disk: disk.endswith("disk.local")
             )
         else:
-            self._delete_disks(instance)
+            self._delete_disks(instance, kept_disks.may_be_deleted(instance))
 
     def snapshot(
         self,
@@ -203,6 +228,16 @@ class LibvirtDriver(driver.LibvirtDriver):
         return super().check_can_live_migrate_source(
             context, instance, dest_check_data, block_device_info
         )
+
+    def rescue(
+        self, context: Any, instance: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Boot a rescue image, and not what a failed rescue has left."""
+        there = rbd_utils.RBDDriver().disks(instance.uuid)
+        left = {disk for disk in there if disk.endswith(".rescue")}
+        if left:
+            self._delete_disks(instance, left.__contains__)
+        super().rescue(context, instance, *args, **kwargs)
 
     def unrescue(self, context: Any, instance: Any) -> None:
         """Reboot into the primary disks and drop the rescue disks."""

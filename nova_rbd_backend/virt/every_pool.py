@@ -17,6 +17,7 @@ is done in each pool that is known.
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -156,11 +157,20 @@ class EveryPool(RbdPool):
 
     def pools_with_disks(self, instance_uuid: str) -> list[str]:
         """Names of the pools in which the instance has disks."""
+        found = self._disks(instance_uuid)
+        return [name for name, disks in found.items() if disks]
+
+    def disks(self, instance_uuid: str) -> list[str]:
+        """Names of the instance's disks, in whatever pool."""
+        return list(
+            itertools.chain.from_iterable(self._disks(instance_uuid).values())
+        )
+
+    def _disks(self, instance_uuid: str) -> dict[str, list[str]]:
         prefix = names.DiskName.prefix(instance_uuid)
-        found = self._run(
+        return self._run(
             lambda: self._in_each(lambda each: each.names(prefix))
         )
-        return [name for name, disks in found.items() if disks]
 
     def fence_for_start(self, instance_uuid: str) -> None:
         """Make the instance's disks free for its guest; dead clients: fenced.

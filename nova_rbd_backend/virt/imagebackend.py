@@ -20,12 +20,19 @@ from typing import Any
 
 import nova.conf
 from nova import exception
+from nova.compute import task_states
 from nova.virt import images
 from nova.virt.libvirt import imagebackend
 from oslo_log import log as logging
 
 from nova_rbd_backend import names
-from nova_rbd_backend.virt import disk_making, disk_xml, rbd_utils, snapshot
+from nova_rbd_backend.virt import (
+    disk_making,
+    disk_place,
+    disk_xml,
+    rbd_utils,
+    snapshot,
+)
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -99,21 +106,34 @@ class Rbd(disk_making.DiskMaking):
         LOG.info("Flattened %s/%s", self.driver.pool, self.rbd_name)
 
     def create_snap(self, name: str) -> None:
-        """Keep the disk's content under this name; no disk: nothing to keep.
+        """Keep the disk's content as it was before a resize or migration.
 
-        Nova asks before it makes a disk that is not there yet
-        (driver.py:_create_and_inject_local_root, in a resize).
+        Nova asks on the destination, and makes a disk next if there is none
+        (driver.py:_create_and_inject_local_root): right only in another cell,
+        where it is made from a snapshot.
+
+        :raises nova.exception.DiskNotFound: the disk is not where this host
+            looks; a new one would stand for it
         """
-        if self.exists():
+        if self.exists() or self._is_in_new_pool():
             self.driver.create_snap(self.rbd_name, name)
+        elif not disk_place.is_made_in_another_cell(self._instance):
+            raise disk_place.not_here(self.rbd_name)
 
     def remove_snap(self, name: str, ignore_errors: bool = False) -> None:
         """Remove a snap of the disk; not there: done."""
         self.driver.remove_snap(self.rbd_name, name)
 
     def rollback_to_snap(self, name: str) -> None:
-        """Put the disk's content back to the snap's."""
-        self.driver.rollback_to_snap(self.rbd_name, name)
+        """Put the disk's content back to the snap's.
+
+        Not while the disk has yet to arrive: a nova-compute that died there
+        reverts when it is started (manager.py:_init_instance), the resize has
+        made no snap by then, and one of an earlier attempt is out of date.
+        """
+        state = getattr(self._instance, "task_state", None)
+        if state != task_states.RESIZE_MIGRATING:
+            self.driver.rollback_to_snap(self.rbd_name, name)
 
     def direct_snapshot(
         self,

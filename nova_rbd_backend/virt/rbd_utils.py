@@ -25,6 +25,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from nova import exception
+from oslo_log import log as logging
+
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.storage import (
     capacity,
@@ -35,6 +38,8 @@ from nova_rbd_backend.storage import (
 )
 from nova_rbd_backend.storage_classes import StorageClass
 from nova_rbd_backend.virt import every_pool
+
+LOG = logging.getLogger(__name__)
 
 # Green under eventlet, since it is made from the patched module: one value
 # for each request.
@@ -249,12 +254,19 @@ class RBDDriver(every_pool.EveryPool):
 
         Outside of :func:`cleanup_scope` nobody knows whose they are: refused,
         since reading every name of the pool costs each delete more as the
-        pool grows.
+        pool grows. Nova cannot do the rest of an unrescue once more, so that
+        what cannot be deleted stays for the next rescue or delete.
         """
         instance_uuid = getattr(_scope, "instance_uuid", None)
         if instance_uuid is None:
             raise NotImplementedError("cleanup_volumes() without an instance")
-        self.delete_disks(instance_uuid, only=filter_fn)
+        try:
+            self.delete_disks(instance_uuid, only=filter_fn)
+        except exception.StorageError as error:
+            LOG.warning(
+                "Rescue disks of instance %(uuid)s stay in Ceph: %(error)s",
+                {"uuid": instance_uuid, "error": error},
+            )
 
 
 def in_class(storage_class: StorageClass) -> RBDDriver:

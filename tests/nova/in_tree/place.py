@@ -162,6 +162,7 @@ def _without_a_cluster():
     from nova_rbd_backend.storage import health
     from nova_rbd_backend.virt import (
         background,
+        disk_place,
         known_pools,
         live_migration,
         rbd_utils,
@@ -174,9 +175,11 @@ def _without_a_cluster():
     )
     rbd.fsid = lambda self: "fsid"
     rbd.fence_for_start = lambda self, instance_uuid: None
+    rbd.disks = lambda self, instance_uuid: []
     background.Background.start = lambda self: None
     for module, name in (
         (health, "check"),
+        (disk_place, "require_root"),
         (known_pools, "start"),
         (secret, "check"),
         (live_migration, "check_source"),
