@@ -50,6 +50,19 @@ def from_mon_dump(dump: Mapping[str, Any]) -> tuple[MonAddress, ...]:
     )
 
 
+def all_from_mon_dump(
+    dump: Mapping[str, Any],
+) -> tuple[frozenset[MonAddress], ...]:
+    """The same: all addresses of each monitor, each of which leads to it."""
+    return tuple(
+        frozenset(
+            MonAddress(*_split(each["addr"]), each["type"] == "v2")
+            for each in mon["public_addrs"]["addrvec"]
+        )
+        for mon in dump["mons"]
+    )
+
+
 def _preferred(addrvec: list[dict[str, Any]]) -> MonAddress:
     # "v1" sorts before "v2"
     first = min(addrvec, key=lambda address: str(address["type"]))

@@ -41,6 +41,8 @@ DOORS = {
     "libvirt": {"virt", "cmd"},
     "lxml": {"virt"},
     "cliff": {"cmd"},
+    "openstack": {"cmd"},
+    "keystoneauth1": {"cmd"},
     "oslo_config": {"options", "conf", "virt", "cmd"},
     "oslo_log": {"virt", "cmd"},
     "rados": {"storage"},
