@@ -18,6 +18,7 @@ answers, and so does one that asks while a cell is down.
 """
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -162,6 +163,8 @@ def connect(
     :param regions: of each cloud; None: all that have a Nova
     :raises errors.NovaUnclear: a login is refused, or fails
     """
+    # It warns of what is then raised too, and said in one line.
+    logging.getLogger("keystoneauth").setLevel(logging.ERROR)
     return [
         Cloud(_connection(name, region), _shown(name, region))
         for name in (names or (None,))

@@ -191,21 +191,21 @@ def _door() -> Any:
 def _finding(
     stored: "Stored",
     disks: Iterable["RbdDisk"],
-    monitors: Iterable[frozenset[MonAddress]],
+    monitors: Iterable[tuple[MonAddress, ...]],
 ) -> _Finding:
     """Compare what the disks name with what there is.
 
     Any address of a monitor will do: librados asks it for all the others.
     """
-    each_mon = [frozenset(map(_of_mon, mon)) for mon in monitors]
-    current = frozenset().union(*each_mon)
+    each_mon = [tuple(map(_of_mon, mon)) for mon in monitors]
+    current = set().union(*each_mon)
     gone: set[str] = set()
     missing: set[str] = set()
     targets = []
     usable = True
     for disk in disks:
         named = {_canonical(host, port) for host, port in disk.monitors}
-        lacking = [min(mon) for mon in each_mon if not mon & named]
+        lacking = [mon[0] for mon in each_mon if named.isdisjoint(mon)]
         if named - current or lacking:
             targets.append(disk.target)
         gone |= named - current

@@ -291,8 +291,8 @@ class Cluster:
         """All monitors of the live monmap, in rank order."""
         return monitors.from_mon_dump(self._mon_dump())
 
-    def all_mon_addresses(self) -> tuple[frozenset[monitors.MonAddress], ...]:
-        """The same: every address of each."""
+    def all_mon_addresses(self) -> tuple[tuple[monitors.MonAddress, ...], ...]:
+        """The same, each with all its addresses."""
         return monitors.all_from_mon_dump(self._mon_dump())
 
     def _mon_dump(self) -> Any:

@@ -42,7 +42,7 @@ DOORS = {
     "lxml": {"virt"},
     "cliff": {"cmd"},
     "openstack": {"cmd"},
-    "keystoneauth1": {"cmd"},
+    "keystoneauth1": {"virt", "cmd"},
     "oslo_config": {"options", "conf", "virt", "cmd"},
     "oslo_log": {"virt", "cmd"},
     "rados": {"storage"},
