@@ -29,7 +29,9 @@ import openstack.exceptions
 
 from nova_rbd_backend import errors
 
-_TIMEOUT_SECONDS = 60
+# Nova waits for a cell for 60 s before it leaves it out (nova/context.py:
+# CELL_TIMEOUT).
+_TIMEOUT_SECONDS = 120
 # From 2.69 on a server of a cell that is down may count as not found (Nova
 # 34, compute/api.py: _get_instance_from_cell); before, it is an error.
 _MICROVERSION = "2.1"
@@ -138,7 +140,8 @@ class Cloud:
             ) from error
         except _FAILURES as error:
             raise errors.NovaUnclear(
-                f"Nova of {self.name} was asked {what}, and failed: {error}"
+                f"Nova of {self.name} was asked {what}, and failed: "
+                f"{_line(error)}"
             ) from error
 
 
@@ -146,6 +149,10 @@ _FAILURES = (
     openstack.exceptions.SDKException,
     keystoneauth1.exceptions.ClientException,
 )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _is_novas(answer: Any) -> bool:
@@ -217,6 +224,6 @@ def _login(name: str | None) -> Iterator[None]:
         yield
     except _FAILURES as error:
         raise errors.NovaUnclear(
-            f"no login at cloud {_shown(name, None)}: {error}: set OS_*, or "
-            "name a cloud of clouds.yaml with --os-cloud"
+            f"no login at cloud {_shown(name, None)}: {_line(error)}: set "
+            "OS_*, or name a cloud of clouds.yaml with --os-cloud"
         ) from error
