@@ -170,7 +170,7 @@ class Mons(command.Lister):
     def _tell(self, found: list[_Finding]) -> None:
         wrong = [each for each in found if each.state is not State.CURRENT]
         if not wrong:
-            self.say(f"all {len(found)} name the monitors as they are")
+            self.say(f"all XMLs, {len(found)}, name the monitors as they are")
         elif any(each.stored.running for each in wrong):
             self.say(
                 "guests that run go on: they have the monitors from their "

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from nova_rbd_backend import errors, metadata, names
-from nova_rbd_backend.cmd import columns, command, durations
+from nova_rbd_backend.cmd import columns, command, durations, progress
 from nova_rbd_backend.storage import orphans
 from nova_rbd_backend.storage.orphans import State, Unowned
 from nova_rbd_backend.storage.pool import Pool
@@ -96,11 +96,13 @@ class Orphans(command.Lister):
             *("Created", "Last used", "State", "Reason"),
         )
         clouds = _connect(parsed_args)
-        rows = [
-            row
-            for instance in self._unknown(parsed_args, clouds)
-            for row in self._rows(parsed_args, clouds, instance)
-        ]
+        rows: list[command.Row] = []
+        unknown = self._unknown(parsed_args, clouds)
+        told = self._progress("look at their disks")
+        for done, instance in enumerate(unknown):
+            told(done, len(unknown))
+            rows += self._rows(parsed_args, clouds, instance)
+        told.end()
         if parsed_args.quarantine and parsed_args.dry_run:
             self.say("nothing was changed")
         return self.fitting(parsed_args, (titles, rows))
@@ -119,16 +121,21 @@ class Orphans(command.Lister):
         listed = self._listed(clouds)
         unknown = []
         for pool, instances in found.items():
-            nobodys = [
-                each
-                for each in instances
-                if each.uuid not in listed
-                and _owner(clouds, each.uuid) is None
-            ]
+            unlisted = [each for each in instances if each.uuid not in listed]
+            told = self._progress("ask Nova")
+            nobodys = []
+            for done, each in enumerate(unlisted):
+                told(done, len(unlisted))
+                if _owner(clouds, each.uuid) is None:
+                    nobodys.append(each)
+            told.end()
             if nobodys and len(nobodys) == len(instances):
                 self._doubt(pool, clouds, arguments.quarantine)
             unknown += nobodys
         return unknown
+
+    def _progress(self, what: str) -> progress.Progress:
+        return progress.Progress(self.app.stderr, what, "instances")
 
     def _instances(self, pool: Pool) -> list[_Instance]:
         content = orphans.content(pool)

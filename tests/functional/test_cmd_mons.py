@@ -186,7 +186,7 @@ def test_takes_no_notice_of_domains_without_our_disks(tool, define, disk):
     done = tool.run("mons", "--all", "-f", "json")
 
     assert tool.read(done) == []
-    assert "all 0 name" in done.stderr
+    assert "all XMLs, 0, name" in done.stderr
 
 
 def test_no_libvirtd(tool, compute_host):

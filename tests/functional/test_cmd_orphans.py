@@ -16,6 +16,7 @@ The clouds are stand-ins here: with a real Nova see tests/e2e.
 """
 
 import json
+import logging
 
 import pytest
 
@@ -72,6 +73,10 @@ def owned(vms):
 def run(nova_rbd, monkeypatch, capsys):
     """Runs it in this process, with these clouds."""
 
+    # cliff adds one to them, with the stream of this test.
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
     def run(*clouds, more=()):
         monkeypatch.setattr(clouds_, "connect", lambda *_: list(clouds))
         capsys.readouterr()
@@ -82,7 +87,9 @@ def run(nova_rbd, monkeypatch, capsys):
         found = {row["Name"]: (row["State"], row["Reason"]) for row in rows}
         return status, found, said.err
 
-    return run
+    yield run
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def test_of_several_clouds_none_may_know_it(run, disk, instance, owned):
