@@ -17,6 +17,8 @@
     Error
     |-- ConfigError           options that cannot work
     |-- UnsupportedNova       too old, or its seams have another shape
+    |-- NovaUnclear           which instances there are cannot be known
+    |-- LibvirtFault          libvirt did not do what it was asked for
     `-- StorageError          what follows
 
     StorageError
@@ -69,6 +71,14 @@ class ConfigError(Error):
 
 class UnsupportedNova(Error):
     """A Nova that this backend was not made for, and would break."""
+
+
+class NovaUnclear(Error):
+    """Nova's API did not say, to a login that sees all, what it has."""
+
+
+class LibvirtFault(Error):
+    """What libvirt was asked for, and its own words."""
 
 
 class StorageError(Error):

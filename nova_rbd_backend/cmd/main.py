@@ -65,13 +65,23 @@ class NovaRbd(app.App):
         self.parser.print_usage(self.stderr)
         self.stderr.write(f"see '{self.NAME} help' for its commands\n")
 
+    def configuration(self) -> cfg.ConfigOpts:
+        """Return nova-compute's configuration, as it is read here.
+
+        :raises errors.ConfigError: it cannot be read
+        """
+        try:
+            return config.parse(self.options)
+        except cfg.Error as error:
+            raise errors.ConfigError(str(error)) from error
+
     def settings(self) -> options.Settings:
         """Return what the configuration comes down to.
 
         :raises errors.ConfigError: it cannot work, or no disks are on RBD
         """
         try:
-            settings = options.apply(config.parse(self.options))
+            settings = options.apply(self.configuration())
         except cfg.Error as error:
             raise errors.ConfigError(str(error)) from error
         if not settings.uses_rbd:

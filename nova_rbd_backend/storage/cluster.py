@@ -289,7 +289,14 @@ class Cluster:
 
     def mon_addresses(self) -> tuple[monitors.MonAddress, ...]:
         """All monitors of the live monmap, in rank order."""
-        return monitors.from_mon_dump(json.loads(self.mon_command("mon dump")))
+        return monitors.from_mon_dump(self._mon_dump())
+
+    def all_mon_addresses(self) -> tuple[tuple[monitors.MonAddress, ...], ...]:
+        """The same, each with all its addresses."""
+        return monitors.all_from_mon_dump(self._mon_dump())
+
+    def _mon_dump(self) -> Any:
+        return json.loads(self.mon_command("mon dump"))
 
     def capacity(
         self, pool_name: str, data_pool: str | None = None

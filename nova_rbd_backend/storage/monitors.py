@@ -13,7 +13,7 @@
 """The monitors' addresses, as libvirt and QEMU need them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -44,14 +44,20 @@ def from_mon_dump(dump: Mapping[str, Any]) -> tuple[MonAddress, ...]:
     bare host:port as v1, and tries a port it does not know as v2 and v1
     (MonMap::_add_ambiguous_addr, 16.2), so that a v2 port works as well.
     """
+    return tuple(addresses[0] for addresses in all_from_mon_dump(dump))
+
+
+def all_from_mon_dump(
+    dump: Mapping[str, Any],
+) -> tuple[tuple[MonAddress, ...], ...]:
+    """All addresses of each monitor; first the one that is taken above."""
     return tuple(
-        _preferred(mon["public_addrs"]["addrvec"])
+        tuple(sorted(_all(mon), key=lambda address: address.msgr2))
         for mon in sorted(dump["mons"], key=lambda mon: int(mon["rank"]))
     )
 
 
-def _preferred(addrvec: list[dict[str, Any]]) -> MonAddress:
-    # "v1" sorts before "v2"
-    first = min(addrvec, key=lambda address: str(address["type"]))
-    host, port = _split(first["addr"])
-    return MonAddress(host, port, first["type"] == "v2")
+def _all(mon: Mapping[str, Any]) -> Iterator[MonAddress]:
+    for address in mon["public_addrs"]["addrvec"]:
+        host, port = _split(address["addr"])
+        yield MonAddress(host, port, address["type"] == "v2")

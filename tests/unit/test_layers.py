@@ -66,6 +66,8 @@ DOORS = {
         "virt",
         "cmd",
     },
+    "openstack": {"cmd"},
+    "keystoneauth1": {"virt", "cmd"},
     "oslo_log": {"virt", "cmd"},
     "rados": {"storage"},
     "rbd": {"storage"},

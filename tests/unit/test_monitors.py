@@ -54,3 +54,17 @@ def test_all_monitors_in_rank_order():
     dump = {"mons": [_mon(n, v1=f"10.0.0.{n}:6789") for n in (2, 0, 1)]}
     found = monitors.from_mon_dump(dump)
     assert [mon.host for mon in found] == ["10.0.0.0", "10.0.0.1", "10.0.0.2"]
+
+
+def test_all_addresses_of_each():
+    dump = {
+        "mons": [
+            _mon(1, v1="10.0.0.1:6789"),
+            _mon(0, v2="10.0.0.0:3300", v1="10.0.0.0:6789"),
+        ]
+    }
+    found = monitors.all_from_mon_dump(dump)
+    assert [[str(each) for each in mon] for mon in found] == [
+        ["10.0.0.0:6789", "10.0.0.0:3300"],
+        ["10.0.0.1:6789"],
+    ]

@@ -1,0 +1,195 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Flow: disks of instances that nobody knows, and their way into the trash.
+
+Who is known is asked elsewhere. No image is opened for it.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import enum
+import re
+import struct
+from collections.abc import Mapping
+
+from nova_rbd_backend import errors, names
+from nova_rbd_backend.storage import holders, inventory, trash
+from nova_rbd_backend.storage.cluster import once_more
+from nova_rbd_backend.storage.pool import Pool
+
+# Nova's, 26 to 34 (libvirt/blockinfo.py, driver.py). An operator's own copy,
+# UUID_disk.old, is not one.
+_DISK = re.compile(r"disk(\.(local|swap|config|eph\d+))?(\.rescue)?")
+# An owner that does not let go is a reason to leave the disk alone.
+_BUSY_LIMIT_SECONDS = 5.0
+
+
+class State(enum.StrEnum):
+    """May a disk that no instance owns go?"""
+
+    ORPHAN = "orphan"
+    YOUNG = "young"  # it, or another disk of its instance
+    IN_USE = "in use"  # the same
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What lies in a pool.
+
+    :ivar disks: instance -> name -> image id; whole ones with Nova's names
+    :ivar strangers: how many images have names that are nobody's here
+    """
+
+    disks: Mapping[str, Mapping[str, str]]
+    strangers: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Unowned:
+    """A disk that no instance owns.
+
+    :ivar used_at: the last time that it was made, written or read, which an
+        image notes once in a minute
+    :ivar reason: why it may not go
+    """
+
+    disk: inventory.Found
+    created_at: datetime.datetime | None
+    used_at: datetime.datetime | None
+    state: State
+    reason: str | None
+
+
+def content(pool: Pool) -> Content:
+    """List a pool.
+
+    :raises NotPermitted: the pool may not be read
+    """
+    disks: dict[str, dict[str, str]] = {}
+    strangers = 0
+    for name, image_id in pool.ids("").items():
+        whose = names.DiskName.parse(name)
+        if whose is not None and _DISK.fullmatch(whose.disk):
+            disks.setdefault(whose.instance_uuid, {})[name] = image_id
+        elif names.final_name(name) == name and not _is_own(name):
+            strangers += 1
+    return Content(disks, strangers)
+
+
+def _is_own(name: str) -> bool:
+    return names.is_base(name) or names.is_snapshot(name)
+
+
+def look(
+    pool: Pool, images: Mapping[str, str], older_than_seconds: float
+) -> list[Unowned]:
+    """Look at all the disks of an instance, which go together or not at all.
+
+    Blocks for 2 s where a client is dead.
+
+    :param images: name -> id
+    """
+    held = holders.look(pool, images)
+    newest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(
+        seconds=older_than_seconds
+    )
+    found = []
+    for name in sorted(images):
+        # It may go while we look.
+        with contextlib.suppress(errors.ImageNotFound):
+            disk = inventory.look_at(pool, name, images[name])
+            mine = [each for each in held if each.image == name]
+            found.append(_unowned(disk, mine, newest))
+    return _judged_together(found)
+
+
+def _unowned(
+    disk: inventory.Found,
+    held: list[holders.Holder],
+    newest: datetime.datetime,
+) -> Unowned:
+    created_at, used_at = _times(disk.pool, disk.image_id)
+    state, reason = State.ORPHAN, None
+    if used_at is not None and used_at > newest:
+        state, reason = State.YOUNG, "used lately"
+    if held:
+        state, reason = State.IN_USE, ", ".join(map(str, held))
+    return Unowned(disk, created_at, used_at, state, reason)
+
+
+def _times(
+    pool: Pool, image_id: str
+) -> tuple[datetime.datetime | None, datetime.datetime | None]:
+    """When it was made, and used last; None: before Ceph 14 noted it.
+
+    cls_rbd.cc, 16.2: the omap of the header has a utime_t for each.
+    """
+    found = [
+        pool.omap_value(f"rbd_header.{image_id}", f"{what}_timestamp")
+        for what in ("create", "access", "modify")
+    ]
+    times = [None if each is None else _time(each) for each in found]
+    return times[0], max(filter(None, times), default=None)
+
+
+def _time(value: bytes) -> datetime.datetime:
+    seconds, _ = struct.unpack_from("<II", value)
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+
+
+def _judged_together(found: list[Unowned]) -> list[Unowned]:
+    for state in (State.IN_USE, State.YOUNG):
+        keepers = [each for each in found if each.state is state]
+        if keepers:
+            because = f"{keepers[0].disk.name} is"
+            return [
+                each
+                if each.state is not State.ORPHAN
+                else dataclasses.replace(each, state=state, reason=because)
+                for each in found
+            ]
+    return found
+
+
+@once_more
+def quarantine(
+    pool: Pool, name: str, image_id: str, keep_seconds: int
+) -> None:
+    """Move a disk to the trash, from where it can be restored by its name.
+
+    Deleted as any other, so that it is purged when its time is over. Killed
+    half-way: it is a disk still, or in the trash. There already: done.
+
+    :raises ImageNotFound: it is gone, or another has its name now
+    :raises DiskBusy: a client has it open, or died with it
+    """
+    facts = {
+        "operation": "quarantine",
+        "pool": str(pool),
+        "image": name,
+    }
+    if pool.listed_id(name) != image_id:
+        if pool.trash_get(image_id) is not None:
+            return
+        raise errors.ImageNotFound("it is not what it was", **facts)
+    held = holders.look(pool, {name: image_id})
+    if held:
+        raise errors.DiskBusy(
+            "somebody has it",
+            watchers=[each.address for each in held],
+            **facts,
+        )
+    trash.discard(
+        pool, name, keep_seconds, busy_limit_seconds=_BUSY_LIMIT_SECONDS
+    )
