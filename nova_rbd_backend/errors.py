@@ -17,6 +17,8 @@
     Error
     |-- ConfigError           options that cannot work
     |-- UnsupportedNova       too old, or its seams have another shape
+    |-- ConversionError       a local disk could not be brought into Ceph
+    |   `-- ConversionRefused what is not converted, and was not touched
     `-- StorageError          what follows
 
     StorageError
@@ -69,6 +71,14 @@ class ConfigError(Error):
 
 class UnsupportedNova(Error):
     """A Nova that this backend was not made for, and would break."""
+
+
+class ConversionError(Error):
+    """A disk could not be brought into Ceph, or back; the text says why."""
+
+
+class ConversionRefused(ConversionError):
+    """It was not begun: nothing has changed."""
 
 
 class StorageError(Error):

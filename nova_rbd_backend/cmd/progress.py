@@ -23,9 +23,10 @@ _WIDTH = 30
 class Progress:
     """What is told of one thing; call it with how much of what is done."""
 
-    def __init__(self, stream: TextIO, name: str):
+    def __init__(self, stream: TextIO, name: str, unit: str = "objects"):
         self._stream = stream
         self._name = name
+        self._unit = unit
         self._terminal = stream.isatty()
         self._told = time.monotonic()
         self._shown = 0
@@ -39,7 +40,7 @@ class Progress:
         share = done / total if total else 1.0
         if not self._terminal:
             self._stream.write(
-                f"{self._name}: {share:.0%}, {done} of {total} objects\n"
+                f"{self._name}: {share:.0%}, {done} of {total} {self._unit}\n"
             )
             return
         bar = ("=" * int(share * _WIDTH)).ljust(_WIDTH)

@@ -1,0 +1,128 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Back to the old disks, or good-bye to them."""
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.convert import (
+    domain_xml,
+    old_disks,
+    record,
+    switching,
+)
+from nova_rbd_backend.convert.job import Job, Row
+from nova_rbd_backend.convert.record import Record, State
+from nova_rbd_backend.convert.stopped import refuse_running
+from nova_rbd_backend.storage import conversion
+
+
+def undo(job: Job, lose_changes: bool, dry_run: bool) -> list[Row]:
+    """Give the guest its old disks again; delete those in Ceph.
+
+    Killed, it is to be called again.
+
+    :param lose_changes: although the guest has written to those in Ceph
+    :raises ConversionRefused: it runs with them, or has written to them
+    """
+    written = record.read(job.folder)
+    if written and written.state is not State.CONVERTED and not dry_run:
+        ended = switching.rows(written, "given up")
+        written = switching.settle(job)
+        if written is None and job.domain.is_active():
+            return ended
+    refuse_running(job)
+    names = _names(job, written)
+    for name in names:
+        _refuse_written(job, name, lose_changes)
+    found = written or Record(job.instance, str(job.pool), State.CONVERTED, ())
+    if dry_run:
+        return _undone(found, names, "would be undone")
+    for disk in found.disks:
+        old_disks.put_back(disk.path)
+    elements = {disk.name: disk.element for disk in found.disks}
+    xml = job.domain.xml()
+    back = domain_xml.with_local(xml, found.pool, job.instance, elements)
+    job.domain.define(back)
+    for name in names:
+        image = job.image(name)
+        there = conversion.look(job.pool, image)
+        if there is not None and there.marked:
+            conversion.delete(job.pool, image, job.retention_seconds)
+    record.remove(job.folder)
+    return _undone(found, names, "undone")
+
+
+def _undone(found: Record, names: list[str], result: str) -> list[Row]:
+    rows = {row.disk: row for row in switching.rows(found, result)}
+    return [rows.get(name, Row(name, "", "", 0, result)) for name in names]
+
+
+def _names(job: Job, written: Record | None) -> list[str]:
+    """Disks of a conversion; of one that was killed before its record too.
+
+    :raises ConversionRefused: there is none
+    """
+    if written is not None:
+        return [disk.name for disk in written.disks]
+    names = [
+        disk.name
+        for disk in job.local_disks()
+        if (found := conversion.look(job.pool, job.image(disk.name)))
+        and found.marked
+    ]
+    if not names:
+        raise errors.ConversionRefused(
+            f"{job.instance}: there is no conversion to be undone"
+        )
+    return names
+
+
+def _refuse_written(job: Job, name: str, lose_changes: bool) -> None:
+    found = conversion.look(job.pool, job.image(name))
+    if found and found.written and not lose_changes:
+        raise errors.ConversionRefused(
+            f"{job.pool}/{job.image(name)}: the guest has written to it since "
+            "it was converted, and the old disk does not have that: "
+            "--lose-changes goes back nevertheless, and deletes it"
+        )
+
+
+def finish(job: Job, dry_run: bool) -> list[Row]:
+    """Delete the old disks. There is no way back then.
+
+    Killed, it is to be called again. Done: refused, as nothing is there.
+
+    :raises ConversionRefused: they are in use, or the only ones
+    """
+    written = record.read(job.folder)
+    if written is None or written.state is not State.CONVERTED:
+        raise errors.ConversionRefused(
+            f"{job.instance}: there is no conversion that has come to its end"
+        )
+    if job.guest is not None and job.local_disks():
+        raise errors.ConversionRefused(
+            f"{job.instance}: the domain names a local disk, so nothing is "
+            "deleted: convert it again"
+        )
+    for disk in written.disks:
+        image = job.image(disk.name)
+        if conversion.look(job.pool, image) is None:
+            raise errors.ConversionRefused(
+                f"{job.pool}/{image} is not there, so {disk.path} may be the "
+                "only one: nothing is deleted"
+            )
+    if dry_run:
+        return switching.rows(written, "would be finished")
+    for disk in written.disks:
+        old_disks.remove(disk.path)
+        conversion.unmark(job.pool, job.image(disk.name))
+    record.remove(job.folder)
+    return switching.rows(written, "finished")
