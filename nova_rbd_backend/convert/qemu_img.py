@@ -122,7 +122,8 @@ def are_same(one: Image, other: str, size: int, progress: Progress) -> bool:
     :param other: ``rbd:...``
     :raises ConversionError: one could not be read
     """
-    words = ["compare", "-p", "-s", "-f", one.format, "-F", "raw"]
+    # Not strictly: a hole is the same as zeros.
+    words = ["compare", "-p", "-f", one.format, "-F", "raw"]
     code, said = _run([*words, one.path, other], size, progress)
     if code > _DIFFERS:
         raise errors.ConversionError(f"compare {one.path}: {said}")

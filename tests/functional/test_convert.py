@@ -13,9 +13,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 
+import libvirt
 import pytest
 
 from nova_rbd_backend.storage import conversion, provision, purge, trash
@@ -27,6 +29,7 @@ from tests.functional.local_instance import (
     qemu_img,
 )
 from tests.testbed import ceph_pools, guest_console
+from tests.testbed.process import wait_for
 
 BOOT_SECONDS = 180
 ASIDE = ".nova-rbd-converted"
@@ -320,40 +323,47 @@ def test_no_space(ceph, vms, raw):
     assert vms.names(raw.uuid) == []
 
 
+def begun(vms, local):
+    """A run that has begun to copy a disk, which takes a while."""
+    os.truncate(local.path("disk"), 512 * MIB)
+    with local.path("disk").open("r+b") as disk:
+        disk.write(os.urandom(128 * MIB))
+    run = subprocess.Popen(
+        local.program.command("convert", local.uuid),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for("the copy has begun", lambda: vms.names(local.uuid), 60, 0.02)
+    return run
+
+
 def test_two_runs_at_once(vms, raw):
-    os.truncate(raw.path("disk"), 256 * MIB)
-    with raw.path("disk").open("r+b") as disk:
-        disk.write(os.urandom(64 * MIB))
-    first = subprocess.Popen(raw.program.command("convert", raw.uuid))
-    deadline = time.monotonic() + 60
-    while not vms.names(raw.uuid):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    first = begun(vms, raw)
+    first.send_signal(signal.SIGSTOP)
     assert "another nova-rbd convert" in refused(raw)
+    first.send_signal(signal.SIGCONT)
     assert first.wait(120) == 0
     assert raw.is_same(vms, "disk", raw.path(f"disk{ASIDE}"), "raw")
 
 
 def test_started_meanwhile(vms, raw):
-    """Nova may start it any time: then it is left as it is."""
-    os.truncate(raw.path("disk"), 512 * MIB)
-    with raw.path("disk").open("r+b") as disk:
-        disk.write(os.urandom(128 * MIB))
-    run = subprocess.Popen(
-        raw.program.command("convert", raw.uuid),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not vms.names(raw.uuid):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    raw.start()
+    """QEMU wants the disk for itself, and so does who copies it."""
+    run = begun(vms, raw)
+    with pytest.raises(libvirt.libvirtError, match="lock"):
+        raw.start()
     _, said = run.communicate(timeout=120)
-    assert run.returncode == 1
-    assert "was started meanwhile" in said
+    assert run.returncode == 0, said
+    assert raw.is_same(vms, "disk", raw.path(f"disk{ASIDE}"), "raw")
+
+
+def test_killed_program(vms, raw):
+    """With it ends what it has started, and all is free for the next."""
+    run = begun(vms, raw)
+    run.kill()
+    run.communicate(timeout=10)
     assert raw.files() == {"disk"}
-    assert raw.sources() == {"vda": str(raw.path("disk"))}
-    raw.stop()
+    began = time.monotonic()
     convert(raw)
+    print(f"converted after {time.monotonic() - began:.1f} s")
+    assert vms.names(raw.uuid) == [raw.image("disk")]
     assert raw.is_same(vms, "disk", raw.path(f"disk{ASIDE}"), "raw")
