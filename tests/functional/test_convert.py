@@ -20,12 +20,11 @@ import time
 import libvirt
 import pytest
 
-from nova_rbd_backend.storage import conversion, provision, purge, trash
+from nova_rbd_backend.storage import conversion, provision
 from tests.functional.guest_domain import SECRET
 from tests.functional.local_instance import (
     MIB,
     PROJECT,
-    LocalInstance,
     qemu_img,
 )
 from tests.testbed import ceph_pools, guest_console
@@ -33,17 +32,6 @@ from tests.testbed.process import wait_for
 
 BOOT_SECONDS = 180
 ASIDE = ".nova-rbd-converted"
-
-
-@pytest.fixture
-def local(ceph, vms, compute_host, tmp_path):
-    """An instance without a disk; what is left of it in Ceph is deleted."""
-    compute_host.set_secret(SECRET, "nova", ceph.key("nova"))
-    made = LocalInstance(tmp_path, ceph, compute_host)
-    yield made
-    made.remove()
-    trash.delete_disks(vms, made.uuid)
-    purge.purge(vms)
 
 
 @pytest.fixture
