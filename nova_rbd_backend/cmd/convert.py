@@ -122,6 +122,7 @@ class Convert(command.Lister):
                 settings.ceph_conf,
                 settings.trash_retention_seconds,
                 self._tell,
+                self.say,
             )
 
     @contextlib.contextmanager

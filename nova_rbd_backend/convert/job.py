@@ -46,6 +46,7 @@ class Job:
     ceph_conf: str | None
     retention_seconds: int
     tell: Tell
+    say: Callable[[str], None]
 
     @property
     def domain(self) -> Guest:

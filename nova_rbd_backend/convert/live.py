@@ -95,7 +95,8 @@ class _Move:
             switching.settle(self._job)
             raise
         written = self._note(State.SWITCHING)
-        self._lead_over()
+        if self._plans:
+            self._lead_over()
         for plan in fixed:
             self._guest.change_medium(self._on_rbd(plan))
         return switching.switch(self._job, written, lambda: None)
@@ -150,6 +151,7 @@ class _Move:
 
     def _lead_over(self) -> None:
         """The one moment in which the guest stands still."""
+        began = time.monotonic()
         self._guest.pause()
         try:
             for plan, mirror in zip(self._plans, self._mirrors, strict=True):
@@ -158,3 +160,5 @@ class _Move:
                 mirror.show()
         finally:
             self._guest.resume()
+        stood = time.monotonic() - began
+        self._job.say(f"the guest stood still for {stood:.2f} s")

@@ -15,11 +15,12 @@ from nova_rbd_backend import errors
 from nova_rbd_backend.convert import (
     domain_xml,
     old_disks,
+    qemu_img,
     record,
     switching,
 )
 from nova_rbd_backend.convert.job import Job, Row
-from nova_rbd_backend.convert.record import Record, State
+from nova_rbd_backend.convert.record import OldDisk, Record, State
 from nova_rbd_backend.convert.stopped import refuse_running
 from nova_rbd_backend.storage import conversion
 
@@ -43,6 +44,8 @@ def undo(job: Job, lose_changes: bool, dry_run: bool) -> list[Row]:
     for name in names:
         _refuse_written(job, name, lose_changes)
     found = written or Record(job.instance, str(job.pool), State.CONVERTED, ())
+    for disk in found.disks:
+        _refuse_broken(job, disk)
     if dry_run:
         return _undone(found, names, "would be undone")
     for disk in found.disks:
@@ -95,6 +98,17 @@ def _refuse_written(job: Job, name: str, lose_changes: bool) -> None:
         )
 
 
+def _refuse_broken(job: Job, disk: OldDisk) -> None:
+    """It may be based on a file that somebody has removed."""
+    place = old_disks.where(disk.path)
+    if place is None:
+        raise errors.ConversionRefused(
+            f"{old_disks.aside(disk.path)} is not there: the old disk is "
+            "lost, so there is no way back"
+        )
+    qemu_img.look(qemu_img.Image(place, disk.format), job.instances)
+
+
 def finish(job: Job, dry_run: bool) -> list[Row]:
     """Delete the old disks. There is no way back then.
 
@@ -103,15 +117,13 @@ def finish(job: Job, dry_run: bool) -> list[Row]:
     :raises ConversionRefused: they are in use, or the only ones
     """
     written = record.read(job.folder)
-    if written is None or written.state is not State.CONVERTED:
-        raise errors.ConversionRefused(
-            f"{job.instance}: there is no conversion that has come to its end"
-        )
-    if job.guest is not None and job.local_disks():
-        raise errors.ConversionRefused(
-            f"{job.instance}: the domain names a local disk, so nothing is "
-            "deleted: convert it again"
-        )
+    result = "would be finished" if dry_run else "finished"
+    if written is None:
+        return _finish_moved(job, result, dry_run)
+    if written.state is not State.CONVERTED:
+        raise _unfinished(job)
+    if job.guest is not None:
+        _refuse_local(job)
     for disk in written.disks:
         image = job.image(disk.name)
         if conversion.look(job.pool, image) is None:
@@ -120,9 +132,46 @@ def finish(job: Job, dry_run: bool) -> list[Row]:
                 "only one: nothing is deleted"
             )
     if dry_run:
-        return switching.rows(written, "would be finished")
+        return switching.rows(written, result)
     for disk in written.disks:
         old_disks.remove(disk.path)
         conversion.unmark(job.pool, job.image(disk.name))
     record.remove(job.folder)
-    return switching.rows(written, "finished")
+    return switching.rows(written, result)
+
+
+def _finish_moved(job: Job, result: str, dry_run: bool) -> list[Row]:
+    """The instance came here from where it was converted, and only the marks.
+
+    Nova has deleted its folder there, and the old disks with it.
+    """
+    on_rbd = domain_xml.rbd_disks(
+        job.domain.xml(), str(job.pool), job.instance
+    )
+    names = [
+        name
+        for name in on_rbd
+        if (found := conversion.look(job.pool, job.image(name)))
+        and found.marked
+    ]
+    if not names:
+        raise _unfinished(job)
+    _refuse_local(job)
+    if not dry_run:
+        for name in names:
+            conversion.unmark(job.pool, job.image(name))
+    return [Row(name, "", "", 0, result) for name in names]
+
+
+def _refuse_local(job: Job) -> None:
+    if job.local_disks():
+        raise errors.ConversionRefused(
+            f"{job.instance}: the domain names a local disk, so nothing is "
+            "deleted: convert it again"
+        )
+
+
+def _unfinished(job: Job) -> errors.ConversionRefused:
+    return errors.ConversionRefused(
+        f"{job.instance}: there is no conversion that has come to its end"
+    )
