@@ -42,6 +42,8 @@ class Convert(command.Lister):
     rbd; where nova-compute reads another today, name it by --config-file.
     """
 
+    in_table = ("Disk", "Format", "Size", "In Ceph", "Result")
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add which, and how."""
         parser = super().get_parser(prog_name)
@@ -83,7 +85,7 @@ class Convert(command.Lister):
         with self._job(parsed_args.instance) as job:
             rows = _done(job, parsed_args)
             titles = ("Disk", "Local", "Format", "Size", "In Ceph", "Result")
-            return titles, [
+            table = [
                 (
                     row.disk,
                     columns.Text(row.path or None),
@@ -94,6 +96,7 @@ class Convert(command.Lister):
                 )
                 for row in rows
             ]
+        return self.fitting(parsed_args, (titles, table))
 
     @contextlib.contextmanager
     def _job(self, instance: str) -> Iterator[jobs.Job]:

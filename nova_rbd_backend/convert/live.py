@@ -45,7 +45,7 @@ def convert(job: Job) -> list[Row]:
         raise errors.ConversionRefused(
             f"{job.instance} is paused: unpause it, or stop it"
         )
-    plans = jobs.plan(job, job.local_disks(live=True))
+    plans = jobs.plan(job, _used_disks(job))
     fixed = [each for each in plans if each.disk.is_cdrom]
     for each in fixed:
         bring(job, each, stays_off=False)
@@ -57,6 +57,15 @@ def convert(job: Job) -> list[Row]:
     disks = earlier.disks if earlier else ()
     disks += tuple(switching.old_disk(each, verified=True) for each in fixed)
     return _Move(job, moving, disks).run(fixed)
+
+
+def _used_disks(job: Job) -> list[domain_xml.LocalDisk]:
+    """Those it runs with; each as it is defined, where that is the same."""
+    defined = {(d.dev, d.path): d for d in job.local_disks()}
+    return [
+        defined.get((disk.dev, disk.path), disk)
+        for disk in job.local_disks(live=True)
+    ]
 
 
 class _Move:
