@@ -166,8 +166,9 @@ class _Move:
             for plan, mirror in zip(self._plans, self._mirrors, strict=True):
                 self._guest.pivot(plan.disk.dev)
                 mirror.mark()
-                mirror.show()
         finally:
             self._guest.resume()
         stood = time.monotonic() - began
+        for mirror in self._mirrors:
+            mirror.show()
         self._job.say(f"the guest stood still for {stood:.2f} s")

@@ -60,6 +60,9 @@ class VolumeGroup:
         (folder / "lvm.conf").write_text(
             LVM_CONF.format(folder=folder, device=self._device)
         )
+        self._lvm("pvcreate", self._device)
+        # It looks that there is nothing of that name.
+        self._lvm("vgcreate", self.name, self._device)
         self.links = pathlib.Path("/dev") / self.name
         self.links.mkdir()
         self.programs.mkdir()
@@ -73,8 +76,6 @@ class VolumeGroup:
                 )
             )
             program.chmod(0o755)
-        self._lvm("pvcreate", self._device)
-        self._lvm("vgcreate", self.name, self._device)
 
     @property
     def environment(self) -> dict[str, str]:

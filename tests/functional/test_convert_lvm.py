@@ -49,7 +49,7 @@ def on_lvm(local, group, guest_image):
 
 
 def volumes(local, suffix):
-    return [f"{local.uuid}_disk{suffix}", f"{local.uuid}_disk.eph0{suffix}"]
+    return {f"{local.uuid}_disk{suffix}", f"{local.uuid}_disk.eph0{suffix}"}
 
 
 def test_there_and_back(vms, group, on_lvm):
@@ -64,9 +64,9 @@ def test_there_and_back(vms, group, on_lvm):
     for name, content in data.items():
         with vms.open(on_lvm.image(name)) as disk:
             assert disk.read(0, disk.size_bytes()) == content
-    assert sorted(group.volumes()) == volumes(on_lvm, ASIDE)
+    assert set(group.volumes()) == volumes(on_lvm, ASIDE)
     on_lvm.program.json("convert", on_lvm.uuid, "--undo")
-    assert sorted(group.volumes()) == volumes(on_lvm, "")
+    assert set(group.volumes()) == volumes(on_lvm, "")
     assert vms.names(on_lvm.uuid) == []
     on_lvm.program.json("convert", on_lvm.uuid)
     on_lvm.program.json("convert", on_lvm.uuid, "--finish")
@@ -85,7 +85,7 @@ def test_live(vms, group, on_lvm):
         on_lvm.console, now + 40, BOOT_SECONDS
     )
     assert console.failed == ()
-    assert sorted(group.volumes()) == volumes(on_lvm, ASIDE)
+    assert set(group.volumes()) == volumes(on_lvm, ASIDE)
 
 
 def test_a_volume_of_cinder_stays(vms, group, on_lvm, tmp_path):
@@ -107,6 +107,7 @@ def test_encrypted(on_lvm, group):
 
 
 def test_started_meanwhile(vms, group, on_lvm):
+    """The guest keeps its disks, or is not started: never both."""
     run = subprocess.Popen(
         on_lvm.program.command("convert", on_lvm.uuid),
         stderr=subprocess.PIPE,
@@ -122,6 +123,6 @@ def test_started_meanwhile(vms, group, on_lvm):
         started = False
     run.send_signal(signal.SIGCONT)
     _, said = run.communicate(timeout=120)
-    print(started, run.returncode, said)
-    assert started is ("was started meanwhile" in said)
-    assert sorted(group.volumes()) == volumes(on_lvm, "" if started else ASIDE)
+    # Who comes later is refused: QEMU locks devices as it does files.
+    assert started is (run.returncode == 1), said
+    assert set(group.volumes()) == volumes(on_lvm, "" if started else ASIDE)
