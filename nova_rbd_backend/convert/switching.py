@@ -106,7 +106,7 @@ def settle(job: Job) -> Record | None:
     found = record.read(job.folder)
     if found is None or found.state is State.CONVERTED:
         return found
-    _refuse_other_pool(job, found)
+    refuse_other_pool(job, found)
     active = job.domain.is_active()
     kept = tuple(disk for disk in found.disks if _is_over(job, disk, active))
     if active and found.state is State.SWITCHING:
@@ -119,7 +119,8 @@ def settle(job: Job) -> Record | None:
     return found
 
 
-def _refuse_other_pool(job: Job, found: Record) -> None:
+def refuse_other_pool(job: Job, found: Record) -> None:
+    """:raises ConversionRefused: nova.conf has changed since"""
     if found.pool != str(job.pool):
         raise errors.ConversionRefused(
             f"{job.instance}: an earlier run brought its disks into pool "

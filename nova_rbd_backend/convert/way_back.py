@@ -34,20 +34,30 @@ def undo(job: Job, lose_changes: bool, dry_run: bool) -> list[Row]:
     :raises ConversionRefused: it runs with them, or has written to them
     """
     written = record.read(job.folder)
+    if written is not None:
+        switching.refuse_other_pool(job, written)
     if written and written.state is not State.CONVERTED and not dry_run:
         ended = switching.rows(written, "given up")
         written = switching.settle(job)
-        if written is None and job.domain.is_active():
+        if written is None and not _marked(job):
             return ended
     refuse_running(job)
-    names = _names(job, written)
+    names = [d.name for d in written.disks] if written else _marked(job)
+    if not names:
+        raise errors.ConversionRefused(
+            f"{job.instance}: there is no conversion to be undone"
+        )
     for name in names:
         _refuse_written(job, name, lose_changes)
     found = written or Record(job.instance, str(job.pool), State.CONVERTED, ())
     for disk in found.disks:
         _refuse_broken(job, disk)
-    if dry_run:
-        return _undone(found, names, "would be undone")
+    if not dry_run:
+        _go_back(job, found, names)
+    return _undone(found, names, "would be undone" if dry_run else "undone")
+
+
+def _go_back(job: Job, found: Record, names: list[str]) -> None:
     for disk in found.disks:
         old_disks.put_back(disk.path)
     elements = {disk.name: disk.element for disk in found.disks}
@@ -60,7 +70,6 @@ def undo(job: Job, lose_changes: bool, dry_run: bool) -> list[Row]:
         if there is not None and there.marked:
             conversion.delete(job.pool, image, job.retention_seconds)
     record.remove(job.folder)
-    return _undone(found, names, "undone")
 
 
 def _undone(found: Record, names: list[str], result: str) -> list[Row]:
@@ -68,24 +77,14 @@ def _undone(found: Record, names: list[str], result: str) -> list[Row]:
     return [rows.get(name, Row(name, "", "", 0, result)) for name in names]
 
 
-def _names(job: Job, written: Record | None) -> list[str]:
-    """Disks of a conversion; of one that was killed before its record too.
-
-    :raises ConversionRefused: there is none
-    """
-    if written is not None:
-        return [disk.name for disk in written.disks]
-    names = [
+def _marked(job: Job) -> list[str]:
+    """Those that were copied by a run that was killed before its record."""
+    return [
         disk.name
         for disk in job.local_disks()
         if (found := conversion.look(job.pool, job.image(disk.name)))
         and found.marked
     ]
-    if not names:
-        raise errors.ConversionRefused(
-            f"{job.instance}: there is no conversion to be undone"
-        )
-    return names
 
 
 def _refuse_written(job: Job, name: str, lose_changes: bool) -> None:
@@ -120,6 +119,7 @@ def finish(job: Job, dry_run: bool) -> list[Row]:
     result = "would be finished" if dry_run else "finished"
     if written is None:
         return _finish_moved(job, result, dry_run)
+    switching.refuse_other_pool(job, written)
     if written.state is not State.CONVERTED:
         raise _unfinished(job)
     if job.guest is not None:

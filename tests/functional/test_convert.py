@@ -240,6 +240,16 @@ def test_not_here(raw):
     assert f"no domain {other}" in refusal
 
 
+def test_todays_nova_conf(raw):
+    text = raw.program.conf.read_text()
+    raw.program.conf.write_text(
+        "[DEFAULT]\ncompute_driver = libvirt.LibvirtDriver\n"
+        "[libvirt]\nimages_type = qcow2\n"
+    )
+    assert "no disk of this host is on RBD" in refused(raw)
+    raw.program.conf.write_text(text)
+
+
 @pytest.mark.parametrize(
     ("form", "more", "why"),
     [
