@@ -19,6 +19,9 @@
     |-- UnsupportedNova       too old, or its seams have another shape
     |-- NovaUnclear           which instances there are cannot be known
     |-- LibvirtFault          libvirt did not do what it was asked for
+=======
+    |-- ConversionError       a local disk could not be brought into Ceph
+    |   `-- ConversionRefused what is not converted, and was not touched
     `-- StorageError          what follows
 
     StorageError
@@ -79,6 +82,14 @@ class NovaUnclear(Error):
 
 class LibvirtFault(Error):
     """What libvirt was asked for, and its own words."""
+
+
+class ConversionError(Error):
+    """A disk could not be brought into Ceph, or back; the text says why."""
+
+
+class ConversionRefused(ConversionError):
+    """It was not begun: nothing has changed."""
 
 
 class StorageError(Error):

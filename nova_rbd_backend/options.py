@@ -260,6 +260,9 @@ _NOVA_OPTS: dict[str | None, list[cfg.Opt]] = {
     None: [
         cfg.StrOpt("compute_driver"),
         cfg.BoolOpt("force_raw_images", default=True),
+        # Nova's own default is where its code is; packages set this one.
+        cfg.StrOpt("state_path", default="/var/lib/nova"),
+        cfg.StrOpt("instances_path", default="$state_path/instances"),
     ],
     "libvirt": [
         cfg.StrOpt(

@@ -35,6 +35,9 @@ def try_key(settings: cluster.ClusterSettings, key: str) -> None:
             conf={
                 "key": key,
                 "client_mount_timeout": str(settings.connect_timeout_seconds),
+                # 16.2 tells of a monitor's answer that comes after the end.
+                "err_to_stderr": "false",
+                "log_to_stderr": "false",
             },
         )
     try:

@@ -165,6 +165,27 @@ def import_draft(
 
 
 @once_more
+def filled_disk(
+    pool: Pool,
+    name: str,
+    size_bytes: int,
+    fill: Callable[[str], None],
+    metadata: Mapping[str, str] | None = None,
+) -> Facts:
+    """Make a disk that something else writes; as long as that takes.
+
+    :param fill: writes the empty image whose name, a draft's, it is given
+    """
+
+    def make(draft: str) -> int:
+        pool.create(draft, size_bytes)
+        fill(draft)
+        return 0
+
+    return _provision(pool, name, make, size_bytes, metadata)
+
+
+@once_more
 def blank_disk(
     pool: Pool,
     name: str,

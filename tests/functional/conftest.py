@@ -23,6 +23,8 @@ from nova_rbd_backend import names
 from nova_rbd_backend.storage import fencing, purge, trash
 from tests.clusters import started_ceph
 from tests.functional.clients import Client, connect
+from tests.functional.guest_domain import SECRET
+from tests.functional.local_instance import LocalInstance
 from tests.functional.program import Program
 from tests.testbed import guest
 from tests.testbed.host import ComputeHost
@@ -117,3 +119,14 @@ def compute_host():
             yield host
         finally:
             host.destroy()
+
+
+@pytest.fixture
+def local(ceph, vms, compute_host, tmp_path):
+    """An instance without a disk; what is left of it in Ceph is deleted."""
+    compute_host.set_secret(SECRET, "nova", ceph.key("nova"))
+    made = LocalInstance(tmp_path, ceph, compute_host)
+    yield made
+    made.remove()
+    trash.delete_disks(vms, made.uuid)
+    purge.purge(vms)

@@ -29,8 +29,9 @@ VALUES = {
 }
 # Room -> the rooms of this package it may import.
 BELOW = {
-    "cmd": {"cmd", "virt", "storage", "conf", *VALUES},
+    "cmd": {"cmd", "convert", "virt", "storage", "conf", *VALUES},
     "api": {"api", "conf", *VALUES},
+    "convert": {"convert", "storage", *VALUES},
     "virt": {"virt", "storage", "conf", *VALUES},
     "storage": {"storage", *VALUES},
     "conf": {
@@ -55,8 +56,8 @@ BELOW = {
 DOORS = {
     "nova": {"virt", "api"},
     "os_vif": {"virt"},
-    "libvirt": {"virt", "cmd"},
-    "lxml": {"virt"},
+    "libvirt": {"virt", "cmd", "convert"},
+    "lxml": {"virt", "convert"},
     "cliff": {"cmd"},
     "oslo_config": {
         "options",

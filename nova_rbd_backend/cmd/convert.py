@@ -1,0 +1,183 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""nova-rbd convert: an instance's local disks into Ceph, and the way back."""
+
+import argparse
+import contextlib
+import importlib
+import os
+import uuid
+from collections.abc import Iterator
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.cmd import columns, command, config, progress
+from nova_rbd_backend.convert import (
+    domain_xml,
+    guest,
+    live,
+    qemu_img,
+    record,
+    stopped,
+    way_back,
+)
+from nova_rbd_backend.convert import job as jobs
+
+
+class Convert(command.Lister):
+    """Bring the disks of an instance on this host into Ceph.
+
+    From local files, qcow2 or raw, or LVM. Each is compared byte by byte
+    before it is set aside; --undo goes back to it as long as the guest has
+    written nothing in Ceph, --finish deletes it. Broken off or killed, run
+    it again: it goes on. The nova.conf is tomorrow's, with images of type
+    rbd; where nova-compute reads another today, name it by --config-file.
+    """
+
+    in_table = ("Disk", "Format", "Size", "In Ceph", "Result")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add which, and how."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "instance",
+            metavar="INSTANCE",
+            type=_uuid,
+            help="its UUID, as 'openstack server show' has it",
+        )
+        what = parser.add_mutually_exclusive_group()
+        what.add_argument(
+            "--live",
+            action="store_true",
+            help="of a guest that runs, and runs on",
+        )
+        what.add_argument(
+            "--undo",
+            action="store_true",
+            help="give the guest its old disks again",
+        )
+        what.add_argument(
+            "--finish",
+            action="store_true",
+            help="delete the old disks: there is no way back then",
+        )
+        parser.add_argument(
+            "--lose-changes",
+            action="store_true",
+            help="with --undo: although the guest has written to the disks "
+            "in Ceph",
+        )
+        command.add_dry_run(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
+        """Do it; return a row for each disk."""
+        if parsed_args.lose_changes and not parsed_args.undo:
+            raise errors.ConfigError("--lose-changes goes with --undo only")
+        with self._job(parsed_args.instance) as job:
+            rows = _done(job, parsed_args)
+            titles = ("Disk", "Local", "Format", "Size", "In Ceph", "Result")
+            table = [
+                (
+                    row.disk,
+                    columns.Text(row.path or None),
+                    columns.Text(row.format or None),
+                    columns.Size(row.size_bytes or None),
+                    f"{job.pool}/{job.image(row.disk)}",
+                    row.result,
+                )
+                for row in rows
+            ]
+        return self.fitting(parsed_args, (titles, table))
+
+    @contextlib.contextmanager
+    def _job(self, instance: str) -> Iterator[jobs.Job]:
+        settings = self.settings
+        conf = config.parse(self.app.options)
+        folder = os.path.join(conf.instances_path, instance)
+        uri = conf.libvirt.connection_uri or "qemu:///system"
+        with record.sole_run(folder), guest.connected(uri) as connection:
+            secret = importlib.import_module("nova_rbd_backend.virt.secret")
+            secret.check(connection, settings)
+            monitors = self.cluster.mon_addresses()
+            yield jobs.Job(
+                instance,
+                folder,
+                conf.instances_path,
+                self.cluster.pool(
+                    settings.pool, options=settings.image_options
+                ),
+                guest.find(connection, instance),
+                domain_xml.Access(
+                    settings.pool,
+                    tuple((mon.host, str(mon.port)) for mon in monitors),
+                    settings.user,
+                    settings.secret_uuid,
+                ),
+                settings.ceph_conf,
+                settings.trash_retention_seconds,
+                self._tell,
+                self.say,
+            )
+
+    @contextlib.contextmanager
+    def _tell(self, what: str, size: int) -> Iterator[qemu_img.Progress]:
+        told = progress.Progress(self.app.stderr, what, "bytes")
+        try:
+            yield lambda done: told(done, size)
+        finally:
+            told.end()
+
+
+def _done(job: jobs.Job, arguments: argparse.Namespace) -> list[jobs.Row]:
+    if arguments.undo:
+        return way_back.undo(job, arguments.lose_changes, arguments.dry_run)
+    if arguments.finish:
+        return way_back.finish(job, arguments.dry_run)
+    _refuse_what_is_done(job, arguments.live)
+    if arguments.dry_run:
+        if not arguments.live:
+            stopped.refuse_running(job)
+        plans = jobs.plan(job, job.local_disks(arguments.live))
+        return [_would_be(each) for each in plans]
+    return live.convert(job) if arguments.live else stopped.convert(job)
+
+
+def _refuse_what_is_done(job: jobs.Job, running: bool) -> None:
+    """:raises ConversionRefused: there is no local disk of the instance"""
+    written = record.read(job.folder)
+    if job.local_disks(running and job.domain.is_active()):
+        return
+    if written is None:
+        raise errors.ConversionRefused(
+            f"{job.instance} has no disk in {job.folder}, nor one on LVM: "
+            "there is nothing to convert"
+        )
+    if written.state is record.State.CONVERTED:
+        raise errors.ConversionRefused(
+            f"{job.instance} is converted: --finish deletes the old disks, "
+            "--undo goes back to them"
+        )
+
+
+def _would_be(plan: jobs.Plan) -> jobs.Row:
+    disk = plan.disk
+    return jobs.Row(
+        disk.name,
+        disk.path,
+        disk.format,
+        plan.facts.size_bytes,
+        "would be converted",
+    )
+
+
+def _uuid(text: str) -> str:
+    return str(uuid.UUID(text))

@@ -1,0 +1,174 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""The disks of a guest that runs, and runs on.
+
+QEMU itself copies, and writes to both until the guest is led over. At that
+moment it stands still, for a snap of each copy: with it the old disk, which
+nobody writes to any more, is compared afterwards.
+"""
+
+import time
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.convert import domain_xml, record, switching
+from nova_rbd_backend.convert import job as jobs
+from nova_rbd_backend.convert.guest import Guest
+from nova_rbd_backend.convert.job import Job, Plan, Row
+from nova_rbd_backend.convert.qemu_img import STALL_SECONDS
+from nova_rbd_backend.convert.record import Record, State
+from nova_rbd_backend.convert.stopped import bring
+from nova_rbd_backend.storage import conversion
+
+_TICK_SECONDS = 0.5
+
+
+def convert(job: Job) -> list[Row]:
+    """Bring all its disks into Ceph beside the guest, and lead it over.
+
+    :raises ConversionRefused: it does not run, or cannot be converted
+    """
+    if not job.domain.is_active():
+        raise errors.ConversionRefused(
+            f"{job.instance} is not running: leave out --live"
+        )
+    earlier = switching.settle(job)
+    if job.domain.is_paused():
+        raise errors.ConversionRefused(
+            f"{job.instance} is paused: unpause it, or stop it"
+        )
+    plans = jobs.plan(job, _used_disks(job))
+    fixed = [each for each in plans if each.disk.is_cdrom]
+    for each in fixed:
+        bring(job, each, stays_off=False)
+    moving = [each for each in plans if not each.disk.is_cdrom]
+    for each in moving:
+        if each.found:  # of a run when it was stopped: QEMU copies anew
+            image = job.image(each.disk.name)
+            conversion.delete(job.pool, image, 0)
+    disks = earlier.disks if earlier else ()
+    disks += tuple(switching.old_disk(each, verified=True) for each in fixed)
+    return _Move(job, moving, disks).run(fixed)
+
+
+def _used_disks(job: Job) -> list[domain_xml.LocalDisk]:
+    """Those it runs with; each as it is defined, where that is the same."""
+    defined = {(d.dev, d.path): d for d in job.local_disks()}
+    return [
+        defined.get((disk.dev, disk.path), disk)
+        for disk in job.local_disks(live=True)
+    ]
+
+
+class _Move:
+    """The disks that the guest writes to.
+
+    :ivar _disks: those that it does not, or uses in Ceph already
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        plans: list[Plan],
+        disks: tuple[record.OldDisk, ...],
+    ):
+        self._job = job
+        self._plans = plans
+        self._mirrors = [
+            conversion.Mirror.new(job.pool, job.image(plan.disk.name))
+            for plan in plans
+        ]
+        self._disks = disks + tuple(
+            switching.old_disk(plan, verified=False, draft=mirror.draft)
+            for plan, mirror in zip(plans, self._mirrors, strict=True)
+        )
+
+    def run(self, fixed: list[Plan]) -> list[Row]:
+        self._note(State.MIRRORING)
+        try:
+            for plan, mirror in zip(self._plans, self._mirrors, strict=True):
+                self._begin(plan, mirror)
+            for plan in self._plans:
+                self._wait(plan)
+        except BaseException:
+            # The guest is as before. What cannot be undone now, the next run
+            # finds in the record.
+            switching.settle(self._job)
+            raise
+        written = self._note(State.SWITCHING)
+        if self._plans:
+            self._lead_over()
+        for plan in fixed:
+            self._guest.change_medium(self._on_rbd(plan))
+        return switching.switch(self._job, written, lambda: None)
+
+    @property
+    def _guest(self) -> Guest:
+        return self._job.domain
+
+    def _note(self, state: State) -> Record:
+        job = self._job
+        written = Record(job.instance, str(job.pool), state, self._disks)
+        record.write(job.folder, written)
+        return written
+
+    def _on_rbd(self, plan: Plan) -> str:
+        job = self._job
+        return domain_xml.rbd_disk(plan.disk, job.instance, job.access)
+
+    def _begin(self, plan: Plan, mirror: conversion.Mirror) -> None:
+        said = self._job.metadata(plan.disk.name)
+        mirror.create(plan.facts.size_bytes, said)
+        mirror.show()
+        self._guest.mirror(plan.disk.dev, self._on_rbd(plan))
+        mirror.hide()
+
+    def _wait(self, plan: Plan) -> None:
+        """Until the copy is whole.
+
+        :raises ConversionError: it came to nothing, or does not come on
+        """
+        dev, guest = plan.disk.dev, self._guest
+        done, moved = -1, time.monotonic()
+        with self._job.tell(
+            f"mirror {plan.disk.name}", plan.facts.size_bytes
+        ) as tell:
+            while dev not in domain_xml.ready_mirrors(guest.live_xml()):
+                found = guest.mirrored(dev)
+                if found is None:
+                    raise errors.ConversionError(
+                        f"the copy of {plan.disk.path} ended: the guest's log "
+                        "in /var/log/libvirt/qemu says why"
+                    )
+                tell(found[0])
+                if found[0] != done:
+                    done, moved = found[0], time.monotonic()
+                if time.monotonic() - moved > STALL_SECONDS:
+                    raise errors.ConversionError(
+                        f"the copy of {plan.disk.path} got no further for "
+                        f"{STALL_SECONDS:g} s: check 'ceph health'"
+                    )
+                time.sleep(_TICK_SECONDS)
+
+    def _lead_over(self) -> None:
+        """The one moment in which the guest stands still."""
+        began = time.monotonic()
+        self._guest.pause()
+        try:
+            for plan, mirror in zip(self._plans, self._mirrors, strict=True):
+                self._guest.pivot(plan.disk.dev)
+                mirror.mark()
+        finally:
+            self._guest.resume()
+        stood = time.monotonic() - began
+        for mirror in self._mirrors:
+            mirror.show()
+        self._job.say(f"the guest stood still for {stood:.2f} s")

@@ -1,0 +1,177 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Back to the old disks, or good-bye to them."""
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.convert import (
+    domain_xml,
+    old_disks,
+    qemu_img,
+    record,
+    switching,
+)
+from nova_rbd_backend.convert.job import Job, Row
+from nova_rbd_backend.convert.record import OldDisk, Record, State
+from nova_rbd_backend.convert.stopped import refuse_running
+from nova_rbd_backend.storage import conversion
+
+
+def undo(job: Job, lose_changes: bool, dry_run: bool) -> list[Row]:
+    """Give the guest its old disks again; delete those in Ceph.
+
+    Killed, it is to be called again.
+
+    :param lose_changes: although the guest has written to those in Ceph
+    :raises ConversionRefused: it runs with them, or has written to them
+    """
+    written = record.read(job.folder)
+    if written is not None:
+        switching.refuse_other_pool(job, written)
+    if written and written.state is not State.CONVERTED and not dry_run:
+        ended = switching.rows(written, "given up")
+        written = switching.settle(job)
+        if written is None and not _marked(job):
+            return ended
+    refuse_running(job)
+    names = [d.name for d in written.disks] if written else _marked(job)
+    if not names:
+        raise errors.ConversionRefused(
+            f"{job.instance}: there is no conversion to be undone"
+        )
+    for name in names:
+        _refuse_written(job, name, lose_changes)
+    found = written or Record(job.instance, str(job.pool), State.CONVERTED, ())
+    for disk in found.disks:
+        _refuse_broken(job, disk)
+    if not dry_run:
+        _go_back(job, found, names)
+    return _undone(found, names, "would be undone" if dry_run else "undone")
+
+
+def _go_back(job: Job, found: Record, names: list[str]) -> None:
+    for disk in found.disks:
+        old_disks.put_back(disk.path)
+    elements = {disk.name: disk.element for disk in found.disks}
+    xml = job.domain.xml()
+    back = domain_xml.with_local(xml, found.pool, job.instance, elements)
+    job.domain.define(back)
+    for name in names:
+        image = job.image(name)
+        there = conversion.look(job.pool, image)
+        if there is not None and there.marked:
+            conversion.delete(job.pool, image, job.retention_seconds)
+    record.remove(job.folder)
+
+
+def _undone(found: Record, names: list[str], result: str) -> list[Row]:
+    rows = {row.disk: row for row in switching.rows(found, result)}
+    return [rows.get(name, Row(name, "", "", 0, result)) for name in names]
+
+
+def _marked(job: Job) -> list[str]:
+    """Those that were copied by a run that was killed before its record."""
+    return [
+        disk.name
+        for disk in job.local_disks()
+        if (found := conversion.look(job.pool, job.image(disk.name)))
+        and found.marked
+    ]
+
+
+def _refuse_written(job: Job, name: str, lose_changes: bool) -> None:
+    found = conversion.look(job.pool, job.image(name))
+    if found and found.written and not lose_changes:
+        raise errors.ConversionRefused(
+            f"{job.pool}/{job.image(name)}: the guest has written to it since "
+            "it was converted, and the old disk does not have that: "
+            "--lose-changes goes back nevertheless, and deletes it"
+        )
+
+
+def _refuse_broken(job: Job, disk: OldDisk) -> None:
+    """It may be based on a file that somebody has removed."""
+    place = old_disks.where(disk.path)
+    if place is None:
+        raise errors.ConversionRefused(
+            f"{old_disks.aside(disk.path)} is not there: the old disk is "
+            "lost, so there is no way back"
+        )
+    qemu_img.look(qemu_img.Image(place, disk.format), job.instances)
+
+
+def finish(job: Job, dry_run: bool) -> list[Row]:
+    """Delete the old disks. There is no way back then.
+
+    Killed, it is to be called again. Done: refused, as nothing is there.
+
+    :raises ConversionRefused: they are in use, or the only ones
+    """
+    written = record.read(job.folder)
+    result = "would be finished" if dry_run else "finished"
+    if written is None:
+        return _finish_moved(job, result, dry_run)
+    switching.refuse_other_pool(job, written)
+    if written.state is not State.CONVERTED:
+        raise _unfinished(job)
+    if job.guest is not None:
+        _refuse_local(job)
+    for disk in written.disks:
+        image = job.image(disk.name)
+        if conversion.look(job.pool, image) is None:
+            raise errors.ConversionRefused(
+                f"{job.pool}/{image} is not there, so {disk.path} may be the "
+                "only one: nothing is deleted"
+            )
+    if dry_run:
+        return switching.rows(written, result)
+    for disk in written.disks:
+        old_disks.remove(disk.path)
+        conversion.unmark(job.pool, job.image(disk.name))
+    record.remove(job.folder)
+    return switching.rows(written, result)
+
+
+def _finish_moved(job: Job, result: str, dry_run: bool) -> list[Row]:
+    """The instance came here from where it was converted, and only the marks.
+
+    Nova has deleted its folder there, and the old disks with it.
+    """
+    on_rbd = domain_xml.rbd_disks(
+        job.domain.xml(), str(job.pool), job.instance
+    )
+    names = [
+        name
+        for name in on_rbd
+        if (found := conversion.look(job.pool, job.image(name)))
+        and found.marked
+    ]
+    if not names:
+        raise _unfinished(job)
+    _refuse_local(job)
+    if not dry_run:
+        for name in names:
+            conversion.unmark(job.pool, job.image(name))
+    return [Row(name, "", "", 0, result) for name in names]
+
+
+def _refuse_local(job: Job) -> None:
+    if job.local_disks():
+        raise errors.ConversionRefused(
+            f"{job.instance}: the domain names a local disk, so nothing is "
+            "deleted: convert it again"
+        )
+
+
+def _unfinished(job: Job) -> errors.ConversionRefused:
+    return errors.ConversionRefused(
+        f"{job.instance}: there is no conversion that has come to its end"
+    )

@@ -1,0 +1,58 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""nova-rbd that kills itself after its n-th step of a conversion.
+
+A step is a call that changes the cluster, the instance's folder or the
+guest. ``python -m tests.functional.convert_child STEP WORD...``
+"""
+
+import functools
+import itertools
+import os
+import signal
+import sys
+
+from nova_rbd_backend.cmd import main as program
+from nova_rbd_backend.convert import guest, old_disks, record
+from tests.testbed import cluster_changes
+
+GUEST = {
+    guest.Guest: (
+        *("define", "pause", "resume", "change_medium"),
+        *("mirror", "pivot", "give_up"),
+    ),
+    record: ("write", "remove"),
+    old_disks: ("_rename", "remove"),
+}
+
+
+def die_after(number):
+    count = itertools.count(1)
+
+    def stepped(method):
+        @functools.wraps(method)
+        def wrapper(*args, **kwargs):
+            result = method(*args, **kwargs)
+            at = next(count)
+            if at == number:
+                print(f"killed after {at}: {method.__name__}", flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return wrapper
+
+    cluster_changes.wrap(stepped, cluster_changes.CHANGES, GUEST)
+
+
+if __name__ == "__main__":
+    die_after(int(sys.argv[1]))
+    sys.exit(program.main(sys.argv[2:]))

@@ -1,0 +1,127 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""A volume group on loop devices, on machines without a device-mapper too.
+
+LVM keeps its own record of names, for real. What udev and the kernel do
+with /dev/GROUP when a volume is renamed or removed is done here: each volume
+is a loop device, and its name a link to that.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import uuid
+
+LVM_CONF = """
+global {{ activation = 0
+  use_lvmpolld = 0
+  locking_dir = "{folder}/lock" }}
+devices {{ filter = [ "a|^{device}$|", "r|.*|" ]
+  use_devicesfile = 0 }}
+backup {{ backup = 0
+  archive = 0 }}
+"""
+
+# In front of LVM's own in PATH.
+PROGRAM = """\
+#!/bin/sh -e
+{program} "$@"
+[ "{name}" = lvrename ] && mv "/dev/$1" "/dev/{group}/$2"
+[ "{name}" = lvremove ] && rm "/dev/$2"
+exit 0
+"""
+
+
+def run(*words: object) -> str:
+    return subprocess.run(
+        list(map(str, words)), check=True, capture_output=True, text=True
+    ).stdout
+
+
+class VolumeGroup:
+    """Its programs are to be found in ``programs``; see ``environment``."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.name = f"test{uuid.uuid4().hex[:8]}"
+        self.folder = folder
+        self.programs = folder / "lvm-bin"
+        self._loops: list[str] = []
+        self._device = self._loop("pv", 64 << 20)
+        (folder / "lvm.conf").write_text(
+            LVM_CONF.format(folder=folder, device=self._device)
+        )
+        self._lvm("pvcreate", self._device)
+        # It looks that there is nothing of that name.
+        self._lvm("vgcreate", self.name, self._device)
+        self.links = pathlib.Path("/dev") / self.name
+        self.links.mkdir()
+        self.programs.mkdir()
+        for name in ("lvrename", "lvremove"):
+            program = self.programs / name
+            program.write_text(
+                PROGRAM.format(
+                    name=name,
+                    program=shutil.which(name) or f"/sbin/{name}",
+                    group=self.name,
+                )
+            )
+            program.chmod(0o755)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "LVM_SYSTEM_DIR": str(self.folder),
+            "PATH": f"{self.programs}:{os.environ['PATH']}",
+        }
+
+    def add(self, volume: str, data: bytes) -> pathlib.Path:
+        """Make a volume; its path as Nova has it."""
+        self._lvm(
+            *("lvcreate", "-an", "-Zn", "-Wn", "-L", "4M"),
+            *("-n", volume, self.name),
+        )
+        device = self._loop(volume, len(data))
+        pathlib.Path(device).write_bytes(data)
+        path = self.links / volume
+        path.symlink_to(device)
+        return path
+
+    def volumes(self) -> list[str]:
+        """By LVM's own record."""
+        said = self._lvm("lvs", "--noheadings", "-o", "lv_name", self.name)
+        return said.split()
+
+    def remove(self) -> None:
+        shutil.rmtree(self.links, ignore_errors=True)
+        self._lvm("vgremove", "--force", self.name)
+        for device in self._loops:
+            run("losetup", "-d", device)
+
+    def _lvm(self, program: str, *words: object) -> str:
+        path = shutil.which(program) or f"/sbin/{program}"
+        environment = {**os.environ, "LVM_SYSTEM_DIR": str(self.folder)}
+        return subprocess.run(
+            [path, *map(str, words)],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=environment,
+        ).stdout
+
+    def _loop(self, name: str, size: int) -> str:
+        file = self.folder / f"{name}.loop"
+        file.touch()
+        os.truncate(file, size)
+        device = run("losetup", "-f", "--show", file).strip()
+        self._loops.append(device)
+        return device
