@@ -160,7 +160,10 @@ class ConnectionLost(StorageError):
 
 
 class OperationTimedOut(StorageError):
-    advice = "check 'ceph health' for OSDs that are down or slow"
+    advice = (
+        "check 'ceph health' for OSDs that are down or slow, and for a pool"
+        " that is full (its quota, or OSDs): a write to that waits"
+    )
 
 
 class NotPermitted(StorageError):

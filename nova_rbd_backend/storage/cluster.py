@@ -63,12 +63,13 @@ class ClusterSettings:
 class Connection:
     """One open RADOS connection.
 
-    :ivar open_ioctxs: one for each pool and namespace; only :meth:`ioctx` adds
+    :ivar open_ioctxs: two for each pool and namespace, by what :meth:`ioctx`
+        is asked for; only that adds
     """
 
     def __init__(self, settings: ClusterSettings):
         self.handle = _connected(settings)
-        self.open_ioctxs: dict[tuple[str, str], rados.Ioctx] = {}
+        self.open_ioctxs: dict[tuple[str, str, bool], rados.Ioctx] = {}
         self._lock = offload.original_threading().Lock()
         closer.start()
         self._closing = weakref.finalize(
@@ -77,13 +78,22 @@ class Connection:
         # At exit the kernel is quicker, and no thread is there to wait for.
         self._closing.atexit = False
 
-    def ioctx(self, pool: str, namespace: str) -> rados.Ioctx:
-        """The shared ioctx: its settings are never changed afterwards."""
-        key = (pool, namespace)
+    def ioctx(
+        self, pool: str, namespace: str, frees: bool = False
+    ) -> rados.Ioctx:
+        """The shared ioctx: its settings are never changed afterwards.
+
+        :param frees: for what gives space back. A write to a full pool is
+            kept by librados until that is not full any more, but for those
+            that are marked: OSDs refuse but what would need more space.
+        """
+        key = (pool, namespace, frees)
         with self._lock:
             if key not in self.open_ioctxs:
                 ioctx = self.handle.open_ioctx(pool)
                 ioctx.set_namespace(namespace)
+                if frees:
+                    ioctx.set_osdmap_full_try()
                 self.open_ioctxs[key] = ioctx
             return self.open_ioctxs[key]
 

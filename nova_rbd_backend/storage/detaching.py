@@ -232,7 +232,9 @@ def _let_go(pool: Pool, entry: journal.Entry) -> None:
     # Opened for writing without that snap it could not be deleted meanwhile:
     # not on the chance that there is one.
     if _is_held(pool, entry):
-        with pool.open(image_id=entry.image_id, read_only=False) as image:
+        with pool.open(
+            image_id=entry.image_id, read_only=False, frees=True
+        ) as image:
             image.remove_snap(snapshots.HOLD)
 
 

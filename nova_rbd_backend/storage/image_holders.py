@@ -92,7 +92,9 @@ class ImageHolders(PoolObjects):
         )
         with (
             contextlib.suppress(errors.ImageNotFound),
-            self._reach("break the lock of", image=image_id) as ioctx,
+            self._reach(
+                "break the lock of", image=image_id, frees=True
+            ) as ioctx,
         ):
             ioctx.execute(_header(image_id), "lock", "break_lock", request)
 

@@ -81,6 +81,11 @@ class ImageIds(PoolObjects):
         value = self.omap_value(DIRECTORY, f"name_{image}")
         return None if value is None else decoded(value)
 
+    def listed_name(self, image_id: str) -> str | None:
+        """The name that the directory has for an id; None: not listed."""
+        value = self.omap_value(DIRECTORY, f"id_{image_id}")
+        return None if value is None else decoded(value)
+
     def image_size_bytes(self, image_id: str) -> int:
         """The head's size, without opening it. cls_rbd: get_size."""
         return self._size_at(image_id, _NOSNAP)
@@ -258,8 +263,12 @@ class ImageIds(PoolObjects):
                 raise
 
     def _set_id(self, name: str, image_id: str) -> None:
-        """cls_rbd: set_id; set to this id already: done."""
-        with self._reach("name", image=name) as ioctx:
+        """cls_rbd: set_id; set to this id already: done.
+
+        :raises NoSpace: the pool is full; not waited for, since the image is
+            there, and a purge that finishes what died must not wait
+        """
+        with self._reach("name", image=name, frees=True) as ioctx:
             try:
                 with rados.WriteOpCtx() as op:
                     op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
@@ -272,7 +281,7 @@ class ImageIds(PoolObjects):
     def _remove_id(self, name: str) -> None:
         with (
             contextlib.suppress(errors.ImageNotFound),
-            self._reach("name", image=name) as ioctx,
+            self._reach("name", image=name, frees=True) as ioctx,
         ):
             ioctx.remove_object(f"rbd_id.{name}")
 

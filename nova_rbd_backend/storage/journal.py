@@ -263,9 +263,23 @@ def begin_deletion(
 ) -> Entry:
     """Remember that the image goes; already remembered: that entry."""
     entry = _stamped("delete", image, image_id=image_id, own_snaps=own_snaps)
-    if not pool.omap_swap(OBJECT, entry.key, None, entry.stored):
+    if not _swap(pool, entry.key, None, entry.stored):
         return deletion(pool, image_id) or entry
     return entry
+
+
+def renew_deletion(pool: Pool, entry: Entry) -> None:
+    """Have the entry there, and newer than what anybody has read of it.
+
+    Who was about to drop it then does not; dropped already: made again.
+    """
+    new = dataclasses.replace(
+        entry, begun_at=time.time(), claim="", claimed_until=0.0
+    ).encoded()
+    stored: str | None = entry.stored
+    while not _swap(pool, entry.key, stored, new.stored):
+        now = deletion(pool, entry.image_id)
+        stored = None if now is None else now.stored
 
 
 def begin_detachment(pool: Pool, creation: Entry, image_id: str) -> Entry:
@@ -341,11 +355,16 @@ def give_back(pool: Pool, claimed: Entry) -> None:
 
 def _replaced(pool: Pool, entry: Entry, **changes: Any) -> Entry | None:
     new = dataclasses.replace(entry, **changes).encoded()
-    swapped = pool.omap_swap(OBJECT, entry.key, entry.stored, new.stored)
+    swapped = _swap(pool, entry.key, entry.stored, new.stored)
     return new if swapped else None
 
 
 def drop(pool: Pool, entry: Entry) -> None:
     """The work is done; somebody else's newer entry stays."""
     _claimed_here.discard(entry.key)
-    pool.omap_swap(OBJECT, entry.key, entry.stored, None)
+    _swap(pool, entry.key, entry.stored, None)
+
+
+def _swap(pool: Pool, key: str, old: str | None, new: str | None) -> bool:
+    """Change an entry, be the pool full: all but what begins to make one."""
+    return pool.omap_swap(OBJECT, key, old, new, frees=True)

@@ -130,17 +130,21 @@ class Pool(ImageIds, ImageHolders):
         snap: str | None = None,
         read_only: bool = True,
         image_id: str | None = None,
+        frees: bool = False,
     ) -> Iterator[Disk]:
         """Open an image by name, or by id (also in the trash).
 
         librbd: rbd_open, rbd_open_read_only, rbd_open_by_id.
 
+        :param frees: in a full pool too, to remove snaps; other writes fail
         :raises ImageNotFound: there is no such image
         :raises SnapNotFound: the image has no such snap
         """
         shown = name or image_id
         connection = self.cluster.connection()
-        with self._reach("open", image=shown, connection=connection) as ioctx:
+        with self._reach(
+            "open", image=shown, connection=connection, frees=frees
+        ) as ioctx:
             image = rbd.Image(
                 ioctx, name=name, read_only=read_only, image_id=image_id
             )
@@ -167,7 +171,7 @@ class Pool(ImageIds, ImageHolders):
         """
         with (
             contextlib.suppress(errors.ImageNotFound),
-            self._reach("remove", image=name) as ioctx,
+            self._reach("remove", image=name, frees=True) as ioctx,
         ):
             rbd.RBD().remove(ioctx, name)
 
@@ -184,8 +188,8 @@ class Pool(ImageIds, ImageHolders):
             self.remove(name)
 
     def _has_a_place(self, image_id: str) -> bool:
-        listed = self.omap_value(DIRECTORY, f"id_{image_id}")
-        return listed is not None or self.trash_get(image_id) is not None
+        listed = self.listed_name(image_id) is not None
+        return listed or self.trash_get(image_id) is not None
 
     # the trash
 
@@ -198,7 +202,9 @@ class Pool(ImageIds, ImageHolders):
         :raises ImageNotFound: there is no such image
         :raises DiskBusy: the owner of its lock does not give it up
         """
-        with self._reach("move to the trash", image=name) as ioctx:
+        with self._reach(
+            "move to the trash", image=name, frees=True
+        ) as ioctx:
             rbd.RBD().trash_move(ioctx, name, retention_seconds)
 
     def trash_remove(self, image_id: str, force: bool = False) -> None:
@@ -211,7 +217,9 @@ class Pool(ImageIds, ImageHolders):
         :raises DiskBusy: a client has it open
         :raises MoveUnfinished: a trash_move has not come to its end
         """
-        with self._reach("remove from the trash", image=image_id) as ioctx:
+        with self._reach(
+            "remove from the trash", image=image_id, frees=True
+        ) as ioctx:
             rbd.RBD().trash_remove(ioctx, image_id, force)
 
     def trash_restore(self, image_id: str, name: str) -> None:
@@ -233,7 +241,9 @@ class Pool(ImageIds, ImageHolders):
 
         cls_rbd: dir_remove_image, trash_state_set, as librbd's Trash::move.
         """
-        with self._reach("finish the move of", image=name) as ioctx:
+        with self._reach(
+            "finish the move of", image=name, frees=True
+        ) as ioctx:
             if self.listed_id(name) == image_id:
                 request = encoded(name) + encoded(image_id)
                 ioctx.execute(DIRECTORY, "rbd", "dir_remove_image", request)

@@ -74,12 +74,14 @@ class PoolObjects:
         snap: str | None = None,
         kind: str = "",
         connection: "Connection | None" = None,
+        frees: bool = False,
     ) -> Iterator[rados.Ioctx]:
         connection = connection or self.cluster.connection()
-        ioctx = connection.open_ioctxs.get((self.name, self.namespace))
+        key = (self.name, self.namespace, frees)
+        ioctx = connection.open_ioctxs.get(key)
         if ioctx is None:
             with self.cluster.reach(operation, connection, pool=self.name):
-                ioctx = connection.ioctx(self.name, self.namespace)
+                ioctx = connection.ioctx(*key)
         with self.cluster.reach(
             operation,
             connection,
@@ -129,14 +131,24 @@ class PoolObjects:
             return dict(found).get(name)
 
     def omap_swap(
-        self, key: str, name: str, old: str | None, new: str | None
+        self,
+        key: str,
+        name: str,
+        old: str | None,
+        new: str | None,
+        frees: bool = False,
     ) -> bool:
         """Change one omap entry if it still is ``old``; whether it was.
 
         None: no entry. The object is made when it is missing. Atomic:
         librados: rados_write_op_omap_cmp in the same write.
+
+        :param frees: in a full pool too: it goes with what gives space back
+        :raises NoSpace: the object is missing, and the pool full
         """
-        with self._reach("write an entry", kind="object") as ioctx:
+        with self._reach(
+            "write an entry", kind="object", frees=frees
+        ) as ioctx:
             try:
                 return _swap(ioctx, key, name, old, new)
             except rados.ObjectNotFound:

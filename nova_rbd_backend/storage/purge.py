@@ -171,6 +171,8 @@ class _Run:
             self.purged.append(entry.image)
         elif held.by_clones:
             self.held[entry.image_id] = _kept(entry, held.reason)
+        elif held.is_disk:
+            self.waiting.append(_kept(entry, held.reason))
         else:
             self.stuck.append(_kept(entry, held.reason))
 
@@ -198,10 +200,12 @@ class _Held:
     """Why an image could not be freed.
 
     :ivar by_clones: by such as go or are detached in time
+    :ivar is_disk: it is not deleted, and has no entry any more
     """
 
     reason: str
     by_clones: bool = False
+    is_disk: bool = False
 
 
 def _free(
@@ -217,11 +221,7 @@ def _free(
                 return held
             pool.trash_remove(entry.image_id, force)
     except errors.ImageNotFound:
-        listed = pool.listed_id(entry.image) == entry.image_id
-        if listed and entry.age_seconds < _LONGEST_MOVE_SECONDS:
-            return _Held("its move to the trash is under way")
-        # Freed already; or an operator has restored it, or it never got
-        # into the trash: then it is a disk, and not ours to remove.
+        return _look_outside(pool, entry)
     except errors.MoveUnfinished as error:
         if entry.age_seconds < BUSY_LIMIT_SECONDS:
             return _Held(str(error))
@@ -235,6 +235,19 @@ def _free(
     except errors.StorageError as error:
         return _Held(str(error))
     journal.drop(pool, entry)
+    return None
+
+
+def _look_outside(pool: Pool, entry: journal.Entry) -> _Held | None:
+    """What to do with the entry of an image that is not in the trash."""
+    listed = pool.listed_name(entry.image_id) is not None
+    if listed and entry.age_seconds < _LONGEST_MOVE_SECONDS:
+        return _Held("its move to the trash is under way")
+    journal.drop(pool, entry)
+    if listed:
+        # An operator has restored it, or it never got into the trash: it is
+        # not ours to remove.
+        return _Held("it is a disk, and stays one", is_disk=True)
     return None
 
 
@@ -252,7 +265,9 @@ def _remove_snaps(pool: Pool, entry: journal.Entry) -> _Held | None:
 
     A snap that has clones stays, out of the user's sight.
     """
-    with pool.open(image_id=entry.image_id, read_only=False) as disk:
+    with pool.open(
+        image_id=entry.image_id, read_only=False, frees=True
+    ) as disk:
         for snap in disk.snaps():
             if snap.user and _is_own(snap.name, entry.own_snaps):
                 disk.remove_snap(snap.name)

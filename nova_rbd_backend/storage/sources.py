@@ -47,5 +47,7 @@ def remove(near: Pool, source: Source) -> None:
     name, _, namespace = source.pool.partition("/")
     with contextlib.suppress(errors.NotFound):
         pool = near.cluster.pool(name, namespace)
-        with pool.open(image_id=source.image_id, read_only=False) as disk:
+        with pool.open(
+            image_id=source.image_id, read_only=False, frees=True
+        ) as disk:
             disk.remove_snap(source.snap)

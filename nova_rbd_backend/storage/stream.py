@@ -10,7 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""An image as a file that is read from its beginning to its end."""
+"""An image as a file that is read from its beginning to its end.
+
+As often as it takes: an upload that was broken off begins anew.
+"""
 
 import bisect
 import contextlib
@@ -56,9 +59,17 @@ class DiskReader:
             self.close()
         return data
 
+    def seek(self, offset: int, /) -> int:
+        """Go on from there, in the thread that reads next."""
+        self.close()
+        self._offset = offset
+        return offset
+
     def close(self) -> None:
         """Close the image; closed: done."""
         self._stack.close()
+        self._disk = None
+        self._buffer = memoryview(b"")
 
     def _begin(self) -> None:
         disk = self._stack.enter_context(self._open())

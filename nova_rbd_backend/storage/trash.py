@@ -178,10 +178,14 @@ def _discard(
             if pool.listed_id(name) == image_id:
                 pool.remove(name)
             journal.drop(pool, entry)
+            return
     except errors.DiskBusy:
         # It stays what it was, a disk.
         journal.drop(pool, entry)
         raise
+    # A purge whose clock is ahead, or that found the entry of an older
+    # attempt, took the image for one that stays a disk, and dropped it.
+    journal.renew_deletion(pool, entry)
 
 
 def _move(

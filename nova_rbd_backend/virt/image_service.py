@@ -51,8 +51,30 @@ _REFUSALS = (
 _TASK = "os_glance_import_task"
 
 
-class Readable(Protocol):
-    def read(self, length: int = -1) -> bytes: ...
+class Rewindable(Protocol):
+    def read(self, length: int = -1, /) -> bytes: ...
+
+    def seek(self, offset: int, /) -> int: ...
+
+
+class _Body:
+    """An image's data, sent from its beginning by each attempt.
+
+    Nova's client for Glance tries again with what it was given
+    (nova.image.glance, call(), Nova 26 to 34), and would go on where it was
+    broken off. An attempt begins with glanceclient asking whether there is
+    a body at all (http.py, _chunk_body), and it asks at no other time.
+    """
+
+    def __init__(self, data: Rewindable) -> None:
+        self._data = data
+
+    def __bool__(self) -> bool:
+        self._data.seek(0)
+        return True
+
+    def read(self, length: int = -1) -> bytes:
+        return self._data.read(length)
 
 
 def offer(
@@ -134,12 +156,47 @@ def upload(
     context: Any,
     image_id: str,
     metadata: Mapping[str, Any],
-    data: Readable,
+    data: Rewindable,
+    size_bytes: int,
 ) -> None:
-    """Send the image's data."""
-    with compute_utils.disk_ops_semaphore:
-        IMAGE_API.update(
-            context, image_id, dict(metadata), data, purge_props=False
+    """Send the image's data; where that fails the image is deleted.
+
+    :param size_bytes: of all the data
+    :raises nova.exception.StorageError: Glance has not got so much of it
+    """
+    try:
+        with compute_utils.disk_ops_semaphore:
+            image = IMAGE_API.update(
+                context,
+                image_id,
+                dict(metadata),
+                _Body(data),
+                purge_props=False,
+            )
+        # A retry below Nova (keystoneauth1) does not begin anew. Its image is
+        # active all the same, and shelve would delete the disk for it.
+        got = image.get("size")
+        if got != size_bytes:
+            raise exception.StorageError(
+                reason=f"Glance got {got} of {size_bytes} bytes of image "
+                f"{image_id}, which is deleted: see the log of glance-api "
+                "for what broke the upload off, and try again"
+            )
+    except BaseException:
+        _delete(context, image_id)
+        raise
+
+
+def _delete(context: Any, image_id: str) -> None:
+    try:
+        IMAGE_API.delete(context, image_id)
+    except exception.ImageNotFound:
+        pass
+    except Exception as error:
+        LOG.error(
+            "Image %(image)s is not whole and could not be deleted, do not "
+            "use it: %(reason)s",
+            {"image": image_id, "reason": error},
         )
 
 

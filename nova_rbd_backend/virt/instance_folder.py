@@ -42,7 +42,7 @@ LOCAL_FILESYSTEMS = frozenset(
 
 #: What this host's own NFS server exports: exports(5), exportfs(8).
 EXPORTS = ("/etc/exports", "/var/lib/nfs/etab")
-_PATH = re.compile(r'"/[^"]*"|/\S*').match
+_PATH = re.compile(rb'"/[^"]*"|/\S*').match
 
 
 def remove_left_behind(instance: Any) -> None:
@@ -90,15 +90,16 @@ def filesystem_type(path: str) -> str:
     """
     path = os.path.realpath(path)
     longest, found = "", ""
-    with open("/proc/self/mountinfo") as mounts:
+    # In bytes: what others call their mounts need not be UTF-8.
+    with open("/proc/self/mountinfo", "rb") as mounts:
         for line in mounts:
             # proc(5): id, parent, device, root, mount point, ... - type, ...
-            before, _, after = line.partition(" - ")
-            point = before.split()[4].encode().decode("unicode_escape")
+            before, _, after = line.partition(b" - ")
+            point = _unescaped(before.split(b" ")[4])
             inside = f"{path}/".startswith(f"{point.rstrip('/')}/")
             # A later mount hides an earlier one.
             if inside and len(point) >= len(longest):
-                longest, found = point, after.split()[0]
+                longest, found = point, after.split()[0].decode()
     return found
 
 
@@ -117,13 +118,22 @@ def is_exported(path: str) -> bool:
 def _exported_folders() -> Iterator[str]:
     for table in EXPORTS:
         try:
-            with open(table, errors="surrogateescape") as lines:
+            with open(table, "rb") as lines:
                 found = [match[0] for line in lines if (match := _PATH(line))]
         except OSError:
             continue
         for name in found:
             # exports(5): quoted, or with octal numbers for what is special
-            name = re.sub(
-                r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), name.strip('"')
-            )
-            yield f"{os.path.realpath(name).rstrip('/')}/"
+            path = os.path.realpath(_unescaped(name.strip(b'"')))
+            yield f"{path.rstrip('/')}/"
+
+
+def _unescaped(name: bytes) -> str:
+    """A path, of which a table gives some bytes as octal numbers."""
+    return os.fsdecode(
+        re.sub(
+            rb"\\([0-3][0-7]{2})",
+            lambda found: bytes([int(found[1], 8)]),
+            name,
+        )
+    )

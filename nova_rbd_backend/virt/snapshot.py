@@ -130,7 +130,7 @@ class ToGlance:
         if self._format == "raw":
             reader = self._storage.reader(snapshot)
             try:
-                self._send(reader)
+                self._send(reader, snapshot.size_bytes)
             finally:
                 reader.close()
             return
@@ -148,11 +148,15 @@ class ToGlance:
                 self._format,
             )
             with open(path, "rb") as file:
-                self._send(file)
+                self._send(file, os.path.getsize(path))
 
-    def _send(self, data: Any) -> None:
+    def _send(self, data: Any, size_bytes: int) -> None:
         image_service.upload(
-            self._context, self._image_id, self._glance_metadata(), data
+            self._context,
+            self._image_id,
+            self._glance_metadata(),
+            data,
+            size_bytes,
         )
 
     def _glance_metadata(self) -> dict[str, str]:

@@ -101,6 +101,12 @@ class FakePool:
 
     listed_id = image_id
 
+    def listed_name(self, image_id):
+        for name, image in self.images.items():
+            if image.image_id == image_id:
+                return name
+        return None
+
     def publish(self, draft, image_id, name):
         if name in self.images:
             raise errors.ImageExists(**self._facts("name", name))
@@ -156,7 +162,14 @@ class FakePool:
         image.parent = (parent, path)
 
     @contextlib.contextmanager
-    def open(self, name=None, snap=None, read_only=True, image_id=None):
+    def open(
+        self,
+        name=None,
+        snap=None,
+        read_only=True,
+        image_id=None,
+        frees=False,
+    ):
         if image_id is None:
             image = self._image("open", name)
         else:
@@ -227,7 +240,7 @@ class FakePool:
     def omap_value(self, key, name):
         return self.omaps.get(key, {}).get(name)
 
-    def omap_swap(self, key, name, old, new):
+    def omap_swap(self, key, name, old, new, frees=False):
         found = self.omaps.setdefault(key, {})
         if found.get(name, b"") != (old or "").encode():
             return False

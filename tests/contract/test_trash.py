@@ -263,6 +263,45 @@ def test_a_purge_between_the_entry_and_the_move(pool, instance):
     assert pool.trash_get(image_id) is None
 
 
+def _purged_during_the_move(pool):
+    """Have a purge run while trash_move waits; what it told."""
+    reports = []
+    move = pool.trash_move
+
+    def move_as_another_purges(name, retention_seconds=0):
+        reports.append(purge.purge(pool))
+        move(name, retention_seconds)
+
+    pool.trash_move = move_as_another_purges
+    return reports
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_purge_that_takes_the_entry_for_forgotten(
+    pool, instance, older, monkeypatch
+):
+    """It is an older attempt's, or the purge is of a host that is ahead."""
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    image_id = pool.image_id(name)
+    if older:
+        entry = journal.begin_deletion(pool, name, image_id, trash.OWN_SNAPS)
+        old = dataclasses.replace(entry, begun_at=entry.begun_at - 300)
+        assert pool.omap_swap(
+            journal.OBJECT, entry.key, entry.stored, old.encoded().stored
+        )
+    else:
+        monkeypatch.setattr(purge, "_LONGEST_MOVE_SECONDS", -1.0)
+    reports = _purged_during_the_move(pool)
+    trash.delete_disks(pool, instance)
+    (report,) = reports
+    assert name not in report.purged
+    assert _kept(report.waiting, name) == ["it is a disk, and stays one"]
+    assert name in purge.purge(pool).purged
+    assert pool.trash_get(image_id) is None
+    assert journal.deletion(pool, image_id) is None
+
+
 def test_entry_of_a_later_version_is_purged_too(pool, instance):
     name = f"{instance}_disk"
     pool.create(name, MIB)
@@ -272,6 +311,33 @@ def test_entry_of_a_later_version_is_purged_too(pool, instance):
     assert pool.omap_swap(journal.OBJECT, entry.key, entry.stored, later)
     assert name in purge.purge(pool).purged
     assert not [e for e in journal.deletions(pool) if e.image == name]
+
+
+def test_a_purge_that_comes_to_drop_the_entry_too_late(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    image_id = pool.image_id(name)
+    as_read = journal.begin_deletion(pool, name, image_id, trash.OWN_SNAPS)
+    trash.delete_disks(pool, instance)
+    journal.drop(pool, as_read)
+    assert name in purge.purge(pool).purged
+    assert pool.trash_get(image_id) is None
+
+
+def test_disk_restored_under_another_name_is_not_told_as_purged(
+    pool, instance, monkeypatch
+):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    image_id = pool.image_id(name)
+    trash.delete_disks(pool, instance)
+    pool.trash_restore(image_id, f"{name}.kept")
+    monkeypatch.setattr(purge, "_LONGEST_MOVE_SECONDS", -1.0)
+    assert name not in purge.purge(pool).purged
+    assert journal.deletion(pool, image_id) is None
+    assert pool.image_id(f"{name}.kept") == image_id
+    trash.delete_disks(pool, instance)
+    purge.purge(pool)
 
 
 def test_disk_restored_from_the_trash_is_a_disk_again(pool, instance):

@@ -12,6 +12,7 @@
 
 """What an instance leaves on a host when it goes to another."""
 
+import os
 import subprocess
 import uuid
 
@@ -176,3 +177,40 @@ def test_filesystem_types(tmp_path):
     assert filesystem_type("/") == filesystem_type("/../")
     assert filesystem_type("/dev/shm") == "tmpfs"
     assert filesystem_type(str(tmp_path)) in LOCAL_FILESYSTEMS
+
+
+@pytest.fixture(
+    params=["inst\u00e4nces".encode(), b"caf\xe9", b"a b\\040 - c"]
+)
+def mounted(request, tmp_path):
+    """A mount of another file system than the folder it is in."""
+    point = os.fsencode(tmp_path) + b"/" + request.param
+    os.mkdir(point)
+    mount = ("mount", "-t", "ramfs", "ramfs", point)
+    subprocess.run(mount, check=True, timeout=10)
+    yield os.fsdecode(point)
+    subprocess.run(("umount", point), check=True, timeout=10)
+
+
+def test_filesystem_type_whatever_the_mount_is_called(mounted, tmp_path):
+    from nova_rbd_backend.virt.instance_folder import filesystem_type
+
+    assert filesystem_type(f"{mounted}/uuid") == "ramfs"
+    assert filesystem_type(str(tmp_path)) == filesystem_type("/tmp")
+
+
+def test_stays_where_an_export_is_not_ascii(
+    driver, instance, folder, tmp_path, monkeypatch
+):
+    from nova_rbd_backend.virt import instance_folder
+
+    link = os.fsencode(tmp_path) + "/\u00e4 ".encode() + b"\xe9"
+    os.symlink(folder.parent, link)
+    table = tmp_path / "exports"
+    table.write_bytes(
+        link.replace(b" ", rb"\040").replace(b"\xc3", rb"\303") + b" *(rw)\n"
+    )
+    monkeypatch.setattr(instance_folder, "EXPORTS", (str(table),))
+    instance.host = "there"
+    clean_up(driver, instance)
+    assert folder.exists()

@@ -167,7 +167,11 @@ class TakingGlance:
         if refuses is not None:
             raise refuses
         self.given |= metadata
-        self.data = data.read(16) if data else None
+        if data:
+            self.data = data.read(16)
+            size = len(self.data) + sum(map(len, iter(data.read, b"")))
+            return {"size": size}
+        return None
 
     def get(self, context, image_id, **_):
         status = "active" if "location" in self.given else "queued"

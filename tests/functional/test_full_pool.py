@@ -1,0 +1,101 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Deleting in a full pool gives the space back; the rest waits or fails."""
+
+import contextlib
+
+import pytest
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.storage import journal, provision, purge, trash
+from tests.functional.clients import connect, is_full, set_quota
+from tests.testbed import ceph_pools
+from tests.testbed.process import wait_for
+
+MIB = 1 << 20
+# In the order in which each may be made smaller.
+RATIOS = ("nearfull", "backfillfull", "full")
+
+
+@contextlib.contextmanager
+def over_its_quota(admin, pool):
+    set_quota(admin, pool, 1)
+    try:
+        wait_for("the quota is in force", lambda: is_full(admin, pool), 30)
+        yield
+    finally:
+        set_quota(admin, pool, 0)
+        wait_for("the quota is gone", lambda: not is_full(admin, pool), 30)
+
+
+@contextlib.contextmanager
+def on_full_osds(admin, pool):
+    before = ceph_pools.command(admin, "osd dump")
+
+    def is_marked():
+        pools = ceph_pools.command(admin, "osd pool ls", detail="detail")
+        (found,) = [p for p in pools if p["pool_name"] == str(pool)]
+        return "full" in found["flags_names"].split(",")
+
+    for ratio in RATIOS:
+        ceph_pools.command(admin, f"osd set-{ratio}-ratio", ratio=0.00001)
+    try:
+        wait_for("the OSDs are full", is_marked, 30)
+        yield
+    finally:
+        for ratio in reversed(RATIOS):
+            value = before[f"{ratio}_ratio"]
+            ceph_pools.command(admin, f"osd set-{ratio}-ratio", ratio=value)
+        wait_for("the OSDs have room", lambda: not is_marked(), 30)
+
+
+@pytest.fixture
+def hasty(ceph):
+    """The pool of the disks, of a connection that soon gives up."""
+    return connect(ceph, operation_timeout_seconds=15).pool("vms")
+
+
+def _disk(pool, name):
+    provision.blank_disk(pool, name, 8 * MIB)
+    with pool.open(name, read_only=False) as disk:
+        disk.write(b"x" * MIB, 0)
+        disk.create_snap("nova-rbd-x")
+        disk.protect_snap("nova-rbd-x")
+        disk.write(b"y" * MIB, 0)
+
+
+@pytest.mark.parametrize("full", [over_its_quota, on_full_osds])
+def test_delete_in_a_full_pool(ceph, vms, hasty, instance, client, full):
+    name, draft, trashed = (f"{instance}_{d}" for d in ("disk", "b", "c"))
+    _disk(vms, trashed)
+    trash.delete_disks(vms, instance)
+    _disk(vms, name)
+    half = journal.begin_creation(vms, draft)
+    vms.create(half.draft, MIB)
+    dead = client(name)
+    assert dead.write("old") == "wrote"
+    dead.kill()
+    with ceph.admin() as admin, full(admin, vms):
+        hasty.cluster.connection().handle.wait_for_latest_osdmap()
+        deleted = trash.delete_disks(hasty, instance)
+        assert deleted.deleted == (name,)
+        assert deleted.undone == (draft,)
+        assert {name, trashed} <= set(purge.purge(hasty).purged)
+        assert vms.omap_get(journal.OBJECT, "") == {}
+        soon = connect(ceph, operation_timeout_seconds=3).pool("vms")
+        with pytest.raises(errors.OperationTimedOut) as caught:
+            provision.blank_disk(soon, name, MIB)
+        assert "a pool that is full" in str(caught.value)
+    assert provision.blank_disk(vms, name, MIB).created
+    trash.delete_disks(vms, instance)
+    assert name in purge.purge(vms).purged

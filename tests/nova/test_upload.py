@@ -1,0 +1,106 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Uploads of snapshots that break off, by Nova's own client for Glance."""
+
+import random
+import uuid
+
+import pytest
+
+from tests.nova import glance_server
+from tests.nova.test_imagebackend import pools  # noqa: F401 - a fixture
+
+MIB = 1 << 20
+CONTENT = random.Random(5).randbytes(9 * MIB)
+
+
+@pytest.fixture
+def taken_snapshot(pools, tmp_path, monkeypatch):  # noqa: F811
+    """Make a snapshot by upload to a server that breaks some off."""
+    from nova import context, objects
+
+    from nova_rbd_backend.virt import background, image_service, snapshot
+
+    # What a nova-compute does behind a request's back is done in between.
+    monkeypatch.setattr(background.Background, "start", lambda self: None)
+    monkeypatch.setattr(image_service, "offer", lambda *_: False)
+    objects.register_all()
+    pools.conf(
+        group="libvirt", snapshots_directory=str(tmp_path / "snapshots")
+    )
+    disk = f"{uuid.uuid4()}_disk"
+    pools.vms.create(disk, 16 * MIB)
+    with pools.vms.open(disk, read_only=False) as image:
+        image.write(CONTENT, 0)
+    instance = objects.Instance(
+        uuid=disk.partition("_")[0],
+        project_id="p" * 32,
+        image_ref=str(uuid.uuid4()),
+        system_metadata={},
+    )
+    user = context.RequestContext("user", "project", auth_token="token")
+
+    def make(image_format, *breaks):
+        from nova_rbd_backend import names
+
+        image_id = str(uuid.uuid4())
+        with glance_server.serving(image_id, *breaks) as server:
+            pools.conf(group="glance", api_servers=[server.url], num_retries=3)
+            make.server = server
+            snapshot.ToGlance(
+                user,
+                instance,
+                names.ImagePath("vms", "", disk),
+                image_id,
+                image_format,
+            ).run()
+        return server.data
+
+    yield make
+    from nova_rbd_backend.virt import rbd_utils
+
+    rbd_utils.RBDDriver().delete_disks(instance.uuid)
+    rbd_utils.RBDDriver().purge()
+    assert pools.vms.names("snapshot_") == []
+
+
+BROKEN_OFF = [(6 * MIB, 503), (5 * MIB, None), (0, 503)]
+
+
+@pytest.mark.parametrize("broken_off", BROKEN_OFF, ids=str)
+def test_begins_anew(taken_snapshot, broken_off):
+    data = taken_snapshot("raw", broken_off)
+    assert data == CONTENT.ljust(16 * MIB, b"\0")
+
+
+def test_begins_anew_with_a_file(taken_snapshot, tmp_path):
+    data = taken_snapshot("qcow2", (3 * MIB, 503), (MIB, 503))
+    assert data.startswith(b"QFI\xfb")
+    assert len(data) > len(CONTENT)
+
+
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+def test_what_is_cut_short_is_deleted(taken_snapshot, image_format):
+    """The redirect is followed below Nova, with what is left: nothing."""
+    from nova import exception
+
+    with pytest.raises(exception.StorageError, match="Glance got 0 of"):
+        taken_snapshot(image_format, (1 << 40, 307))
+    assert taken_snapshot.server.image is None
+
+
+def test_what_is_never_taken_is_deleted(taken_snapshot):
+    from nova import exception
+
+    with pytest.raises(exception.GlanceConnectionFailed):
+        taken_snapshot("raw", *[(MIB, 503)] * 4)
+    assert taken_snapshot.server.image is None
