@@ -33,17 +33,11 @@ def undo(job: Job, lose_changes: bool, dry_run: bool) -> list[Row]:
     :param lose_changes: although the guest has written to those in Ceph
     :raises ConversionRefused: it runs with them, or has written to them
     """
-    written = record.read(job.folder)
+    written, given_up = _settled(job, dry_run)
     if written is not None:
-        switching.refuse_other_pool(job, written)
-    if written and written.state is not State.CONVERTED and not dry_run:
-        ended = switching.rows(written, "given up")
-        written = switching.settle(job)
-        if written is None and not _marked(job):
-            return ended
-    refuse_running(job)
+        refuse_running(job)
     names = [d.name for d in written.disks] if written else _marked(job)
-    if not names:
+    if not names and not given_up:
         raise errors.ConversionRefused(
             f"{job.instance}: there is no conversion to be undone"
         )
@@ -54,7 +48,19 @@ def undo(job: Job, lose_changes: bool, dry_run: bool) -> list[Row]:
         _refuse_broken(job, disk)
     if not dry_run:
         _go_back(job, found, names)
-    return _undone(found, names, "would be undone" if dry_run else "undone")
+    result = "would be undone" if dry_run else "undone"
+    return given_up or _undone(found, names, result)
+
+
+def _settled(job: Job, dry_run: bool) -> tuple[Record | None, list[Row]]:
+    """What is in Ceph for good, and what never came so far and is deleted."""
+    written = record.read(job.folder)
+    if written is not None:
+        switching.refuse_other_pool(job, written)
+    if written is None or written.state is State.CONVERTED or dry_run:
+        return written, []
+    kept = switching.settle(job)
+    return kept, [] if kept else switching.rows(written, "given up")
 
 
 def _go_back(job: Job, found: Record, names: list[str]) -> None:

@@ -28,7 +28,7 @@ from tests.testbed.host import ComputeHost
 from tests.testbed.servers import Servers
 from tests.testbed.whole import Testbed
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 DISKS = ("disk", "disk.eph0", "disk.swap", "disk.config")
 
