@@ -202,9 +202,7 @@ class Pool(ImageIds, ImageHolders):
         :raises ImageNotFound: there is no such image
         :raises DiskBusy: the owner of its lock does not give it up
         """
-        with self._reach(
-            "move to the trash", image=name, frees=True
-        ) as ioctx:
+        with self._reach("move to the trash", image=name, frees=True) as ioctx:
             rbd.RBD().trash_move(ioctx, name, retention_seconds)
 
     def trash_remove(self, image_id: str, force: bool = False) -> None:
