@@ -178,18 +178,23 @@ def fence_for_start(pool: Pool, instance_uuid: str) -> None:
 def _in_use(
     pool: Pool, images: Mapping[str, str], name: str
 ) -> errors.DiskInUse:
-    mirrors = pool.ask_mirrors(ANSWER_SECONDS)
-    no_guests = {pool.cluster.client_id(), *mirrors.awake}
     return errors.DiskInUse(
         "two guests would destroy it",
-        watchers=[
-            client.address
-            for client in clients(pool, images[name])
-            if client.client_id not in no_guests
-        ],
+        watchers=[client.address for client in guests(pool, images[name])],
         operation="start a guest on",
         pool=str(pool),
         image=name,
+    )
+
+
+def guests(pool: Pool, image_id: str) -> tuple[Client, ...]:
+    """Who holds an image, but for this process and rbd-mirror."""
+    mirrors = pool.ask_mirrors(ANSWER_SECONDS)
+    no_guests = {pool.cluster.client_id(), *mirrors.awake}
+    return tuple(
+        client
+        for client in clients(pool, image_id)
+        if client.client_id not in no_guests
     )
 
 

@@ -28,6 +28,7 @@ import tenacity
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.storage import fencing, journal, offload, sources
 from nova_rbd_backend.storage.cluster import once_more
+from nova_rbd_backend.storage.disk import Client
 from nova_rbd_backend.storage.pool import Pool
 
 # nova-resize is Nova's own (libvirt/driver.py); the rest are this backend's.
@@ -37,6 +38,7 @@ SNAPSHOT_SNAPS = (*OWN_SNAPS, "snap")
 #: Of a base: the one that disks are cloned of.
 BASE_SNAPS = ("base",)
 BUSY_LIMIT_SECONDS = 60.0
+_FIRST_WAIT_SECONDS = 0.02
 _BUSY_WAIT_SECONDS = 1.0
 
 
@@ -70,8 +72,9 @@ def delete_disks(
 
     :param only: asked with each image's name whether it goes
     :param retention_seconds: how long the trash must keep them
-    :raises DiskBusy: not given up by the client that has its lock, after
-        busy_limit_seconds; other disks of the instance are gone by then
+    :raises DiskBusy: a living client has it open, or does not give its lock
+        up, after busy_limit_seconds: a guest would write on until its disk is
+        purged; other disks of the instance are gone by then
     """
     started = time.monotonic()
     prefix = names.DiskName.prefix(instance_uuid)
@@ -88,11 +91,16 @@ def delete_disks(
         if only(names.final_name(name))
     }
     # All at once: for each dead client it takes its time.
-    fencing.fence(pool, found)
+    held = fencing.fence(pool, found)
     for name in found:
         try:
             _discard(
-                pool, name, retention_seconds, own_snaps, busy_limit_seconds
+                pool,
+                name,
+                retention_seconds,
+                own_snaps,
+                busy_limit_seconds,
+                spare_living=name in held,
             )
         except errors.DiskBusy as error:
             busy.append(error)
@@ -164,6 +172,7 @@ def _discard(
     retention_seconds: int,
     own_snaps: tuple[str, ...],
     busy_limit_seconds: float,
+    spare_living: bool = False,
 ) -> None:
     image_id = pool.listed_id(name)
     if image_id is None:
@@ -171,12 +180,13 @@ def _discard(
         return
     entry = journal.begin_deletion(pool, name, image_id, own_snaps)
     try:
-        _move(pool, name, retention_seconds, busy_limit_seconds)
+        attempt = _Move(pool, name, image_id, retention_seconds, spare_living)
+        _repeat(attempt, busy_limit_seconds)
     except errors.ImageNotFound:
         # Half made: too little of it for the trash, or somebody was first.
         if pool.trash_get(image_id) is None:
             if pool.listed_id(name) == image_id:
-                pool.remove(name)
+                _remove(pool, name, image_id)
             journal.drop(pool, entry)
             return
     except errors.DiskBusy:
@@ -188,29 +198,67 @@ def _discard(
     journal.renew_deletion(pool, entry)
 
 
-def _move(
-    pool: Pool, name: str, retention_seconds: int, limit_seconds: float
-) -> None:
+def _remove(pool: Pool, name: str, image_id: str) -> None:
+    pool.remove(name)
+    if pool.listed_id(name) == image_id:
+        # librbd says that there is no such image, of one that it can move to
+        # the trash no more than remove (16.2.15).
+        raise errors.NoSpace(
+            "is the pool full? It never had a trash, and has no room for one",
+            operation="delete",
+            pool=str(pool),
+            image=name,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Move:
+    """One attempt to move an image to the trash.
+
+    :ivar spare_living: not while a client that is alive has it open
+    """
+
+    pool: Pool
+    name: str
+    image_id: str
+    retention_seconds: int
+    spare_living: bool
+
+    def __call__(self) -> None:
+        if self.spare_living:
+            # librbd moves it all the same, and its owner writes on.
+            held = fencing.fence(self.pool, {self.name: self.image_id})
+            if self.name in held and held[self.name].alive:
+                raise errors.DiskBusy
+        self.pool.trash_move(self.name, self.retention_seconds)
+
+    def refusal(self, limit_seconds: float) -> errors.DiskBusy:
+        """Say who is in the way."""
+        found: tuple[Client, ...] = ()
+        with contextlib.suppress(errors.StorageError):
+            found = fencing.guests(self.pool, self.image_id)
+        who = ", ".join(f"client.{client.client_id}" for client in found)
+        return errors.DiskBusy(
+            f"{who or 'in use'}, still after {limit_seconds:g} s",
+            watchers=[client.address for client in found],
+            operation="delete",
+            pool=str(self.pool),
+            image=self.name,
+        )
+
+
+def _repeat(move: _Move, limit_seconds: float) -> None:
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(errors.DiskBusy),
         stop=tenacity.stop_after_delay(limit_seconds),
-        wait=tenacity.wait_fixed(_BUSY_WAIT_SECONDS),
+        # A guest that was just destroyed is gone in some ms.
+        wait=tenacity.wait_exponential(
+            _FIRST_WAIT_SECONDS, _BUSY_WAIT_SECONDS
+        ),
         sleep=offload.native_sleep,
         reraise=True,
     )
     try:
-        attempts(pool.trash_move, name, retention_seconds)
+        attempts(move)
     except errors.DiskBusy as error:
-        raise errors.DiskBusy(
-            f"still after {limit_seconds:g} s",
-            watchers=_watchers(pool, name),
-            operation="delete",
-            pool=str(pool),
-            image=name,
-        ) from error
-
-
-def _watchers(pool: Pool, name: str) -> tuple[str, ...]:
-    with contextlib.suppress(errors.StorageError), pool.open(name) as disk:
-        return disk.watchers()
-    return ()
+        raise move.refusal(limit_seconds) from error

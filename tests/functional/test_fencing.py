@@ -22,7 +22,14 @@ import time
 import pytest
 
 from nova_rbd_backend import errors, names
-from nova_rbd_backend.storage import cluster, fencing, provision, purge, trash
+from nova_rbd_backend.storage import (
+    cluster,
+    fencing,
+    journal,
+    provision,
+    purge,
+    trash,
+)
 from tests.clusters import started_ceph
 from tests.functional.clients import blocklist, connect, holders
 from tests.testbed.process import wait_for
@@ -155,6 +162,38 @@ def test_living_client_is_untouched(ceph, vms, instance, name, client):
     assert (holders(vms, name), blocklist(ceph)) == before
     assert not fencing.untold
     assert alive.write("more") == "wrote"
+
+
+def test_living_client_keeps_its_disk(ceph, vms, instance, name, client):
+    """A guest writes on in the trash, and loses it all with a purge."""
+    alive = client(name)
+    assert alive.write("old") == "wrote"
+    (holder,) = holders(vms, name)
+    before = blocklist(ceph)
+    with pytest.raises(errors.DiskBusy) as caught:
+        trash.delete_disks(vms, instance, busy_limit_seconds=2)
+    assert caught.value.watchers == (holder.address,)
+    assert f"client.{alive.client_id}" in str(caught.value)
+    assert provision.is_whole(vms, name)
+    assert name not in purge.purge(vms).purged
+    assert journal.deletion(vms, vms.image_id(name)) is None
+    assert (holders(vms, name), blocklist(ceph)) == ((holder,), before)
+    assert alive.write("more") == "wrote"
+    alive.close()
+    assert trash.delete_disks(vms, instance).deleted == (name,)
+    assert name in purge.purge(vms).purged
+
+
+def test_delete_waits_for_one_that_ends(vms, instance, name, client):
+    """No longer than it takes, and not to the next second."""
+    busy = client(name)
+    assert busy.write("old") == "wrote"
+    end = threading.Timer(0.2, busy.close)
+    end.start()
+    assert trash.delete_disks(vms, instance).deleted == (name,)
+    end.join()
+    assert not fencing.untold
+    assert name in purge.purge(vms).purged
 
 
 def test_one_that_soon_ends_is_waited_for(vms, instance, name, client):

@@ -15,6 +15,7 @@
 import contextlib
 
 import pytest
+import rbd
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.storage import journal, provision, purge, trash
@@ -99,3 +100,19 @@ def test_delete_in_a_full_pool(ceph, vms, hasty, instance, client, full):
     assert provision.blank_disk(vms, name, MIB).created
     trash.delete_disks(vms, instance)
     assert name in purge.purge(vms).purged
+
+
+def test_first_delete_of_all_in_a_full_pool(ceph, vms, instance):
+    """A namespace has a trash of its own; this one has none yet."""
+    with ceph.admin() as admin:
+        rbd.RBD().namespace_create(admin.open_ioctx("vms"), instance)
+        pool = connect(ceph).pool("vms", instance)
+        name = f"{instance}_disk"
+        provision.blank_disk(pool, name, MIB)
+        with over_its_quota(admin, vms):
+            pool.cluster.connection().handle.wait_for_latest_osdmap()
+            with pytest.raises(errors.NoSpace):
+                trash.delete_disks(pool, instance)
+            assert pool.exists(name)
+    assert trash.delete_disks(pool, instance).deleted == (name,)
+    assert name in purge.purge(pool).purged
