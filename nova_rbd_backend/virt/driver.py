@@ -32,6 +32,7 @@ from nova_rbd_backend.virt import (
     ager,
     compat,
     detacher,
+    frozen,
     imagebackend,
     instance_folder,
     live_migration,
@@ -61,6 +62,7 @@ class LibvirtDriver(driver.LibvirtDriver):
     def init_host(self, host: str) -> None:
         """Start only when the disks can be what nova.conf asks for."""
         super().init_host(host)
+        frozen.thaw_left(self._host)
         settings = conf.settings(CONF)
         startup.require(lambda: offload.run(health.check, settings))
         startup.require(
