@@ -95,6 +95,24 @@ def _tell_coarser() -> None:
         )
 
 
+def _refuse_disk(pool: str, image: str) -> None:
+    """Refuse a disk as the image of another: it may be anybody's.
+
+    Who may set an image's locations may name any that Nova's user can read,
+    while neither Glance nor Nova gives the name of a disk to an image. Not
+    fetched from Glance instead: its user may read disks too.
+
+    :raises LocationOfDisk: it has a disk's name
+    """
+    if names.DiskName.parse(image):
+        raise errors.LocationOfDisk(
+            "no image may be at an instance's disk",
+            operation="use the location of an image",
+            pool=pool,
+            image=image,
+        )
+
+
 class RBDDriver:
     """One pool of one cluster, as Nova asks for it."""
 
@@ -186,6 +204,8 @@ class RBDDriver:
         That is: not in RBD, in another cluster, or not readable by our user.
         """
 
+
+        :raises nova.exception.StorageError: it is an instance's disk
         def work() -> int | None:
             try:
                 at = names.GlanceLocation.parse(url)
@@ -194,6 +214,7 @@ class RBDDriver:
                     return None
                 return here.pool(at.pool).snap_size_bytes(at.image, at.snap)
             except (
+                _refuse_disk(at.pool, at.image)
                 errors.InvalidLocation,
                 errors.NotFound,
                 errors.NotPermitted,
@@ -310,6 +331,8 @@ class RBDDriver:
         def work() -> None:
             with self._pool(pool).open(name, snap=snap) as disk:
                 transfer.export(disk, base)
+            if pool is not None:  # that is where Glance says its image is
+                _refuse_disk(pool, name)
 
         self._run(work, long=True)
 
