@@ -154,11 +154,13 @@ class RBDDriver:
         return self._cluster().pool(name)
 
     @staticmethod
-    def _run(work: Callable[[], T], long: bool = False) -> T:
+    def _run(
+        work: Callable[[], T], long: bool = False, waits: bool = False
+    ) -> T:
         """Do one piece of work off the event loop, with Nova's exceptions."""
         with faults.as_nova():
             try:
-                return offload.run(work, long=long)
+                return offload.run(work, long=long, waits=waits)
             finally:
                 _tell_fenced()
                 _tell_coarser()
@@ -202,19 +204,19 @@ class RBDDriver:
         """Bytes of the image at Glance's location; None: cannot be cloned.
 
         That is: not in RBD, in another cluster, or not readable by our user.
-        """
-
 
         :raises nova.exception.StorageError: it is an instance's disk
+        """
+
         def work() -> int | None:
             try:
                 at = names.GlanceLocation.parse(url)
                 here = self._cluster()
                 if at.fsid != here.fsid():
                     return None
+                _refuse_disk(at.pool, at.image)
                 return here.pool(at.pool).snap_size_bytes(at.image, at.snap)
             except (
-                _refuse_disk(at.pool, at.image)
                 errors.InvalidLocation,
                 errors.NotFound,
                 errors.NotPermitted,
@@ -329,10 +331,10 @@ class RBDDriver:
         """Write the snap's allocated extents into the local file ``base``."""
 
         def work() -> None:
-            with self._pool(pool).open(name, snap=snap) as disk:
-                transfer.export(disk, base)
             if pool is not None:  # that is where Glance says its image is
                 _refuse_disk(pool, name)
+            with self._pool(pool).open(name, snap=snap) as disk:
+                transfer.export(disk, base)
 
         self._run(work, long=True)
 
@@ -367,8 +369,8 @@ class RBDDriver:
                 only=only or (lambda _disk: True),
                 retention_seconds=self._settings.trash_retention_seconds,
             ),
-            # A client that holds an image's lock is waited for.
-            long=True,
+            # For a client that holds an image's lock; never for a copy.
+            waits=True,
         )
 
     def purge(self) -> list[purge.PurgeReport]:
@@ -388,7 +390,7 @@ class RBDDriver:
             lambda: trash.delete_disk(
                 self._pool(), name, self._settings.trash_retention_seconds
             ),
-            long=True,
+            waits=True,
         )
 
     def cleanup_volumes(self, filter_fn: Callable[[str], bool]) -> None:
