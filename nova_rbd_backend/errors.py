@@ -26,6 +26,7 @@
 
     StorageError
     |-- InvalidLocation       not an rbd:// location that can be used here
+    |-- LocationOfDisk        one that is an instance's disk, not an image
     |-- ClusterUnreachable    no connection: monitors, network, conf file
     |   |-- ConfFileNotFound
     |   |-- ConfFileInvalid
@@ -128,6 +129,13 @@ class StorageError(Error):
 
 class InvalidLocation(StorageError):
     advice = "only rbd://fsid/pool/image/snap of this cluster can be cloned"
+
+
+class LocationOfDisk(StorageError):
+    advice = (
+        "whoever set it may have tried to get at that disk; make an image of"
+        " a disk by image-create"
+    )
 
 
 class ClusterUnreachable(StorageError):

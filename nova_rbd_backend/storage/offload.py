@@ -27,8 +27,10 @@ from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
-# eventlet's tpool has 20 threads: long jobs may not take them all.
+# eventlet's tpool has 20 threads: long jobs may not take them all, and those
+# that copy data, for hours, none of those that only wait for a client.
 LONG_JOBS = 8
+WAITING_JOBS = 6
 BACKGROUND_WORKERS = 2
 
 
@@ -65,31 +67,36 @@ def native_sleep(seconds: float) -> None:
     _original("time").sleep(seconds)
 
 
-class _LongJobs:
-    """Made on first use, on the greenlets' side."""
-
-    semaphore: Any = None
+# By whether their jobs wait; made on first use, on the greenlets' side.
+_slots: dict[bool, Any] = {}
 
 
 def run(
-    func: Callable[..., T], *args: Any, long: bool = False, **kwargs: Any
+    func: Callable[..., T],
+    *args: Any,
+    long: bool = False,
+    waits: bool = False,
+    **kwargs: Any,
 ) -> T:
     """Run func off the event loop and return what it returns.
 
     Blocks the calling greenlet or thread. Native threads: a plain call.
 
     :param long: the job takes seconds and more; LONG_JOBS run at a time
+    :param waits: it copies nothing, but may wait for another client, as a
+        delete does; WAITING_JOBS run at a time, whatever else does
     """
     eventlet = _patched_eventlet()
     if eventlet is None or _is_background():
         return func(*args, **kwargs)
     tpool = importlib.import_module("eventlet.tpool")
-    if not long:
+    if not (long or waits):
         return cast(T, tpool.execute(func, *args, **kwargs))
-    if _LongJobs.semaphore is None:
+    if waits not in _slots:
         semaphore = importlib.import_module("eventlet.semaphore")
-        _LongJobs.semaphore = semaphore.BoundedSemaphore(LONG_JOBS)
-    with _LongJobs.semaphore:
+        count = WAITING_JOBS if waits else LONG_JOBS
+        _slots[waits] = semaphore.BoundedSemaphore(count)
+    with _slots[waits]:
         return cast(T, tpool.execute(func, *args, **kwargs))
 
 

@@ -32,6 +32,7 @@ from nova_rbd_backend.virt import (
     compat,
     detacher,
     disk_place,
+    frozen,
     imagebackend,
     instance_folder,
     kept_disks,
@@ -64,6 +65,7 @@ class LibvirtDriver(driver.LibvirtDriver):
     def init_host(self, host: str) -> None:
         """Start only when the disks can be what nova.conf asks for."""
         super().init_host(host)
+        frozen.thaw_left(self._host)
         settings = conf.settings(CONF)
         startup.require(lambda: offload.run(health.check, settings))
         startup.require(lambda: offload.run(known_pools.start, settings))

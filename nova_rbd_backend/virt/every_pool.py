@@ -87,11 +87,13 @@ class RbdPool:
         return self._cluster().pool(name, options=found.image_options)
 
     @staticmethod
-    def _run(work: Callable[[], T], long: bool = False) -> T:
+    def _run(
+        work: Callable[[], T], long: bool = False, waits: bool = False
+    ) -> T:
         """Do one piece of work off the event loop, with Nova's exceptions."""
         with faults.as_nova():
             try:
-                return offload.run(work, long=long)
+                return offload.run(work, long=long, waits=waits)
             finally:
                 untold.tell()
 
@@ -211,8 +213,8 @@ class EveryPool(RbdPool):
                 raise busy[0]
             return {name: found for name, found in reports.items() if found}
 
-        # A client that holds an image's lock is waited for.
-        return self._run(work, long=True)
+        # For a client that holds an image's lock; never for a copy.
+        return self._run(work, waits=True)
 
     def purge(self) -> list[purge.PurgeReport]:
         """Take back the space of what was deleted and is due, in each pool."""

@@ -29,6 +29,8 @@ from nova.compute import power_state
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
+from nova_rbd_backend.virt import frozen as marks
+
 LOG = logging.getLogger(__name__)
 
 #: A guest that stands still for longer misses its cluster's heartbeats. It
@@ -116,17 +118,24 @@ class _Guest:
             return False
         arguments = (self._context, self._instance, self._instance.image_meta)
         try:
+            if marks.is_being_thawed(self._instance.uuid):
+                raise exception.InstanceQuiesceFailed(
+                    reason="it is still to be thawed after an earlier snapshot"
+                )
+            marks.mark(self._instance.uuid)
             self._driver.quiesce(*arguments)
         except (
             exception.QemuGuestAgentNotEnabled,
             exception.InstanceQuiesceNotSupported,
         ) as error:
+            marks.unmark(self._instance.uuid)
             self._do_without(error)
             return False
         except Exception as error:
             # The agent may have frozen some of the file systems.
             with contextlib.suppress(Exception):
                 self._driver.unquiesce(*arguments)
+                marks.unmark(self._instance.uuid)
             self._do_without(error)
             return False
         self._frozen_at = time.monotonic()
@@ -168,6 +177,7 @@ class _Guest:
                 instance=self._instance,
             )
             return True
+        marks.unmark(self._instance.uuid)
         LOG.info(
             "The guest's file systems were frozen for %.3f s",
             time.monotonic() - since,

@@ -60,6 +60,24 @@ def cleanup_scope(instance_uuid: str) -> Iterator[None]:
         del _scope.instance_uuid
 
 
+def _refuse_disk(pool: str, image: str) -> None:
+    """Refuse a disk as the image of another: it may be anybody's.
+
+    Who may set an image's locations may name any that Nova's user can read,
+    while neither Glance nor Nova gives the name of a disk to an image. Not
+    fetched from Glance instead: its user may read disks too.
+
+    :raises LocationOfDisk: it has a disk's name
+    """
+    if names.DiskName.parse(image):
+        raise errors.LocationOfDisk(
+            "no image may be at an instance's disk",
+            operation="use the location of an image",
+            pool=pool,
+            image=image,
+        )
+
+
 class RBDDriver(every_pool.EveryPool):
     """One pool of one cluster, as Nova asks for it."""
 
@@ -103,6 +121,8 @@ class RBDDriver(every_pool.EveryPool):
         """Bytes of the image at Glance's location; None: cannot be cloned.
 
         That is: not in RBD, in another cluster, or not readable by our user.
+
+        :raises nova.exception.StorageError: it is an instance's disk
         """
 
         def work() -> int | None:
@@ -111,6 +131,7 @@ class RBDDriver(every_pool.EveryPool):
                 here = self._cluster()
                 if at.fsid != here.fsid():
                     return None
+                _refuse_disk(at.pool, at.image)
                 return here.pool(at.pool).snap_size_bytes(at.image, at.snap)
             except (
                 errors.InvalidLocation,
@@ -222,6 +243,8 @@ class RBDDriver(every_pool.EveryPool):
         """Write the snap's allocated extents into the local file ``base``."""
 
         def work() -> None:
+            if pool is not None:  # that is where Glance says its image is
+                _refuse_disk(pool, name)
             with self._pool(pool).open(name, snap=snap) as disk:
                 transfer.export(disk, base)
 
@@ -246,7 +269,7 @@ class RBDDriver(every_pool.EveryPool):
             lambda: trash.delete_disk(
                 self._pool(), name, self._settings.trash_retention_seconds
             ),
-            long=True,
+            waits=True,
         )
 
     def cleanup_volumes(self, filter_fn: Callable[[str], bool]) -> None:

@@ -91,6 +91,25 @@ def test_long_jobs_leave_threads_for_short_ones():
     assert _run(EVENTLET + GREEN + textwrap.dedent(program)) == ["True"]
 
 
+def test_job_that_waits_does_so_for_no_copy():
+    program = """
+    for _ in range(30):
+        eventlet.spawn(offload.run, work, long=True)
+    eventlet.sleep(0.1)
+    begun = time.monotonic()
+    offload.run(int, waits=True)
+    print(time.monotonic() - begun < 0.3)
+    for _ in range(30):
+        eventlet.spawn(offload.run, work, waits=True)
+    eventlet.sleep(0.1)
+    begun = time.monotonic()
+    offload.run(int)
+    print(time.monotonic() - begun < 0.3)
+    """
+    ran = _run(EVENTLET + GREEN + textwrap.dedent(program))
+    assert ran == ["True", "True"]
+
+
 BACKGROUND = """
 from nova_rbd_backend.storage import offload
 threading = offload.original_threading()

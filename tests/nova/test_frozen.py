@@ -1,0 +1,208 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A nova-compute is killed while a real guest is frozen for a snapshot."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import uuid
+
+import libvirt
+import libvirt_qemu
+import pytest
+
+from tests.functional.conftest import compute_host, guest_image  # noqa: F401
+from tests.functional.guest_domain import FILE_DISK
+from tests.testbed.process import wait_for
+
+DOMAIN = """
+<domain type='qemu'>
+  <name>frozen</name><uuid>{uuid}</uuid>
+  <memory unit='MiB'>128</memory><vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <features><acpi/></features>
+  <cpu mode='custom'><model>qemu64</model></cpu>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    {disk}
+    <channel type='unix'>
+      <target type='virtio' name='org.qemu.guest_agent.0'/>
+    </channel>
+    <controller type='usb' model='none'/>
+  </devices>
+</domain>
+"""
+
+# Freezes the guest as a snapshot does, and is killed before it thaws it.
+KILLED = """
+import os, sys
+import nova.conf
+nova.conf.CONF(["--config-file", sys.argv[1]], project="nova")
+from nova_rbd_backend import conf
+conf.register(nova.conf.CONF)
+from nova import objects
+from nova.virt import fake
+from nova_rbd_backend.virt import quiesce
+from nova_rbd_backend.virt.driver import LibvirtDriver
+objects.register_all()
+meta = {"image_hw_qemu_guest_agent": "yes"}
+instance = objects.Instance(
+    uuid=sys.argv[2], image_ref="", system_metadata=meta
+)
+driver = LibvirtDriver(fake.FakeVirtAPI())
+with quiesce.scope(driver, None, instance), quiesce.frozen():
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture(scope="module")
+def guest(compute_host, guest_image, tmp_path_factory):  # noqa: F811
+    """A running guest whose agent answers."""
+    disk = tmp_path_factory.mktemp("guest") / "disk"
+    disk.write_bytes(guest_image.raw.read_bytes())
+    connection = libvirt.open(compute_host.libvirt_uri)
+    domain = connection.createXML(
+        DOMAIN.format(
+            uuid=uuid.uuid4(), disk=FILE_DISK.format(path=disk, dev="vda")
+        )
+    )
+    try:
+        wait_for("the agent answers", lambda: state_of(domain), 60, 0.5)
+        yield domain
+    finally:
+        with contextlib.suppress(libvirt.libvirtError):
+            domain.destroy()  # unless a test did
+        connection.close()
+
+
+@pytest.fixture
+def settings(compute_host, nova_conf, tmp_path):  # noqa: F811
+    """The nova.conf of the one that is killed; ours has the same options."""
+    options = {
+        "DEFAULT": {
+            "instances_path": str(tmp_path / "instances"),
+            "state_path": str(tmp_path),
+            "host": "here",
+        },
+        "libvirt": {
+            "virt_type": "qemu",
+            "images_type": "rbd",
+            "connection_uri": compute_host.libvirt_uri,
+        },
+    }
+    path = tmp_path / "nova.conf"
+    text = ""
+    for group, values in options.items():
+        nova_conf(group=None if group == "DEFAULT" else group, **values)
+        text += f"[{group}]\n"
+        text += "".join(f"{k} = {v}\n" for k, v in values.items())
+    path.write_text(text)
+    return path
+
+
+def state_of(domain):
+    """What the agent says: frozen or thawed; empty: it does not answer."""
+    command = json.dumps({"execute": "guest-fsfreeze-status"})
+    try:
+        answer = libvirt_qemu.qemuAgentCommand(domain, command, 5, 0)
+    except libvirt.libvirtError:
+        return ""
+    return json.loads(answer)["return"]
+
+
+def kill_between_freeze_and_thaw(settings, guest):
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, settings, guest.UUIDString()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def marks(tmp_path):
+    return list((tmp_path / "instances" / "nova-rbd-frozen").glob("*/*"))
+
+
+@pytest.fixture
+def started(settings, monkeypatch):
+    """What nova-compute does at its start, as far as that concerns guests."""
+    from nova.virt import fake
+    from nova.virt.libvirt import driver as nova_driver
+
+    from nova_rbd_backend.virt import driver, startup
+
+    class Stop(Exception):
+        pass
+
+    def stop(_check):
+        raise Stop
+
+    made = driver.LibvirtDriver(fake.FakeVirtAPI())
+    with monkeypatch.context() as patch:
+        patch.setattr(nova_driver.LibvirtDriver, "init_host", lambda *_: None)
+        patch.setattr(startup, "require", stop)
+
+        def start():
+            with pytest.raises(Stop):
+                made.init_host("here")
+
+        yield start
+
+
+def test_is_thawed_at_the_next_start(started, settings, guest, tmp_path):
+    from nova_rbd_backend.virt import frozen
+
+    kill_between_freeze_and_thaw(settings, guest)
+    assert state_of(guest) == "frozen"
+    assert [path.name for path in marks(tmp_path)] == [guest.UUIDString()]
+    started()
+    wait_for("it is thawed", lambda: state_of(guest) == "thawed", 30)
+    wait_for("it has no mark", lambda: not marks(tmp_path), 10)
+    assert not frozen.is_being_thawed(guest.UUIDString())
+
+
+def test_dead_agent_delays_no_start(
+    started, settings, guest, tmp_path, monkeypatch, caplog
+):
+    from nova_rbd_backend.virt import frozen
+
+    monkeypatch.setattr(frozen, "_ATTEMPTS", 2)
+    monkeypatch.setattr(frozen, "ANSWER_SECONDS", 1)
+    kill_between_freeze_and_thaw(settings, guest)
+    guest.suspend()
+    started()
+    # A freeze would be undone.
+    assert frozen.is_being_thawed(guest.UUIDString())
+    wait_for(
+        "it is told",
+        lambda: not frozen.is_being_thawed(guest.UUIDString()),
+        30,
+    )
+    assert f"virsh domfsthaw {guest.UUIDString()}" in caplog.text
+    assert len(marks(tmp_path)) == 1
+    guest.resume()
+    started()
+    wait_for("it is thawed", lambda: state_of(guest) == "thawed", 30)
+
+
+def test_of_a_guest_that_is_gone_no_mark_is_left(
+    started, settings, guest, tmp_path
+):
+    kill_between_freeze_and_thaw(settings, guest)
+    guest.destroy()
+    started()
+    wait_for("it has no mark", lambda: not marks(tmp_path), 10)

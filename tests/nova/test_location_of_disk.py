@@ -1,0 +1,92 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""An image whose location is the disk of somebody's instance."""
+
+import uuid
+
+import pytest
+
+from tests.nova.test_imagebackend import (
+    GIB,
+    MIB,
+    cache,
+    content,
+    glance,  # noqa: F401 - a fixture
+    instance,  # noqa: F401 - a fixture
+    never,
+    pools,  # noqa: F401 - a fixture
+    rbd,
+)
+
+
+@pytest.fixture
+def made(pools):  # noqa: F811
+    """Make an RBD image with a snap, as any; its location."""
+    names = []
+
+    def make(name, snap):
+        pools.vms.create(name, MIB)
+        names.append(name)
+        with pools.vms.open(name, read_only=False) as disk:
+            disk.write(b"secret", 0)
+            disk.create_snap(snap)
+        return f"rbd://{pools.vms.cluster.fsid()}/vms/{name}/{snap}"
+
+    yield make
+    from nova_rbd_backend.storage import trash
+
+    for name in names:
+        trash.discard(pools.vms, name, own_snaps=("nova-resize", "snap"))
+
+
+@pytest.mark.parametrize("disk", ["disk", "disk.eph0", "disk.config"])
+def test_is_neither_cloned_nor_fetched(
+    pools,  # noqa: F811
+    glance,  # noqa: F811
+    instance,  # noqa: F811
+    made,
+    disk,
+):
+    from nova import exception
+
+    glance(urls=(made(f"{uuid.uuid4()}_{disk}", "nova-resize"),))
+    image = rbd(instance)
+    with pytest.raises(exception.StorageError, match="instance's disk"):
+        cache(image, never)
+    assert not image.exists()
+
+
+def test_is_not_exported_for_a_download(pools, made, tmp_path):  # noqa: F811
+    from nova import exception
+
+    from nova_rbd_backend.virt import rbd_utils
+
+    name, target = f"{uuid.uuid4()}_disk", tmp_path / "image"
+    made(name, "nova-resize")
+    with pytest.raises(exception.StorageError, match="instance's disk"):
+        rbd_utils.RBDDriver().export_image(
+            str(target), name, "nova-resize", "vms"
+        )
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("name", ["snapshot_{}", "{}"])
+def test_snapshots_are_cloned(pools, glance, instance, made, name):  # noqa: F811
+    """By this backend's name, and as the in-tree backend calls them."""
+    glance(urls=(made(name.format(uuid.uuid4()), "snap"),))
+    image = rbd(instance)
+    cache(image, never)
+    assert content(pools, image, 6)[:2] == (b"secret", GIB)
+    from nova_rbd_backend.storage import trash
+
+    trash.delete_disks(pools.vms, instance.uuid)
