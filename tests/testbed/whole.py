@@ -247,8 +247,9 @@ class Testbed:
     def instance_folders(self, host: ComputeHost) -> set[str]:
         """What lies in the host's instances_path beside Nova's own things."""
         path = host.folder / "state/instances"
-        own = {"_base", "locks", "compute_nodes", "nova-rbd-staging"}
-        return {entry.name for entry in path.glob("*")} - own
+        own = {"_base", "locks", "compute_nodes"}
+        found = {entry.name for entry in path.glob("*")} - own
+        return {name for name in found if not name.startswith("nova-rbd-")}
 
     def cached_images(self, host: ComputeHost) -> set[str]:
         """Files of images, whole or half, on the host's own disk."""
