@@ -40,7 +40,7 @@ echo "==> pytest ${what[*]} ${more[*]}"
 set -m
 python -m pytest -v -n 2 --no-loadscope-reorder --durations=40 \
     "${what[@]}" "${more[@]}" &
-trap 'kill -INT -- -$!' INT TERM
+trap 'kill -TERM -- -$!' INT TERM
 # A wait ends at a signal, too.
 until wait $!; rc=$?; ! kill -0 $! 2>/dev/null; do :; done
 exit $rc
