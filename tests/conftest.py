@@ -29,6 +29,11 @@ Tell = Callable[[str], None]
 def pytest_configure(config: pytest.Config) -> None:
     """Show what tests tell; let SIGTERM end all servers, as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if config.pluginmanager.hasplugin("dsession"):
+        from xdist.workermanage import NodeManager
+
+        # What workers have, when they are interrupted, to end an OpenStack.
+        NodeManager.EXIT_TIMEOUT = 60
     terminal = config.pluginmanager.getplugin("terminalreporter")
     if terminal and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Shown(terminal))
