@@ -26,12 +26,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from oslo_config import cfg
 
 from nova_rbd_backend import conf as options
 from nova_rbd_backend import errors
-from nova_rbd_backend.cmd import config
+from nova_rbd_backend.cmd import config, leaving
 
 # Ceph's and libvirt's modules are not imported above: a host without them has
 # to be told so, in a row of its own. Nor is cliff.
@@ -86,6 +87,11 @@ def main(argv: list[str] | None = None) -> int:
         remark = f": {row.remark}" if row.remark else ""
         print(f"{word}  {row.name}{remark}", flush=True)
     return int(failed)
+
+
+def program() -> NoReturn:
+    """Run ``nova-rbd-check``."""
+    leaving.leave(main())
 
 
 def results(
@@ -268,4 +274,4 @@ def _check_secret(conf: cfg.ConfigOpts, settings: options.Settings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -19,14 +19,14 @@ that runs. The commands are the entry points ``nova_rbd.commands``.
 import argparse
 import importlib.metadata
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from cliff import app, commandmanager
 from oslo_config import cfg
 
 from nova_rbd_backend import conf as options
 from nova_rbd_backend import errors
-from nova_rbd_backend.cmd import config
+from nova_rbd_backend.cmd import config, leaving
 
 # No storage here: a host without Ceph's Python modules is told so by `check`.
 
@@ -97,5 +97,10 @@ def main(argv: list[str] | None = None) -> int:
     return NovaRbd().run(arguments)
 
 
+def program() -> NoReturn:
+    """Run ``nova-rbd``."""
+    leaving.leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -17,9 +17,17 @@ import signal
 import pytest
 
 from nova_rbd_backend.storage import provision
+from tests.clusters import started_ceph
 from tests.functional.clients import blocklist, holders
 
 MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def ceph():
+    """A cluster whose dead clients watch for 30 s: for several commands."""
+    with started_ceph() as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -76,6 +84,8 @@ def test_dead_client(ceph, nova_rbd, vms, instance, name, client, how):
     assert row["Blocklisted until"] is not None
     assert holder.address in blocklist(ceph)
     assert not [each for each in holders(vms, name) if each.lock_cookie]
+    # Each OSD learns of the blocklist by whoever comes next, if not before.
+    assert client(name).write("new") == "wrote"
     if how == signal.SIGSTOP:
         dead.signal(signal.SIGCONT)
         assert dead.write("late").startswith("failed")

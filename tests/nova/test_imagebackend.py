@@ -229,7 +229,6 @@ def test_smaller_swap_keeps_the_disk(pools, instance):
 
 def test_resize_snap_is_of_this_resize(pools, instance):
     image = rbd(instance)
-    image.create_snap("nova-resize")  # no disk yet: nothing to keep
     pools.vms.create(image.rbd_name, MIB)
     for text in (b"first", b"later"):
         with pools.vms.open(image.rbd_name, read_only=False) as disk:
