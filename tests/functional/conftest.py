@@ -12,6 +12,7 @@
 
 """Real parts for the functional tests: Ceph, a compute host, a guest."""
 
+import contextlib
 import os
 import pathlib
 import tempfile
@@ -110,8 +111,9 @@ def guest_image():
     return guest.build(KEPT / "guest", KEPT / "cache")
 
 
-@pytest.fixture(scope="session")
-def compute_host():
+@contextlib.contextmanager
+def started_host():
+    """A compute host; only one at a time, for its addresses."""
     with tempfile.TemporaryDirectory(prefix="hosts-", dir="/tmp") as folder:
         host = ComputeHost(pathlib.Path(folder), 1, network=NETWORK)
         try:
@@ -119,6 +121,12 @@ def compute_host():
             yield host
         finally:
             host.destroy()
+
+
+@pytest.fixture(scope="session")
+def compute_host():
+    with started_host() as host:
+        yield host
 
 
 @pytest.fixture

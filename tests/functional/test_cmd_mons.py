@@ -38,7 +38,7 @@ VOLUME = """
 
 
 @pytest.fixture
-def libvirtd(ceph, compute_host):
+def libvirtd(ceph, compute_host, disks_deleted):
     """A connection to the host's; its domains are removed afterwards."""
     compute_host.set_secret(SECRET, "nova", ceph.key("nova"))
     connection = libvirt.open(compute_host.libvirt_uri)

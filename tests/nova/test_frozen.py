@@ -23,7 +23,7 @@ import libvirt
 import libvirt_qemu
 import pytest
 
-from tests.functional.conftest import compute_host, guest_image  # noqa: F401
+from tests.functional.conftest import guest_image, started_host  # noqa: F401
 from tests.functional.guest_domain import FILE_DISK
 from tests.testbed.process import wait_for
 
@@ -68,6 +68,13 @@ with quiesce.scope(driver, None, instance), quiesce.frozen():
 
 
 @pytest.fixture(scope="module")
+def compute_host():
+    """Gone when other files' tests have theirs."""
+    with started_host() as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
 def guest(compute_host, guest_image, tmp_path_factory):  # noqa: F811
     """A running guest whose agent answers."""
     disk = tmp_path_factory.mktemp("guest") / "disk"
@@ -88,7 +95,7 @@ def guest(compute_host, guest_image, tmp_path_factory):  # noqa: F811
 
 
 @pytest.fixture
-def settings(compute_host, nova_conf, tmp_path):  # noqa: F811
+def settings(compute_host, nova_conf, tmp_path):
     """The nova.conf of the one that is killed; ours has the same options."""
     options = {
         "DEFAULT": {
