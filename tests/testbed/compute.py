@@ -141,8 +141,10 @@ class Compute:
                 raise TestbedError(
                     f"nova-compute of {name} ended at start, see {self.log}"
                 )
-            return self._reported(connection) and _has_inventory(
-                connection, name
+            return (
+                self._reported(connection)
+                and _has_inventory(connection, name)
+                and is_enabled_as_nova_says(connection, name)
             )
 
         wait_for(
@@ -172,6 +174,24 @@ def _now() -> str:
     """UTC in the form of Nova's API."""
     now = datetime.datetime.now(datetime.UTC)
     return now.strftime("%Y-%m-%dT%H:%M:%S.000000")
+
+
+def is_enabled_as_nova_says(
+    connection: openstack.connection.Connection, name: str
+) -> bool:
+    """Whether Placement has heard that a host is disabled, or enabled again.
+
+    Nova's nova-compute tells it; one that reports its resources at the same
+    moment takes that back, until it reports the next time, a minute later
+    (34: ResourceTracker._get_traits, ComputeVirtAPI).
+    """
+    compute, placement = connection.compute, connection.placement
+    (service,) = compute.services(binary="nova-compute", host=name)
+    (provider,) = placement.resource_providers(name=name)
+    url = f"/resource_providers/{provider.id}/traits"
+    answer = placement.get(url, microversion="1.6")
+    disabled = "COMPUTE_STATUS_DISABLED" in answer.json()["traits"]
+    return disabled == (service.status == "disabled")
 
 
 def _has_inventory(

@@ -32,7 +32,7 @@ from tests.testbed import (
     versions,
 )
 from tests.testbed.ceph import CephCluster
-from tests.testbed.compute import Compute
+from tests.testbed.compute import Compute, is_enabled_as_nova_says
 from tests.testbed.conf_file import Conf
 from tests.testbed.control import OpenStack
 from tests.testbed.host import ComputeHost
@@ -42,6 +42,8 @@ from tests.testbed.servers import Servers
 from tests.testbed.steps import Steps
 
 DEFAULT_NAME = "default"
+# More than from one of nova-compute's reports to the next.
+STATUS_SECONDS = 90
 
 
 class Testbed:
@@ -239,10 +241,19 @@ class Testbed:
         self._declare(host, down=True)
 
     def enable(self, host: ComputeHost, enabled: bool = True) -> None:
-        """Let the scheduler give the host servers, or not."""
-        nova = self.openstack.connection().compute
+        """Let the scheduler give the host servers, or not; done on return."""
+        connection = self.openstack.connection()
+        nova = connection.compute
         change = nova.enable_service if enabled else nova.disable_service
         change(self._service(host))
+        if self._service(host).state != "up":
+            return  # it will tell Placement when it starts
+        wait_for(
+            f"Placement knows whether {host.name} is enabled",
+            lambda: is_enabled_as_nova_says(connection, host.name),
+            STATUS_SECONDS,
+            interval_seconds=0.2,
+        )
 
     def instance_folders(self, host: ComputeHost) -> set[str]:
         """What lies in the host's instances_path beside Nova's own things."""
