@@ -233,6 +233,7 @@ class Testbed:
             60,
             interval_seconds=0.5,
         )
+        compute.forget_reports()
         compute.wait_up(self.openstack.connection())
         return compute
 
