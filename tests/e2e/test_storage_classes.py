@@ -19,7 +19,7 @@ from openstack.compute.v2.flavor import Flavor
 from openstack.exceptions import BadRequestException, raise_from_response
 
 from tests.e2e import proof
-from tests.e2e.conftest import Images
+from tests.e2e.conftest import FIRST, Images
 from tests.e2e.test_snapshots import snapshot
 from tests.testbed import ceph_pools, ceph_users, rbd_view
 from tests.testbed.conf_file import Conf
@@ -137,7 +137,7 @@ def test_life_in_a_class(
             "resources:DISK_GB": "1",
         },
     )
-    server = servers.boot("fast", images.raw, fast)
+    server = servers.boot("fast", images.raw, fast, availability_zone=FIRST)
     root = f"{server.id}_disk"
     (found,) = rbd_view.images(stack.cluster, POOL).values()
     assert found.name == root
