@@ -21,9 +21,9 @@ object on which Nova (or :func:`register_nova_options`) registered Nova's own.
 import dataclasses
 import logging
 import typing
-import uuid
 
 from oslo_config import cfg
+from oslo_utils import uuidutils
 
 from nova_rbd_backend import class_options, errors
 from nova_rbd_backend.image_options import ImageOptions
@@ -386,16 +386,8 @@ def _require_whole_credentials(conf: cfg.ConfigOpts) -> None:
         raise errors.ConfigError(
             f"rbd_user is {user!r}: leave out 'client.', Ceph adds it"
         )
-    if secret_uuid and not _is_uuid(secret_uuid):
+    if secret_uuid and not uuidutils.is_uuid_like(secret_uuid):
         raise errors.ConfigError(
             f"rbd_secret_uuid is {secret_uuid!r}, which is not a UUID: take "
             "it from `virsh secret-list`"
         )
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
