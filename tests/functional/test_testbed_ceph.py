@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import rados
 import rbd
@@ -248,7 +249,10 @@ def test_a_start_that_was_killed_is_cleaned_by_the_next(tmp_path):
         [sys.executable, "-c", program, str(cluster.folder)], cwd=REPOSITORY
     )
     try:
-        wait_for("a monitor runs", lambda: processes_of(cluster), 20, 0.02)
+        wait_for("a daemon runs", lambda: processes_of(cluster), 20, 0.02)
+        # What formats must be ended, not waited for: it cannot go on.
+        for child in psutil.Process(first.pid).children():
+            child.suspend()
         first.kill()
         first.wait()
         old_fsid = cluster.fsid

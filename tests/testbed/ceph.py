@@ -27,13 +27,22 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 
+import psutil
 import rados
 
 from tests.testbed import ceph_pools, ceph_ports, ceph_users
 from tests.testbed.ceph_conf import MIB, ClusterSettings, render
-from tests.testbed.process import Process, TestbedError, rss_bytes, wait_for
+from tests.testbed.process import (
+    Process,
+    TestbedError,
+    reaped,
+    rss_bytes,
+    start_time,
+    wait_for,
+)
 
-PROGRAMS = ("ceph-mon", "ceph-mgr", "ceph-osd", "monmaptool")
+DAEMONS = ("ceph-mon", "ceph-mgr", "ceph-osd")
+PROGRAMS = (*DAEMONS, "monmaptool")
 # <sockets>/client.<name>.<pid>.<number>.asok must stay within 107 bytes.
 LONGEST_SOCKET_FOLDER = 70
 
@@ -168,11 +177,22 @@ class CephCluster:
             raise TestbedError(
                 f"{self.folder} is no cluster's folder: remove it yourself"
             )
-        for record in self._pids.glob("*.json"):
-            process = Process(self._pids, record.stem)
-            process.signal(signal.SIGKILL)
-            process.stop()
+        # By their command lines: a start that was killed had no time to
+        # remember what it had just launched.
+        daemons = [p for p in psutil.process_iter() if self._is_daemon(p)]
+        for daemon in daemons:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                daemon.kill()
+        for daemon in daemons:
+            wait_for(
+                f"{daemon} ends after SIGKILL",
+                lambda pid=daemon.pid: reaped(pid) or start_time(pid) is None,
+                15,
+            )
         shutil.rmtree(self._sockets, ignore_errors=True)
+        # The record last: it says whose the rest is.
+        for path in set(self.folder.iterdir()) - {self._record}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.rmtree(self.folder)
 
     # -- its parts ---------------------------------------------------------
@@ -204,6 +224,14 @@ class CephCluster:
         osds = self.settings.osds if self._record.exists() else 0
         names = ["mon.a"] + [f"osd.{n}" for n in range(osds)] + ["mgr.x"]
         return [Process(self._pids, name) for name in names]
+
+    def _is_daemon(self, process: psutil.Process) -> bool:
+        """Whether it is one of this cluster's, formatting or serving."""
+        try:
+            words = process.cmdline()
+        except psutil.Error:  # it has just ended
+            return False
+        return bool(words) and words[0] in DAEMONS and str(self.conf) in words
 
     def _chosen(self, names: tuple[str, ...]) -> list[Process]:
         """The daemons of these names or kinds ("osd"); no name: all."""
@@ -287,13 +315,11 @@ class CephCluster:
         log = self.folder / "log" / f"mkfs.osd.{number}"
         with log.open("w") as out:
             child = subprocess.Popen(command, stdout=out, stderr=out)
-        Process(self._pids, f"mkfs.osd.{number}").adopt(child.pid)
         return child
 
     def _wait_for_formats(self, formats: dict[int, subprocess.Popen]) -> None:
         for number, child in formats.items():
             code = child.wait(60)
-            (self._pids / f"mkfs.osd.{number}.json").unlink()
             if code:
                 log = self.folder / "log" / f"mkfs.osd.{number}"
                 raise TestbedError(f"mkfs of osd.{number}: {code}, see {log}")

@@ -141,14 +141,14 @@ class Process:
             try:
                 wait_for(
                     f"{self.name} (pid {pid}) ends",
-                    lambda: _reaped(pid) or self.pid() is None,
+                    lambda: reaped(pid) or self.pid() is None,
                     limit_seconds,
                 )
             except TestbedError:
                 self.signal(signal.SIGKILL)
                 wait_for(
                     f"{self.name} (pid {pid}) ends after SIGKILL",
-                    lambda: _reaped(pid) or self.pid() is None,
+                    lambda: reaped(pid) or self.pid() is None,
                     10,
                 )
             if group:
@@ -157,7 +157,7 @@ class Process:
         self.record.unlink(missing_ok=True)
 
 
-def _reaped(pid: int) -> bool:
+def reaped(pid: int) -> bool:
     """Reap our own child, if it is one and has ended."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
