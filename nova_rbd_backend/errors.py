@@ -19,7 +19,6 @@
     |-- UnsupportedNova       too old, or its seams have another shape
     |-- NovaUnclear           which instances there are cannot be known
     |-- LibvirtFault          libvirt did not do what it was asked for
-=======
     |-- ConversionError       a local disk could not be brought into Ceph
     |   `-- ConversionRefused what is not converted, and was not touched
     `-- StorageError          what follows
@@ -53,16 +52,9 @@
     |   `-- TakenOver         another host made the disk in our place
     |-- SizeMismatch          bytes in the image are not the bytes expected
     `-- StorageFault          I/O error or what has no better name
-
-``rados.Error`` and ``rbd.Error`` share no base class, and ENOENT may mean a
-pool, an image, a snap or a conf file. So what was reached for is part of
-the translation: see ``translated``. Neither module is imported here: the
-classes are known by name, so that a host without them can say so clearly.
 """
 
-import contextlib
-import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 
 class Error(Exception):
@@ -278,151 +270,3 @@ class SizeMismatch(StorageError):
 
 class StorageFault(StorageError):
     pass
-
-
-_Class = type[StorageError]
-_ByKind = Mapping[str, _Class]
-
-# What one errno means, by the kind of what was reached for.
-_BY_ERRNO: Mapping[int, _Class | _ByKind] = {
-    errno.ENOENT: {
-        "conf file": ConfFileNotFound,
-        "cluster": KeyringNotFound,
-        "pool": PoolNotFound,
-        "image": ImageNotFound,
-        "snap": SnapNotFound,
-        "object": ObjectNotFound,
-    },
-    errno.EEXIST: {
-        "image": ImageExists,
-        "snap": SnapExists,
-        "": AlreadyExists,
-    },
-    errno.ETIMEDOUT: {"cluster": ClusterUnreachable, "": OperationTimedOut},
-    errno.EINTR: OperationTimedOut,
-    # EBLOCKLISTED is ESHUTDOWN in Ceph (include/rados.h)
-    errno.ESHUTDOWN: ConnectionLost,
-    errno.ENOTCONN: ConnectionLost,
-    errno.EPERM: NotPermitted,
-    errno.EACCES: NotPermitted,
-    # An open image that lost its exclusive lock for good, or a snap.
-    errno.EROFS: NotPermitted,
-    errno.EBUSY: DiskBusy,
-    errno.ENOTEMPTY: HasSnaps,
-    # librbd's Trash::remove of an image that is not in state NORMAL
-    errno.EUCLEAN: MoveUnfinished,
-    errno.ENOSPC: NoSpace,
-    errno.EDQUOT: NoSpace,
-    errno.EOPNOTSUPP: NotSupported,
-    errno.ENOSYS: NotSupported,
-    errno.ECANCELED: Conflict,
-    errno.EINPROGRESS: Conflict,
-    # cls_rbd and the omap compare: changed meanwhile
-    errno.ESTALE: Conflict,
-    errno.ERANGE: Conflict,
-    errno.EINVAL: {"conf file": ConfFileInvalid, "": StorageFault},
-    errno.EDOM: StorageFault,
-    errno.EIO: StorageFault,
-    errno.ENODATA: NotFound,
-    errno.EISCONN: StorageFault,
-}
-
-# Every exception class of rados and rbd (16.2 to 18.2) with the errno to
-# read it as when the exception bears none. 0: it is a fault of the caller.
-_CLASS_ERRNO: Mapping[str, int] = {
-    "rados.ConnectionShutdown": errno.ESHUTDOWN,
-    "rados.Error": 0,
-    "rados.ExtendMismatch": errno.EDOM,
-    "rados.IOError": errno.EIO,
-    "rados.InProgress": errno.EINPROGRESS,
-    "rados.InterruptedOrTimeoutError": errno.EINTR,
-    "rados.InvalidArgumentError": errno.EINVAL,
-    "rados.IoctxStateError": errno.ENOTCONN,
-    "rados.IsConnected": errno.EISCONN,
-    "rados.LogicError": 0,
-    "rados.NoData": errno.ENODATA,
-    "rados.NoSpace": errno.ENOSPC,
-    "rados.NotConnected": errno.ENOTCONN,
-    "rados.OSError": 0,
-    "rados.ObjectBusy": errno.EBUSY,
-    "rados.ObjectExists": errno.EEXIST,
-    "rados.ObjectNotFound": errno.ENOENT,
-    "rados.ObjectStateError": 0,
-    "rados.PermissionDeniedError": errno.EACCES,
-    "rados.PermissionError": errno.EPERM,
-    "rados.RadosStateError": errno.ENOTCONN,
-    "rados.TimedOut": errno.ETIMEDOUT,
-    "rbd.ArgumentOutOfRange": errno.EDOM,
-    "rbd.ConnectionShutdown": errno.ESHUTDOWN,
-    "rbd.DiskQuotaExceeded": errno.EDQUOT,
-    "rbd.Error": 0,
-    "rbd.FunctionNotSupported": errno.ENOSYS,
-    "rbd.IOError": errno.EIO,
-    "rbd.ImageBusy": errno.EBUSY,
-    "rbd.ImageExists": errno.EEXIST,
-    "rbd.ImageHasSnapshots": errno.ENOTEMPTY,
-    "rbd.ImageNotFound": errno.ENOENT,
-    "rbd.IncompleteWriteError": errno.EIO,
-    "rbd.InvalidArgument": errno.EINVAL,
-    "rbd.LogicError": 0,
-    "rbd.NoSpace": errno.ENOSPC,
-    "rbd.OSError": 0,
-    "rbd.ObjectExists": errno.EEXIST,
-    "rbd.ObjectNotFound": errno.ENOENT,
-    "rbd.OperationCanceled": errno.ECANCELED,
-    "rbd.OperationNotSupported": errno.EOPNOTSUPP,
-    "rbd.PermissionError": errno.EPERM,
-    "rbd.ReadOnlyImage": errno.EROFS,
-    "rbd.Timeout": errno.ETIMEDOUT,
-}
-
-
-def _kind(pool: str | None, image: str | None, snap: str | None) -> str:
-    if snap is not None:
-        return "snap"
-    if image is not None:
-        return "image"
-    return "pool" if pool is not None else "cluster"
-
-
-def _class_for(number: int, kind: str) -> _Class:
-    found = _BY_ERRNO.get(number, StorageFault)
-    if isinstance(found, Mapping):
-        return found.get(kind) or found.get("") or StorageFault
-    return found
-
-
-def ceph_errno(error: BaseException) -> int | None:
-    """The errno of an exception of rados or rbd; None: it is neither's."""
-    name = f"{type(error).__module__}.{type(error).__name__}"
-    if name not in _CLASS_ERRNO:
-        return None
-    number = getattr(error, "errno", None)
-    return abs(number) if number else _CLASS_ERRNO[name]
-
-
-@contextlib.contextmanager
-def translated(
-    operation: str,
-    *,
-    pool: str | None = None,
-    image: str | None = None,
-    snap: str | None = None,
-    kind: str = "",
-) -> Iterator[None]:
-    """Turn what rados and rbd raise into the tree above.
-
-    :param kind: what was reached for, when the names do not tell it
-        ("conf file", "object")
-    :raises StorageError: the subclass that fits; the cause is kept
-    """
-    try:
-        yield
-    except Exception as error:
-        number = ceph_errno(error)
-        if number is None:
-            raise
-        found = _class_for(number, kind or _kind(pool, image, snap))
-        raise found(
-            str(error), operation=operation, pool=pool, image=image, snap=snap
-        ) from error

@@ -33,7 +33,7 @@ import rados
 from nova_rbd_backend import errors
 from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.storage import capacity as capacity_
-from nova_rbd_backend.storage import closer, monitors, offload
+from nova_rbd_backend.storage import ceph_errors, closer, monitors, offload
 from nova_rbd_backend.storage.pool import Pool
 from nova_rbd_backend.storage.pool_objects import NO_OPTIONS
 
@@ -111,7 +111,7 @@ def _connected(settings: ClusterSettings) -> rados.Rados:
     """librados: rados_create, rados_conf_read_file, rados_connect."""
     limit = str(settings.operation_timeout_seconds)
     conf = settings.conf_file or "Ceph's default conf file"
-    with errors.translated(f"read {conf}", kind="conf file"):
+    with ceph_errors.translated(f"read {conf}", kind="conf file"):
         handle = rados.Rados(
             conffile=settings.conf_file or "",
             rados_id=settings.user,
@@ -125,7 +125,7 @@ def _connected(settings: ClusterSettings) -> rados.Rados:
                 # lock any more (EINVAL; seen in 16.2.15).
             },
         )
-    with errors.translated(f"connect to the cluster of {conf}"):
+    with ceph_errors.translated(f"connect to the cluster of {conf}"):
         try:
             handle.connect(timeout=settings.connect_timeout_seconds)
         except BaseException:
@@ -204,7 +204,7 @@ class Cluster:
         """
         connection = connection or self.connection()
         try:
-            with errors.translated(operation, **target):
+            with ceph_errors.translated(operation, **target):
                 yield connection
         except (errors.ConnectionLost, errors.OperationTimedOut):
             self.drop(connection)
@@ -265,7 +265,7 @@ class Cluster:
         """
         command = json.dumps({"prefix": prefix, "format": "json", **args})
         connection = self.connection()
-        with errors.translated(f"mgr command '{prefix}'"):
+        with ceph_errors.translated(f"mgr command '{prefix}'"):
             code, answer, status = connection.handle.mgr_command(command, b"")
             if code:
                 # 16.2 gives its own time-out as a positive number.

@@ -24,6 +24,7 @@ import rados
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.image_options import CONF_KEY, Striping
+from nova_rbd_backend.storage import ceph_errors
 from nova_rbd_backend.storage.pool_objects import (
     PoolObjects,
     decoded,
@@ -253,7 +254,10 @@ class ImageIds(PoolObjects):
             try:
                 ioctx.execute(DIRECTORY, "rbd", "dir_rename_image", request)
             except rados.Error as error:
-                if errors.ceph_errno(error) in (errno.ENOENT, errno.ESTALE):
+                if ceph_errors.ceph_errno(error) in (
+                    errno.ENOENT,
+                    errno.ESTALE,
+                ):
                     raise errors.TakenOver(
                         "the draft is gone",
                         operation="create",

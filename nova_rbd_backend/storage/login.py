@@ -14,8 +14,7 @@
 
 import rados
 
-from nova_rbd_backend import errors
-from nova_rbd_backend.storage import cluster
+from nova_rbd_backend.storage import ceph_errors, cluster
 
 
 def try_key(settings: cluster.ClusterSettings, key: str) -> None:
@@ -28,7 +27,7 @@ def try_key(settings: cluster.ClusterSettings, key: str) -> None:
     :raises errors.NotPermitted: the cluster has another key for this user
     :raises errors.ClusterUnreachable: no answer in time
     """
-    with errors.translated("read the conf file", kind="conf file"):
+    with ceph_errors.translated("read the conf file", kind="conf file"):
         handle = rados.Rados(
             conffile=settings.conf_file or "",
             rados_id=settings.user,
@@ -41,7 +40,7 @@ def try_key(settings: cluster.ClusterSettings, key: str) -> None:
             },
         )
     try:
-        with errors.translated("log in to the cluster"):
+        with ceph_errors.translated("log in to the cluster"):
             handle.connect(timeout=settings.connect_timeout_seconds)
     finally:
         handle.shutdown()

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import rados
 
-from nova_rbd_backend import errors
 from nova_rbd_backend.image_options import ImageOptions
+from nova_rbd_backend.storage import ceph_errors
 
 if TYPE_CHECKING:
     from nova_rbd_backend.storage.cluster import Cluster, Connection
@@ -248,7 +248,7 @@ def _swap(
         try:
             ioctx.operate_write_op(op, key)
         except rados.Error as error:
-            if errors.ceph_errno(error) == errno.ECANCELED:
+            if ceph_errors.ceph_errno(error) == errno.ECANCELED:
                 return False
             raise
     return True
