@@ -23,50 +23,18 @@ is.
 import contextlib
 import dataclasses
 import enum
-import functools
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from nova_rbd_backend import errors, names
-from nova_rbd_backend.storage import offload
+from nova_rbd_backend.storage import offload, processes
 from nova_rbd_backend.storage.cluster import once_more
 from nova_rbd_backend.storage.pool import Pool
 
 OBJECT = "nova_rbd_journal"
-
-
-@functools.cache
-def _identity(pid: int) -> str:
-    """What, with host and pid, no later process has in common with this one.
-
-    A pid alone comes again, in a container at each start. Two processes may
-    well have begun in the same clock tick.
-    """
-    return f"{_boot()}.{_pid_namespace()}.{_started(pid)}"
-
-
-def _boot() -> str:
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
-
-
-def _pid_namespace() -> int:
-    return os.stat("/proc/self/ns/pid").st_ino
-
-
-def _started(pid: int) -> str:
-    """Clock ticks from the machine's boot; empty: no such process."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            facts = file.read().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    # A zombie is only waited for by its parent (proc(5): state, starttime).
-    return "" if facts[0] in "ZX" else facts[19]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +90,10 @@ class Entry:
         return f"{self.operation}_{self.draft or self.image_id}"
 
     @property
+    def writer(self) -> processes.Process:
+        return processes.Process(self.host, self.pid, self.process)
+
+    @property
     def age_seconds(self) -> float:
         return max(0.0, time.time() - self.begun_at)
 
@@ -158,24 +130,10 @@ def _stamped(operation: str, image: str, **facts: Any) -> Entry:
     return Entry(
         operation,
         image,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        process=_identity(os.getpid()),
+        **dataclasses.asdict(processes.this()),
         begun_at=time.time(),
         **facts,
     ).encoded()
-
-
-def _lives(host: str, pid: int, process: str) -> bool:
-    """Whether a process may be alive: one that cannot be seen always may."""
-    if host != socket.gethostname():
-        return True
-    boot, namespace, started = process.split(".")
-    if boot != _boot():
-        return False
-    if int(namespace) != _pid_namespace():
-        return True
-    return _started(pid) == started
 
 
 # What this process is making, so that a second thread is told so.
@@ -219,10 +177,10 @@ def is_abandoned(pool: Pool, entry: Entry) -> bool:
     Its process is gone; or it is this one, and could not undo what it made
     since the cluster did not answer.
     """
-    if _writer(entry) == _me():
+    if entry.writer == processes.this():
         with _making_lock:
             return (id(pool.cluster), str(pool), entry.image) not in _making
-    return not _lives(entry.host, entry.pid, entry.process)
+    return not entry.writer.may_live()
 
 
 def begin_creation(
@@ -304,8 +262,25 @@ def detachments(pool: Pool) -> list[Entry]:
 
 @once_more
 def record_offer(pool: Pool, entry: Entry, offer: Offer) -> Entry:
-    """Remember what Glance knows; the entry changed meanwhile: that one."""
-    return _replaced(pool, entry, offer=offer) or entry
+    """Remember what Glance knows; remembered already: done.
+
+    :raises Conflict: another process is at it, or has removed the snapshot
+    """
+    while True:
+        if changed := _replaced(pool, entry, offer=offer):
+            return changed
+        value = pool.omap_value(OBJECT, entry.key)
+        now = None if value is None else Entry.decoded(value)
+        if now is not None and now.offer is offer:
+            return now
+        if now is None or is_claimed(now):
+            raise errors.Conflict(
+                "another process removes it, or has done so",
+                operation="give to Glance",
+                pool=str(pool),
+                image=entry.image,
+            )
+        entry = now
 
 
 def claim(pool: Pool, entry: Entry, seconds: float) -> Entry | None:
@@ -317,7 +292,9 @@ def claim(pool: Pool, entry: Entry, seconds: float) -> Entry | None:
     if is_claimed(entry):
         return None
     until = time.time() + seconds
-    claimed = _replaced(pool, entry, claim=_me(), claimed_until=until)
+    claimed = _replaced(
+        pool, entry, claim=str(processes.this()), claimed_until=until
+    )
     if claimed is not None:
         _claimed_here.add(entry.key)
     return claimed
@@ -328,23 +305,14 @@ def claim(pool: Pool, entry: Entry, seconds: float) -> Entry | None:
 _claimed_here: set[str] = set()
 
 
-def _me() -> str:
-    pid = os.getpid()
-    return f"{socket.gethostname()}/{pid}/{_identity(pid)}"
-
-
-def _writer(entry: Entry) -> str:
-    return f"{entry.host}/{entry.pid}/{entry.process}"
-
-
 def is_claimed(entry: Entry) -> bool:
     """Whether a process that may be alive is at it."""
     if entry.claimed_until <= time.time():
         return False
-    if entry.claim == _me():
+    claimant = processes.Process.parsed(entry.claim)
+    if claimant == processes.this():
         return entry.key in _claimed_here
-    host, pid, process = entry.claim.split("/")
-    return _lives(host, int(pid), process)
+    return claimant.may_live()
 
 
 def give_back(pool: Pool, claimed: Entry) -> None:

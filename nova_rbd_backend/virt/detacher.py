@@ -16,6 +16,8 @@ Any nova-compute's work: a snapshot of a host that died is found by the next
 periodic run of another.
 """
 
+from nova import context as nova_context
+from nova import exception, objects
 from oslo_log import log as logging
 
 from nova_rbd_backend.storage import detaching, journal
@@ -48,10 +50,22 @@ def _settle(storage: SnapshotStorage, entry: journal.Entry) -> bool:
         known = image_service.knows(storage.glance_id(entry))
         if known:
             storage.accepted(entry)
-        elif known is False:
+        elif known is None:
+            _tell_of_doubt(
+                storage,
+                entry,
+                "Glance cannot be asked whether it has it: give the user of "
+                "[service_user] the admin role",
+            )
+        elif _is_of_this_cell(storage, entry):
             return _remove(storage, entry)
         else:
-            _tell_of_doubt(storage, entry)
+            _tell_of_doubt(
+                storage,
+                entry,
+                "its instance is not in this cell's database, so that it may "
+                "be in another Glance",
+            )
     except Exception as error:
         LOG.error(
             "What %s left of snapshot %s/%s is still there: %s",
@@ -75,12 +89,34 @@ def _remove(storage: SnapshotStorage, entry: journal.Entry) -> bool:
     return True
 
 
-def _tell_of_doubt(storage: SnapshotStorage, entry: journal.Entry) -> None:
+def _is_of_this_cell(storage: SnapshotStorage, entry: journal.Entry) -> bool:
+    """Whether the Glance of this host is the one to be asked for it.
+
+    Several clouds may have their snapshots in one pool.
+    """
+    uuid = storage.instance_of(entry)
+    if uuid is None:
+        return False
+    context = nova_context.get_admin_context(read_deleted="yes")
+    try:
+        objects.Instance.get_by_uuid(context, uuid)
+    except exception.InstanceNotFound:
+        return False
+    return True
+
+
+def _tell_of_doubt(
+    storage: SnapshotStorage, entry: journal.Entry, why: str
+) -> None:
     LOG.warning(
-        "Snapshot %(pool)s/%(image)s was left by %(host)s, and Glance cannot "
-        "be asked whether it is in use: give the user of [service_user] the "
-        "admin role, or remove it by hand if Glance has no such image",
-        {"pool": storage.pool, "image": entry.image, "host": entry.host},
+        "Snapshot %(pool)s/%(image)s, left by %(host)s, stays: %(why)s. "
+        "Remove it by hand if no Glance has such an image",
+        {
+            "pool": storage.pool,
+            "image": entry.image,
+            "host": entry.host,
+            "why": why,
+        },
     )
 
 

@@ -15,9 +15,10 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 
-from nova_rbd_backend import names
+from nova_rbd_backend import metadata, names
 from nova_rbd_backend.storage import (
     detaching,
+    inventory,
     journal,
     snapshots,
     stream,
@@ -112,6 +113,13 @@ class SnapshotStorage(rbd_utils.RBDDriver):
     def may_be_known(self, entry: journal.Entry) -> bool:
         """Whether Glance has to be asked for an abandoned one."""
         return self._run(lambda: detaching.may_be_known(self._pool(), entry))
+
+    def instance_of(self, entry: journal.Entry) -> str | None:
+        """The UUID of the instance that it is of; None: it does not say."""
+        image_id = entry.image_id
+        return self._run(
+            lambda: inventory.metadata_of(self._pool(), image_id)
+        ).get(metadata.INSTANCE)
 
     def remove_unknown(self, entry: journal.Entry) -> bool:
         """Remove an abandoned one; False: it is not any more."""

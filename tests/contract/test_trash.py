@@ -20,7 +20,13 @@ import time
 
 import pytest
 
-from nova_rbd_backend.storage import journal, provision, purge, trash
+from nova_rbd_backend.storage import (
+    journal,
+    processes,
+    provision,
+    purge,
+    trash,
+)
 
 MIB = 1 << 20
 
@@ -238,8 +244,8 @@ def test_claim_of_a_dead_process_counts_for_nothing(pool, instance):
     assert claimed, "it is its own, and left over"
     (claimed,) = [e for e in journal.deletions(pool) if e.image == name]
     parent = os.getppid()
-    other = f"{claimed.host}/{parent}/{journal._identity(parent)}"
-    live = dataclasses.replace(claimed, claim=other).encoded()
+    other = processes.of_pid(parent)
+    live = dataclasses.replace(claimed, claim=str(other)).encoded()
     assert journal.claim(pool, live, 60) is None
     host, _, process = claimed.claim.split("/")
     left = dataclasses.replace(

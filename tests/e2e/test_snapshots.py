@@ -12,7 +12,9 @@
 
 """image-create: images of servers that run on, in the pool for snapshots."""
 
+import dataclasses
 import re
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -20,8 +22,10 @@ from openstack.compute.v2.flavor import Flavor
 from openstack.compute.v2.server import Server
 from openstack.image.v2.image import Image
 
+from nova_rbd_backend.storage import journal, purge, snapshots, trash
 from tests.e2e import proof
 from tests.e2e.conftest import Images, Tell
+from tests.functional.clients import connect
 from tests.testbed import guest, rbd_view
 from tests.testbed.process import wait_for
 from tests.testbed.servers import Servers
@@ -200,3 +204,40 @@ def test_uploaded_where_glance_takes_no_location(
     proof.kept(stack, again, safe, boots=2)
     servers.delete(again)
     servers.delete_image(image)
+
+
+def test_of_another_cloud_stays(stack: Testbed) -> None:
+    """Whose Glance is another one, and whose host will never be back."""
+    ceph = connect(stack.cluster)
+    disks, target = ceph.pool("vms"), ceph.pool("snapshots")
+    instance, image_id = str(uuid.uuid4()), str(uuid.uuid4())
+    disk = f"{instance}_disk"
+    disks.create(disk, 1 << 20)
+    making = snapshots.begin(target, disks, disk, image_id)
+    snapshots.snap(making)
+    entry = snapshots.publish(
+        target, making, {"nova.instance": instance}
+    ).detachment
+    left = dataclasses.replace(
+        entry,
+        host="of-another-cloud",
+        begun_at=entry.begun_at - 2 * 24 * 3600,
+        offer=journal.Offer.UNDER_WAY,
+    ).encoded()
+    assert target.omap_swap(
+        journal.OBJECT, entry.key, entry.stored, left.stored
+    )
+    host = stack.hosts[0]
+    stack.restart_compute(host)
+    told = f"snapshots/{entry.image}, left by of-another-cloud, stays"
+    wait_for(
+        "the host has looked at it",
+        lambda: told in stack.compute(host).log.read_text(),
+        DETACH_SECONDS,
+    )
+    assert entry.image in in_pool(stack)
+    snapshots.withdraw(target, left)
+    trash.delete_disk(disks, disk)
+    for pool in (target, disks):
+        purge.purge(pool)
+    assert entry.image not in in_pool(stack)

@@ -12,10 +12,8 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
-from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage import journal, processes
 
 
 def test_entry_is_read_as_it_is_written():
@@ -40,36 +38,11 @@ def test_entry_of_a_later_version_is_understood():
 def test_same_clock_tick_is_not_the_same_process():
     """Of another host, or of this one: its work is not to be undone."""
     entry = journal._stamped("create", "a_disk", draft="a_disk.x")
-    assert journal._writer(entry) == journal._me()
+    assert entry.writer == processes.this()
     for other in (
         dataclasses.replace(entry, host="other"),
         dataclasses.replace(entry, pid=entry.pid + 1),
     ):
-        assert journal._writer(other) != journal._me()
+        assert other.writer != processes.this()
     elsewhere = dataclasses.replace(entry, host="other")
     assert not journal.is_abandoned(None, elsewhere)
-
-
-def test_a_zombie_does_not_live():
-    """A killed process whose parent has not looked after it yet."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", "print(flush=True); input()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    child.stdout.readline()
-    process = f"{journal._boot()}.{journal._pid_namespace()}."
-    process += journal._started(child.pid)
-    host = journal.socket.gethostname()
-    assert journal._lives(host, child.pid, process)
-    child.kill()
-    while "Z" not in _state(child.pid):
-        pass
-    assert not journal._lives(host, child.pid, process)
-    child.communicate()
-    assert not journal._lives(host, child.pid, process)
-
-
-def _state(pid):
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0]
