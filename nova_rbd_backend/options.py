@@ -67,7 +67,7 @@ Old name of ``libvirt_images_store``.
     ),
     cfg.StrOpt(
         "libvirt_images_snapshot_store",
-        sample_default="vms",
+        sample_default="snapshots",
         help="""
 Ceph pool that snapshots of instances (image-create, shelve) go to, for
 ``rbd`` only. When unset they go to the pool of ``libvirt_images_store``.

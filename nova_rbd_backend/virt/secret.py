@@ -67,8 +67,10 @@ def check(libvirt_connection: typing.Any, settings: Wanted) -> None:
         # from None: nothing that has seen the key goes into a traceback
         raise errors.ConfigError(
             f"the libvirt secret {settings.secret_uuid} holds another key "
-            f"than that of client.{settings.user}: set it to the key that "
-            f"`ceph auth get-key client.{settings.user}` prints, decoded"
+            f"than that of client.{settings.user}: put what `ceph auth "
+            f"get-key client.{settings.user}` prints into a file and run "
+            f"`virsh secret-set-value {settings.secret_uuid} --file FILE`, "
+            "without --plain"
         ) from None
 
 
