@@ -71,7 +71,6 @@ class PoolObjects:
         self,
         operation: str,
         image: str | None = None,
-        snap: str | None = None,
         kind: str = "",
         connection: "Connection | None" = None,
         frees: bool = False,
@@ -87,7 +86,6 @@ class PoolObjects:
             connection,
             pool=str(self),
             image=image,
-            snap=snap,
             kind=kind,
         ):
             yield ioctx
