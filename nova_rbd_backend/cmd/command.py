@@ -33,9 +33,17 @@ Table = tuple[Sequence[str], Iterable[Row]]
 
 
 class Command(command.Command):
-    """A command that needs nothing but Ceph."""
+    """A command that needs nothing but Ceph.
 
+    :ivar status: the exit status of a command that comes to its end
+    """
+
+    status = 0
     _settings: options.Settings | None = None
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Return 1 if something that was asked for was not done."""
+        return super().run(parsed_args) or self.status
 
     @property
     def settings(self) -> options.Settings:

@@ -62,7 +62,6 @@ class Mons(command.Lister):
     """
 
     in_table = ("Domain", "Running", "Kept in", "State", "Gone", "Missing")
-    status = 0
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add where to look, and what to do."""
@@ -81,10 +80,6 @@ class Mons(command.Lister):
         )
         command.add_dry_run(parser)
         return parser
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """Return 1 if one that should have been mended was not."""
-        return super().run(parsed_args) or self.status
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
         """Return a row for each XML that libvirt keeps."""

@@ -152,8 +152,6 @@ class TrashPurge(TrashCommand):
     with --force. The exit status is 1 if one that is named is not purged.
     """
 
-    status = 0
-
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add which."""
         parser = super().get_parser(prog_name)
@@ -167,10 +165,6 @@ class TrashPurge(TrashCommand):
         )
         command.add_dry_run(parser)
         return parser
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """Return 1 if one that was named is not purged."""
-        return super().run(parsed_args) or self.status
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
         """Purge them; return a row for each."""
