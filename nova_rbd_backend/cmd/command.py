@@ -46,11 +46,15 @@ class Command(command.Command):
         return super().run(parsed_args) or self.status
 
     @property
+    def program(self) -> Any:
+        """The main.NovaRbd whose command it is."""
+        return self.app
+
+    @property
     def settings(self) -> options.Settings:
         """The configuration; read once."""
         if self._settings is None:
-            program: Any = self.app  # a main.NovaRbd
-            self._settings = program.settings()
+            self._settings = self.program.settings()
         assert self._settings is not None
         return self._settings
 
@@ -167,6 +171,13 @@ def add_pool(parser: argparse.ArgumentParser, default: str) -> None:
         action="append",
         metavar="POOL[/NAMESPACE]",
         help=f"look here; by default {default}",
+    )
+
+
+def add_instance(parser: argparse.ArgumentParser) -> None:
+    """Add ``--instance``."""
+    parser.add_argument(
+        "--instance", metavar="UUID", help="the disks of this one alone"
     )
 
 

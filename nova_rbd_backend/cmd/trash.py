@@ -40,9 +40,7 @@ class TrashList(command.Lister):
         """Add where to look, and for what."""
         parser = super().get_parser(prog_name)
         command.add_pool(parser, "the pools of disks and of snapshots")
-        parser.add_argument(
-            "--instance", metavar="UUID", help="the disks of this one alone"
-        )
+        command.add_instance(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
