@@ -18,6 +18,7 @@ periodic run of another.
 
 from oslo_log import log as logging
 
+from nova_rbd_backend import names
 from nova_rbd_backend.storage import detaching, journal
 from nova_rbd_backend.virt import image_service
 from nova_rbd_backend.virt.background import Background
@@ -45,7 +46,7 @@ def _settle(storage: SnapshotStorage, entry: journal.Entry) -> bool:
             return _remove(storage, entry)
         if entry.age_seconds < image_service.ANSWER_SECONDS:
             return False  # Glance may still be at what it was asked.
-        known = image_service.knows(storage.glance_id(entry))
+        known = image_service.knows(names.glance_id(entry.image))
         if known:
             storage.accepted(entry)
         elif known is False:

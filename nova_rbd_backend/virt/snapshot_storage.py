@@ -15,7 +15,6 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 
-from nova_rbd_backend import names
 from nova_rbd_backend.storage import (
     detaching,
     journal,
@@ -97,11 +96,6 @@ class SnapshotStorage(rbd_utils.RBDDriver):
     def withdraw(self, entry: journal.Entry) -> None:
         """Remove one that Glance does not know."""
         self._run(lambda: snapshots.withdraw(self._pool(), entry), long=True)
-
-    @staticmethod
-    def glance_id(entry: journal.Entry) -> str:
-        """The id of its image in Glance."""
-        return names.glance_id(entry.image)
 
     # -- detaching it
 
