@@ -23,14 +23,14 @@ from nova_rbd_backend.storage import detaching, journal
 from nova_rbd_backend.virt import image_service
 from nova_rbd_backend.virt.background import Background
 from nova_rbd_backend.virt.purger import PURGER
-from nova_rbd_backend.virt.snapshot_storage import SnapshotStorage
+from nova_rbd_backend.virt.snapshot_pool import SnapshotPool
 
 LOG = logging.getLogger(__name__)
 
 
 def _detach_once() -> bool:
     """Detach all that can be; False: to be tried again soon."""
-    storage = SnapshotStorage()
+    storage = SnapshotPool()
     try:
         settled = [_settle(storage, entry) for entry in storage.abandoned()]
         return _detach(storage) and all(settled)
@@ -39,7 +39,7 @@ def _detach_once() -> bool:
         return False
 
 
-def _settle(storage: SnapshotStorage, entry: journal.Entry) -> bool:
+def _settle(storage: SnapshotPool, entry: journal.Entry) -> bool:
     """Keep or remove a snapshot whose maker died; False: not yet."""
     try:
         if not storage.may_be_known(entry):
@@ -65,7 +65,7 @@ def _settle(storage: SnapshotStorage, entry: journal.Entry) -> bool:
     return True
 
 
-def _remove(storage: SnapshotStorage, entry: journal.Entry) -> bool:
+def _remove(storage: SnapshotPool, entry: journal.Entry) -> bool:
     if storage.remove_unknown(entry):
         PURGER.start()
         LOG.info(
@@ -76,7 +76,7 @@ def _remove(storage: SnapshotStorage, entry: journal.Entry) -> bool:
     return True
 
 
-def _tell_of_doubt(storage: SnapshotStorage, entry: journal.Entry) -> None:
+def _tell_of_doubt(storage: SnapshotPool, entry: journal.Entry) -> None:
     LOG.warning(
         "Snapshot %(pool)s/%(image)s was left by %(host)s, and Glance cannot "
         "be asked whether it is in use: give the user of [service_user] the "
@@ -85,7 +85,7 @@ def _tell_of_doubt(storage: SnapshotStorage, entry: journal.Entry) -> None:
     )
 
 
-def _detach(storage: SnapshotStorage) -> bool:
+def _detach(storage: SnapshotPool) -> bool:
     done = True
     for entry in storage.waiting():
         if storage.is_full():

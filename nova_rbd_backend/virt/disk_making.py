@@ -229,7 +229,7 @@ class DiskMaking(imagebackend.Image):
 
     def _clone_base(
         self,
-        wanted: image_source.Wanted,
+        wanted: image_source.WantedBase,
         fetch: base_images.Fetch,
         verify: base_images.Verify,
         image_id: str | None,

@@ -24,7 +24,7 @@ from nova_rbd_backend.storage import (
 from nova_rbd_backend.virt import faults, rbd_utils
 
 
-class SnapshotStorage(rbd_utils.RBDDriver):
+class SnapshotPool(rbd_utils.RBDDriver):
     """The pool that snapshots go to."""
 
     def __init__(self, disk_pool: str | None = None) -> None:
