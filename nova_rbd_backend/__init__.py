@@ -32,5 +32,6 @@ In which pool a disk is: virt.disk_place -> virt.known_pools
 
 Rooms: ``conf`` has the options, ``virt`` what nova-compute loads, ``api``
 what nova-api loads, ``storage`` all that talks to Ceph, ``cmd`` the operator's
-tools. Imports go downwards only: cmd, virt -> storage -> names, errors.
+tools, ``convert`` what brings local disks into Ceph. Imports go downwards
+only: cmd -> convert, virt -> storage -> names, errors.
 """

@@ -124,10 +124,6 @@ class Settings:
         return next(found, None)
 
     @property
-    def data_pool(self) -> str | None:
-        return self.image_options.data_pool
-
-    @property
     def uses_rbd(self) -> bool:
         return self.images_type == "rbd"
 

@@ -50,7 +50,7 @@
     |-- Conflict              somebody else changed it meanwhile
     |   |-- BeingCreated      another thread of this process makes it now
     |   `-- TakenOver         another host made the disk in our place
-    |-- SizeMismatch          bytes in the image are not the bytes expected
+    |-- SizeMismatch          a file to import changed, is cut short or too big
     `-- StorageFault          I/O error or what has no better name
 """
 

@@ -22,6 +22,8 @@ from nova_rbd_backend import errors
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _DISK = re.compile(rf"(?P<instance_uuid>{_UUID})_(?P<disk>.+)")
+# Of Nova 26 to 34 (libvirt/blockinfo.py, get_disk_mapping; driver.py).
+_NOVAS = re.compile(r"disk(\.(local|swap|config|eph[0-9]+))?")
 _SNAPSHOT = re.compile(rf"snapshot_{_UUID}")
 _DRAFT = re.compile(r"(?P<image>.+)\.nova-rbd-draft-[0-9a-f]{12}")
 
@@ -46,6 +48,11 @@ class DiskName:
     def prefix(instance_uuid: str) -> str:
         """What the names of all the instance's disks begin with."""
         return f"{instance_uuid}_"
+
+
+def is_novas(disk: str) -> bool:
+    """Whether Nova gives an instance's disk such a name, but in a rescue."""
+    return _NOVAS.fullmatch(disk) is not None
 
 
 def new_draft(image: str) -> str:

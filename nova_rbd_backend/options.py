@@ -274,7 +274,6 @@ _NOVA_OPTS: dict[str | None, list[cfg.Opt]] = {
         cfg.StrOpt("rbd_user"),
         cfg.StrOpt("rbd_secret_uuid"),
         cfg.IntOpt("rbd_connect_timeout", default=5),
-        cfg.StrOpt("virt_type", default="kvm"),
         cfg.StrOpt("connection_uri", default=""),
     ],
     "ephemeral_storage_encryption": [cfg.BoolOpt("enabled", default=False)],

@@ -32,7 +32,7 @@ from oslo_config import cfg
 
 from nova_rbd_backend import conf as options
 from nova_rbd_backend import errors
-from nova_rbd_backend.cmd import config, leaving
+from nova_rbd_backend.cmd import config, leaving, libvirt_connection
 
 # Ceph's and libvirt's modules are not imported above: a host without them has
 # to be told so, in a row of its own. Nor is cliff.
@@ -255,22 +255,10 @@ def _check_glance(settings: options.Settings, user: str) -> None:
 
 
 def _check_secret(conf: cfg.ConfigOpts, settings: options.Settings) -> None:
-    libvirt = importlib.import_module("libvirt")
-    # Its default handler prints every error a second time.
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    uri = conf.libvirt.connection_uri or "qemu:///system"
-    try:
-        connection = libvirt.open(uri)
-    except libvirt.libvirtError as error:
-        raise errors.ConfigError(
-            f"no connection to libvirt at {uri}: {error}: start libvirtd, and "
-            "run this as the user of nova-compute"
-        ) from error
-    try:
-        secret = importlib.import_module("nova_rbd_backend.virt.secret")
+    secret = importlib.import_module("nova_rbd_backend.virt.secret")
+    user = "the user of nova-compute"
+    with libvirt_connection.connected(conf, user) as connection:
         secret.check(connection, settings)
-    finally:
-        connection.close()
 
 
 if __name__ == "__main__":

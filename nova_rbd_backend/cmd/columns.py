@@ -17,7 +17,7 @@ Unknown or absent is ``-`` in a table, and null for a program.
 
 import datetime
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from cliff import columns
@@ -120,8 +120,3 @@ def seconds_to_time(seconds: float | None) -> datetime.datetime | None:
     if seconds is None:
         return None
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-
-
-def joined(parts: Sequence[str]) -> str | None:
-    """Words with commas between them; None: there is none."""
-    return ", ".join(parts) or None

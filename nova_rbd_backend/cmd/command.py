@@ -33,16 +33,28 @@ Table = tuple[Sequence[str], Iterable[Row]]
 
 
 class Command(command.Command):
-    """A command that needs nothing but Ceph."""
+    """A command that needs nothing but Ceph.
 
+    :ivar status: the exit status of a command that comes to its end
+    """
+
+    status = 0
     _settings: options.Settings | None = None
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Return 1 if something that was asked for was not done."""
+        return super().run(parsed_args) or self.status
+
+    @property
+    def program(self) -> Any:
+        """The main.NovaRbd whose command it is."""
+        return self.app
 
     @property
     def settings(self) -> options.Settings:
         """The configuration; read once."""
         if self._settings is None:
-            program: Any = self.app  # a main.NovaRbd
-            self._settings = program.settings()
+            self._settings = self.program.settings()
         assert self._settings is not None
         return self._settings
 
@@ -159,6 +171,13 @@ def add_pool(parser: argparse.ArgumentParser, default: str) -> None:
         action="append",
         metavar="POOL[/NAMESPACE]",
         help=f"look here; by default {default}",
+    )
+
+
+def add_instance(parser: argparse.ArgumentParser) -> None:
+    """Add ``--instance``."""
+    parser.add_argument(
+        "--instance", metavar="UUID", help="the disks of this one alone"
     )
 
 

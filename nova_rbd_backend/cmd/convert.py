@@ -19,7 +19,12 @@ import uuid
 from collections.abc import Iterator
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.cmd import columns, command, config, progress
+from nova_rbd_backend.cmd import (
+    columns,
+    command,
+    libvirt_connection,
+    progress,
+)
 from nova_rbd_backend.convert import (
     domain_xml,
     guest,
@@ -101,10 +106,12 @@ class Convert(command.Lister):
     @contextlib.contextmanager
     def _job(self, instance: str) -> Iterator[jobs.Job]:
         settings = self.settings
-        conf = config.parse(self.app.options)
+        conf = self.program.configuration()
         folder = os.path.join(conf.instances_path, instance)
-        uri = conf.libvirt.connection_uri or "qemu:///system"
-        with record.sole_run(folder), guest.connected(uri) as connection:
+        with (
+            record.sole_run(folder),
+            libvirt_connection.connected(conf, "root") as connection,
+        ):
             secret = importlib.import_module("nova_rbd_backend.virt.secret")
             secret.check(connection, settings)
             monitors = self.cluster.mon_addresses()

@@ -31,9 +31,7 @@ class List(command.Lister):
         """Add what to list, and how much of it."""
         parser = super().get_parser(prog_name)
         command.add_pool(parser, "the pools of the disks")
-        parser.add_argument(
-            "--instance", metavar="UUID", help="the disks of this one alone"
-        )
+        command.add_instance(parser)
         parser.add_argument(
             "--used",
             action="store_true",

@@ -31,8 +31,6 @@ class Flatten(command.Lister):
     could not be flattened.
     """
 
-    status = 0
-
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add what."""
         parser = super().get_parser(prog_name)
@@ -45,10 +43,6 @@ class Flatten(command.Lister):
         command.add_pool(parser, "the pools of disks and of snapshots")
         command.add_dry_run(parser)
         return parser
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """Return 1 if one could not be flattened."""
-        return super().run(parsed_args) or self.status
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
         """Flatten them; return a row for each."""

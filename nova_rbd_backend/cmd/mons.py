@@ -21,12 +21,12 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from nova_rbd_backend import errors, names
-from nova_rbd_backend.cmd import columns, command
+from nova_rbd_backend.cmd import columns, command, libvirt_connection
 from nova_rbd_backend.storage.monitors import MonAddress
 from nova_rbd_backend.storage.pool import Pool
 
 if TYPE_CHECKING:
-    from nova_rbd_backend.virt.stored_domains import RbdDisk, Stored
+    from nova_rbd_backend.cmd.stored_domains import RbdDisk, Stored
 
 
 class State(enum.StrEnum):
@@ -62,7 +62,6 @@ class Mons(command.Lister):
     """
 
     in_table = ("Domain", "Running", "Kept in", "State", "Gone", "Missing")
-    status = 0
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add where to look, and what to do."""
@@ -82,10 +81,6 @@ class Mons(command.Lister):
         command.add_dry_run(parser)
         return parser
 
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """Return 1 if one that should have been mended was not."""
-        return super().run(parsed_args) or self.status
-
     def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
         """Return a row for each XML that libvirt keeps."""
         titles = (
@@ -94,18 +89,15 @@ class Mons(command.Lister):
         )
         domains = _door()
         rows = []
-        with domains.connected(self._uri()) as connection:
+        conf = self.program.configuration()
+        user = "one who may use it, as that of nova-compute"
+        with libvirt_connection.connected(conf, user) as connection:
             found = list(self._findings(parsed_args, domains, connection))
             for each in found:
                 if parsed_args.all or each.state is not State.CURRENT:
                     rows.append(self._row(parsed_args, each))
         self._tell(found)
         return self.fitting(parsed_args, (titles, rows))
-
-    def _uri(self) -> str:
-        program: Any = self.app  # a main.NovaRbd
-        conf = program.configuration()
-        return conf.libvirt.connection_uri or "qemu:///system"
 
     def _findings(
         self, arguments: argparse.Namespace, domains: Any, connection: Any
@@ -180,7 +172,7 @@ class Mons(command.Lister):
 
 def _door() -> Any:
     try:
-        return importlib.import_module("nova_rbd_backend.virt.stored_domains")
+        return importlib.import_module("nova_rbd_backend.cmd.stored_domains")
     except ImportError as error:
         raise errors.ConfigError(
             f"{error}: install it for the Python of nova-rbd (Debian, "

@@ -48,7 +48,6 @@ class Orphans(command.Lister):
     """
 
     in_table = ("Name", "Size", "Last used", "State", "Reason")
-    status = 0
     unclear: str | None = None
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -79,10 +78,6 @@ class Orphans(command.Lister):
         )
         command.add_dry_run(parser)
         return parser
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """Return 1 if one that should have been moved was not."""
-        return super().run(parsed_args) or self.status
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
         """Return a row for each disk that no instance owns."""

@@ -40,9 +40,7 @@ class TrashList(command.Lister):
         """Add where to look, and for what."""
         parser = super().get_parser(prog_name)
         command.add_pool(parser, "the pools of disks and of snapshots")
-        parser.add_argument(
-            "--instance", metavar="UUID", help="the disks of this one alone"
-        )
+        command.add_instance(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
@@ -152,8 +150,6 @@ class TrashPurge(TrashCommand):
     with --force. The exit status is 1 if one that is named is not purged.
     """
 
-    status = 0
-
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add which."""
         parser = super().get_parser(prog_name)
@@ -167,10 +163,6 @@ class TrashPurge(TrashCommand):
         )
         command.add_dry_run(parser)
         return parser
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """Return 1 if one that was named is not purged."""
-        return super().run(parsed_args) or self.status
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
         """Purge them; return a row for each."""

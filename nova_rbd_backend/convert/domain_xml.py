@@ -18,17 +18,14 @@ content is never asked: a guest can write there what it likes.
 import copy
 import dataclasses
 import os
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lxml import etree
 
-from nova_rbd_backend import errors
+from nova_rbd_backend import errors, names
 
 FORMATS = ("raw", "qcow2")
-# Of Nova 26 to 34: blockinfo.get_disk_mapping.
-_NAMES = re.compile(r"disk(\.(config|local|swap|eph[0-9]+))?")
 _NOVA = {"nova": "http://openstack.org/xmlns/libvirt/nova/1.1"}
 #: What of a local disk has no meaning for one on the network.
 _LOCAL_PARTS = ("source", "backingStore", "mirror", "auth")
@@ -98,9 +95,10 @@ def _name(path: str, instance: str, folder: str) -> str | None:
     place, name = os.path.split(path)
     if os.path.realpath(place) == os.path.realpath(folder):
         return name
-    if name.startswith(f"{instance}_"):
+    prefix = names.DiskName.prefix(instance)
+    if name.startswith(prefix):
         # Nova's Lvm.escape; the path of an encrypted one is dm-crypt's.
-        return name.removeprefix(f"{instance}_").replace("__", "_")
+        return name.removeprefix(prefix).replace("__", "_")
     return None
 
 
@@ -109,7 +107,7 @@ def _refusal(disk: Any, name: str, path: str) -> str | None:
         return "it is encrypted, which Nova cannot do with disks on RBD"
     if name == "disk.rescue":
         return "the instance is being rescued: end that first"
-    if not _NAMES.fullmatch(name):
+    if not names.is_novas(name):
         return f"Nova gives no disk the name {name!r}"
     found = _driver(disk).get("type")
     if found not in FORMATS:
@@ -122,7 +120,7 @@ def rbd_disks(xml: str, pool: str, instance: str) -> dict[str, str]:
     found = {}
     for disk in _disks(_parsed(xml)):
         image = _rbd_image(disk)
-        prefix = f"{pool}/{instance}_"
+        prefix = f"{pool}/{names.DiskName.prefix(instance)}"
         if image and image.startswith(prefix):
             found[image.removeprefix(prefix)] = _dev(disk)
     return found
@@ -156,7 +154,7 @@ def with_local(
     :param elements: the old <disk>, by Nova's name of the disk
     """
     root = _parsed(xml)
-    prefix = f"{pool}/{instance}_"
+    prefix = f"{pool}/{names.DiskName.prefix(instance)}"
     for element in _disks(root):
         name = (_rbd_image(element) or "").removeprefix(prefix)
         if name in elements:
@@ -195,9 +193,8 @@ def _on_rbd(element: Any, name: str, instance: str, access: Access) -> Any:
     driver = _driver(disk)
     driver.set("type", "raw")
     driver.attrib.pop("io", None)  # of files and block devices
-    source = etree.Element(
-        "source", protocol="rbd", name=f"{access.pool}/{instance}_{name}"
-    )
+    image = f"{access.pool}/{names.DiskName(instance, name)}"
+    source = etree.Element("source", protocol="rbd", name=image)
     for host, port in access.monitors:
         etree.SubElement(source, "host", name=host, port=port)
     disk.insert(disk.index(driver) + 1, source)

@@ -21,12 +21,7 @@ from nova_rbd_backend import errors
 
 def _libvirt() -> Any:
     # When it is needed: nova-rbd has commands for hosts without it.
-    try:
-        return importlib.import_module("libvirt")
-    except ImportError as error:
-        raise errors.ConversionRefused(
-            f"{error}: install python3-libvirt"
-        ) from error
+    return importlib.import_module("libvirt")
 
 
 @contextlib.contextmanager
@@ -36,28 +31,6 @@ def _reach(what: str) -> Iterator[Any]:
         yield libvirt
     except libvirt.libvirtError as error:
         raise errors.ConversionError(f"{what}: {error}") from error
-
-
-@contextlib.contextmanager
-def connected(uri: str) -> Iterator[Any]:
-    """A connection to libvirt, for as long as it is needed.
-
-    :raises ConversionRefused: libvirt cannot be reached
-    """
-    libvirt = _libvirt()
-    # Its default handler prints every error a second time.
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    try:
-        connection = libvirt.open(uri)
-    except libvirt.libvirtError as error:
-        raise errors.ConversionRefused(
-            f"no connection to libvirt at {uri}: {error}: start libvirtd, and "
-            "run this as root"
-        ) from error
-    try:
-        yield connection
-    finally:
-        connection.close()
 
 
 def find(connection: Any, instance: str) -> "Guest | None":

@@ -94,14 +94,8 @@ def begin(pool: Pool, name: str) -> Making | None:
         trash.settle_attempts(pool, name)
         if size_bytes(pool, name) is not None:
             return None
-        _clear(pool, name)
+        provision.free_name(pool, name)
         return Making(name, undo.pop_all())
-
-
-def _clear(pool: Pool, name: str) -> None:
-    """Free a name that leads to no whole base: half-way into the trash."""
-    if pool.exists(name) or pool.listed_id(name) is not None:
-        trash.discard(pool, name, own_snaps=trash.BASE_SNAPS)
 
 
 def finish(
@@ -210,7 +204,7 @@ def age(
                 pool.set_metadata(image_id, {metadata.LAST_USED: _now()})
                 in_use += 1
             elif _is_old(pool, name, unused_seconds):
-                trash.discard(pool, name, own_snaps=trash.BASE_SNAPS)
+                trash.discard(pool, name)
                 removed.append(name)
             else:
                 kept += 1

@@ -134,7 +134,7 @@ def count(pool: Pool, image_id: str) -> int:
 def _image(pool: Pool, image_id: str) -> Image:
     # The trash is looked at through librbd, which prints what it is denied.
     with contextlib.suppress(errors.NotPermitted):
-        name = inventory.listed_name(pool, image_id)
+        name = pool.listed_name(image_id)
         trashed = None if name else pool.trash_get(image_id)
         if trashed:
             return Image(pool, image_id, trashed.name, trashed=True)

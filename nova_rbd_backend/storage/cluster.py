@@ -134,6 +134,24 @@ def _connected(settings: ClusterSettings) -> rados.Rados:
     return handle
 
 
+def once_more(
+    func: Callable[Concatenate[Any, P], T],
+) -> Callable[Concatenate[Any, P], T]:
+    """Do it a second time on a new connection when the first one was dead.
+
+    Only for what may be repeated: reads, and flows that can be resumed.
+    """
+
+    @functools.wraps(func)
+    def again(first: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return func(first, *args, **kwargs)
+        except errors.ConnectionLost:
+            return func(first, *args, **kwargs)
+
+    return again
+
+
 class Cluster:
     """A Ceph cluster as one cephx user sees it; safe for all threads."""
 
@@ -239,14 +257,12 @@ class Cluster:
         ) as connection:
             return str(connection.handle.pool_reverse_lookup(pool_id))
 
-    def mon_command(self, prefix: str, **args: Any) -> bytes:
+    @once_more
+    def mon_command(self, /, prefix: str, **args: Any) -> bytes:
         """Ask the monitors. librados: rados_mon_command.
 
         :raises StorageError: they refused; the reason is theirs
         """
-        return once_more(Cluster._mon_command)(self, prefix, args)
-
-    def _mon_command(self, prefix: str, args: dict[str, Any]) -> bytes:
         command = json.dumps({"prefix": prefix, "format": "json", **args})
         with self.reach(f"mon command '{prefix}'") as connection:
             code, answer, status = connection.handle.mon_command(command, b"")
@@ -319,24 +335,6 @@ class Cluster:
         return capacity_.from_df(df, pool_name, data_pool)
 
 
-def once_more(
-    func: Callable[Concatenate[Any, P], T],
-) -> Callable[Concatenate[Any, P], T]:
-    """Do it a second time on a new connection when the first one was dead.
-
-    Only for what may be repeated: reads, and flows that can be resumed.
-    """
-
-    @functools.wraps(func)
-    def again(first: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return func(first, *args, **kwargs)
-        except errors.ConnectionLost:
-            return func(first, *args, **kwargs)
-
-    return again
-
-
 _clusters: dict[ClusterSettings, Cluster] = {}
 _clusters_lock = [offload.original_threading().Lock()]
 
@@ -344,8 +342,7 @@ _clusters_lock = [offload.original_threading().Lock()]
 def connect(settings: ClusterSettings) -> Cluster:
     """The process's one Cluster of these settings; nothing is opened yet."""
     with _clusters_lock[0]:
-        key = dataclasses.replace(settings)
-        return _clusters.setdefault(key, Cluster(settings))
+        return _clusters.setdefault(settings, Cluster(settings))
 
 
 def _after_fork_in_child() -> None:

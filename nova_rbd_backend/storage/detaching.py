@@ -150,7 +150,7 @@ def _is_settling(
     if entry.age_seconds >= held_seconds or _is_trashed(pool, entry):
         return False
     try:
-        return pool.parent_of(entry.image_id) is None
+        return not _has_parent(pool, entry)
     except errors.ImageNotFound:
         return False
 
@@ -211,8 +211,9 @@ def _settle(pool: Pool, entry: journal.Entry, held_seconds: float) -> bool:
         _let_go(pool, entry)
         if _is_trashed(pool, entry):
             # Glance leaves what it has moved there to others.
+            own_snaps = trash.own_snaps(entry.image)
             journal.begin_deletion(
-                pool, entry.image, entry.image_id, trash.SNAPSHOT_SNAPS
+                pool, entry.image, entry.image_id, own_snaps
             )
     return True
 
@@ -257,8 +258,7 @@ def _copy(pool: Pool, entry: journal.Entry) -> str:
 
 
 def _has_parent(pool: Pool, entry: journal.Entry) -> bool:
-    with pool.open(image_id=entry.image_id) as image:
-        return image.parent() is not None
+    return pool.parent_of(entry.image_id) is not None
 
 
 def _copied_by_manager(pool: Pool, entry: journal.Entry) -> bool:

@@ -32,7 +32,7 @@ from nova_rbd_backend.storage import offload
 from nova_rbd_backend.storage.pool_objects import (
     PoolObjects,
     decoded,
-    encoded,
+    sealed,
 )
 
 _LOCK = "rbd_lock"
@@ -74,7 +74,7 @@ class ImageHolders(PoolObjects):
         try:
             with self._reach("look at the lock of", image=image_id) as ioctx:
                 _, answer = ioctx.execute(
-                    _header(image_id), "lock", "get_info", _sealed(_LOCK)
+                    _header(image_id), "lock", "get_info", sealed(_LOCK)
                 )
         except errors.ImageNotFound:
             return ()
@@ -85,7 +85,7 @@ class ImageHolders(PoolObjects):
 
         Does not keep its owner from writing: blocklist it first.
         """
-        request = _sealed(
+        request = sealed(
             _LOCK,
             struct.pack("<Bq", _ENTITY_CLIENT, lock.client_id),
             lock.cookie,
@@ -194,19 +194,11 @@ def _no_operation() -> str:
 
     It would log an empty message as an error. python-rados takes text only.
     """
-    return _sealed(struct.pack("<I", 0x7F7F7F7F)).decode("ascii")
+    return sealed(struct.pack("<I", 0x7F7F7F7F)).decode("ascii")
 
 
 def _header(image_id: str) -> str:
     return f"rbd_header.{image_id}"
-
-
-def _sealed(*parts: str | bytes) -> bytes:
-    """ENCODE_START(1, 1) of include/encoding.h around strings and bytes."""
-    body = b"".join(
-        encoded(part) if isinstance(part, str) else part for part in parts
-    )
-    return struct.pack("<BBI", 1, 1, len(body)) + body
 
 
 def _unsealed(data: bytes, start: int) -> tuple[bytes, int]:

@@ -159,7 +159,7 @@ class ImageIds(PoolObjects):
 
     def _ask_header(self, image_id: str, method: str, request: bytes) -> bytes:
         """Ask cls_rbd about an image. librados: rados_exec."""
-        with self._reach("get the size", image=image_id) as ioctx:
+        with self._reach("look at", image=image_id) as ioctx:
             _, answer = ioctx.execute(
                 f"rbd_header.{image_id}", "rbd", method, request
             )
@@ -285,7 +285,7 @@ class ImageIds(PoolObjects):
     def _remove_id(self, name: str) -> None:
         with (
             contextlib.suppress(errors.ImageNotFound),
-            self._reach("name", image=name, frees=True) as ioctx,
+            self._reach("remove the name", image=name, frees=True) as ioctx,
         ):
             ioctx.remove_object(f"rbd_id.{name}")
 

@@ -21,9 +21,7 @@ from collections.abc import Iterator
 
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.storage import lineage
-from nova_rbd_backend.storage.image_ids import DIRECTORY
 from nova_rbd_backend.storage.pool import Pool
-from nova_rbd_backend.storage.pool_objects import decoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,18 +112,12 @@ def _parent(
 def name_of(pool: Pool, image_id: str) -> str | None:
     """An image's name, in the trash too; None: not known, or not readable."""
     with contextlib.suppress(errors.NotPermitted, errors.NotFound):
-        name = listed_name(pool, image_id)
+        name = pool.listed_name(image_id)
         if name is not None:
             return name
         trashed = pool.trash_get(image_id)
         return trashed.name if trashed else None
     return None
-
-
-def listed_name(pool: Pool, image_id: str) -> str | None:
-    """The name that the pool's directory has for an id; None: not listed."""
-    value = pool.omap_value(DIRECTORY, f"id_{image_id}")
-    return None if value is None else decoded(value)
 
 
 def metadata_of(pool: Pool, image_id: str) -> dict[str, str]:

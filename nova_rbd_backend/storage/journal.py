@@ -199,8 +199,14 @@ def begin_creation(
 
 def creations(pool: Pool, prefix: str = "") -> list[Entry]:
     """Entries of the images being made whose names begin so."""
-    found = pool.omap_get(OBJECT, f"create_{prefix}")
-    return [Entry.decoded(value) for value in found.values()]
+    return _entries(pool, f"create_{prefix}")
+
+
+def _entries(pool: Pool, prefix: str) -> list[Entry]:
+    """Oldest first."""
+    found = pool.omap_get(OBJECT, prefix).values()
+    entries = [Entry.decoded(value) for value in found]
+    return sorted(entries, key=lambda entry: entry.begun_at)
 
 
 def deletion(pool: Pool, image_id: str) -> Entry | None:
@@ -211,9 +217,7 @@ def deletion(pool: Pool, image_id: str) -> Entry | None:
 
 def deletions(pool: Pool) -> list[Entry]:
     """All that still has to be deleted in this pool, oldest first."""
-    found = pool.omap_get(OBJECT, "delete_").values()
-    entries = [Entry.decoded(value) for value in found]
-    return sorted(entries, key=lambda entry: entry.begun_at)
+    return _entries(pool, "delete_")
 
 
 def begin_deletion(
@@ -255,9 +259,7 @@ def begin_detachment(pool: Pool, creation: Entry, image_id: str) -> Entry:
 
 def detachments(pool: Pool) -> list[Entry]:
     """All snapshots of the pool that still share data, oldest first."""
-    found = pool.omap_get(OBJECT, "detach_").values()
-    entries = [Entry.decoded(value) for value in found]
-    return sorted(entries, key=lambda entry: entry.begun_at)
+    return _entries(pool, "detach_")
 
 
 @once_more

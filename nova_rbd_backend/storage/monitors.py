@@ -27,10 +27,6 @@ class MonAddress:
     port: int
     msgr2: bool
 
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
 
 def _split(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")

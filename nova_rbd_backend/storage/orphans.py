@@ -19,7 +19,6 @@ import contextlib
 import dataclasses
 import datetime
 import enum
-import re
 import struct
 from collections.abc import Mapping
 
@@ -28,9 +27,6 @@ from nova_rbd_backend.storage import holders, inventory, trash
 from nova_rbd_backend.storage.cluster import once_more
 from nova_rbd_backend.storage.pool import Pool
 
-# Nova's, 26 to 34 (libvirt/blockinfo.py, driver.py). An operator's own copy,
-# UUID_disk.old, is not one.
-_DISK = re.compile(r"disk(\.(local|swap|config|eph\d+))?(\.rescue)?")
 # An owner that does not let go is a reason to leave the disk alone.
 _BUSY_LIMIT_SECONDS = 5.0
 
@@ -80,7 +76,8 @@ def content(pool: Pool) -> Content:
     strangers = 0
     for name, image_id in pool.ids("").items():
         whose = names.DiskName.parse(name)
-        if whose is not None and _DISK.fullmatch(whose.disk):
+        # An operator's own copy, UUID_disk.old, is not one.
+        if whose and names.is_novas(whose.disk.removesuffix(".rescue")):
             disks.setdefault(whose.instance_uuid, {})[name] = image_id
         elif names.final_name(name) == name and not _is_own(name):
             strangers += 1

@@ -45,6 +45,14 @@ def encoded(text: str) -> bytes:
     return struct.pack("<I", len(text.encode())) + text.encode()
 
 
+def sealed(*parts: str | bytes) -> bytes:
+    """ENCODE_START(1, 1) of include/encoding.h around strings and bytes."""
+    body = b"".join(
+        encoded(part) if isinstance(part, str) else part for part in parts
+    )
+    return struct.pack("<BBI", 1, 1, len(body)) + body
+
+
 class PoolObjects:
     """A pool (and namespace) of a cluster. All calls block.
 
@@ -71,7 +79,6 @@ class PoolObjects:
         self,
         operation: str,
         image: str | None = None,
-        snap: str | None = None,
         kind: str = "",
         connection: "Connection | None" = None,
         frees: bool = False,
@@ -87,7 +94,6 @@ class PoolObjects:
             connection,
             pool=str(self),
             image=image,
-            snap=snap,
             kind=kind,
         ):
             yield ioctx
@@ -203,15 +209,8 @@ class PoolObjects:
         with self._reach(
             "end the lease", kind="object", connection=connection
         ) as ioctx:
-            body = b"".join(
-                (
-                    encoded(name),
-                    struct.pack("<B", _EXCLUSIVE),
-                    encoded(cookie),
-                    encoded(""),
-                )
-            )
-            request = struct.pack("<BBI", 1, 1, len(body)) + body
+            kind = struct.pack("<B", _EXCLUSIVE)
+            request = sealed(name, kind, cookie, "")
             try:
                 with rados.WriteOpCtx() as op:
                     op.execute("lock", "assert_locked", request)

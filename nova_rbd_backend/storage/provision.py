@@ -185,7 +185,6 @@ def filled_disk(
     return _provision(pool, name, make, size_bytes, metadata)
 
 
-@once_more
 def blank_disk(
     pool: Pool,
     name: str,
@@ -193,12 +192,7 @@ def blank_disk(
     metadata: Mapping[str, str] | None = None,
 ) -> Facts:
     """Make an empty disk."""
-
-    def make(draft: str) -> int:
-        pool.create(draft, size_bytes)
-        return 0
-
-    return _provision(pool, name, make, size_bytes, metadata)
+    return filled_disk(pool, name, size_bytes, lambda _draft: None, metadata)
 
 
 @once_more
@@ -242,10 +236,12 @@ def _provision(
 ) -> Facts:
     started = time.monotonic()
     with journal.sole_maker(pool, name):
-        undone = _settle_earlier(pool, name)
+        # Of a live host too, which then finds its draft gone: Nova has a
+        # single host work on an instance, so that one has been given up.
+        undone = trash.settle_attempts(pool, name)
         image_id = whole_image_id(pool, name)
         if image_id is None:
-            undone = _clear(pool, name) or undone
+            undone = free_name(pool, name) or undone
             made = _make_whole(pool, name, make, size_bytes, metadata or {})
         else:
             made = _Made(_grow(pool, name, image_id, size_bytes), 0)
@@ -260,16 +256,7 @@ def _provision(
     )
 
 
-def _settle_earlier(pool: Pool, name: str) -> bool:
-    """Finish or undo earlier attempts; whether one was undone.
-
-    One of a live host too, which then finds its draft gone: Nova has a
-    single host work on an instance, so that one has been given up.
-    """
-    return trash.settle_attempts(pool, name)
-
-
-def _clear(pool: Pool, name: str) -> bool:
+def free_name(pool: Pool, name: str) -> bool:
     """Free a name that leads to no whole image; whether it was taken.
 
     It was half-way into the trash, or a process died inside rbd_create.

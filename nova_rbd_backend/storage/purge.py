@@ -23,10 +23,8 @@ from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.cluster import once_more
 from nova_rbd_backend.storage.pool import Pool
 from nova_rbd_backend.storage.trash import (
-    BASE_SNAPS,
     BUSY_LIMIT_SECONDS,
-    OWN_SNAPS,
-    SNAPSHOT_SNAPS,
+    own_snaps,
     settle,
 )
 
@@ -119,11 +117,7 @@ def purge_one(
     :param force: although its retention is not over
     :returns: why it is kept
     """
-    if names.is_snapshot(name):
-        own_snaps: tuple[str, ...] = SNAPSHOT_SNAPS
-    else:
-        own_snaps = BASE_SNAPS if names.is_base(name) else OWN_SNAPS
-    entry = journal.begin_deletion(pool, name, image_id, own_snaps)
+    entry = journal.begin_deletion(pool, name, image_id, own_snaps(name))
     run = _Run(pool)
     run.look_at(entry, force)
     kept = (*run.waiting, *run.held.values(), *run.stuck)
@@ -302,16 +296,11 @@ def _adopt(pool: Pool) -> None:
         for entry in (*journal.deletions(pool), *journal.detachments(pool))
     }
     for trashed in pool.trash_list():
-        if trashed.image_id in known:
-            continue
-        if names.is_snapshot(trashed.name):
-            snaps: tuple[str, ...] = SNAPSHOT_SNAPS
-        elif names.is_base(trashed.name):
-            snaps = BASE_SNAPS
-        else:
-            continue
-        journal.begin_deletion(pool, trashed.name, trashed.image_id, snaps)
+        name, image_id = trashed.name, trashed.image_id
+        ours = names.is_snapshot(name) or names.is_base(name)
+        if ours and image_id not in known:
+            journal.begin_deletion(pool, name, image_id, own_snaps(name))
 
 
-def _is_own(snap: str, own_snaps: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(snap, pattern) for pattern in own_snaps)
+def _is_own(snap: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(snap, pattern) for pattern in patterns)

@@ -142,7 +142,7 @@ def undo(pool: Pool, making: Making) -> None:
 def withdraw(pool: Pool, detachment: journal.Entry) -> None:
     """Remove a snapshot that Glance does not know; gone: done."""
     if pool.listed_id(detachment.image) == detachment.image_id:
-        trash.discard(pool, detachment.image, own_snaps=trash.SNAPSHOT_SNAPS)
+        trash.discard(pool, detachment.image)
     if detachment.source is not None:
         sources.remove(pool, detachment.source)
     journal.drop(pool, detachment)

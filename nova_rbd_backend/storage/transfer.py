@@ -75,12 +75,7 @@ def import_file(
     return written.total
 
 
-def export(
-    disk: Disk,
-    path: str,
-    progress: Progress | None = None,
-    workers: int = WORKERS,
-) -> int:
+def export(disk: Disk, path: str) -> int:
     """Write an open image, or the snap it shows, to a new sparse raw file.
 
     An old file there is overwritten.
@@ -100,19 +95,14 @@ def export(
                 _write_all(fd, run, offset + start)
                 written.add(len(run))
 
-        _in_parallel(work, pieces, workers, progress)
+        _in_parallel(work, pieces)
         os.fsync(fd)
     finally:
         os.close(fd)
     return written.total
 
 
-def copy(
-    source: Disk,
-    target: Disk,
-    ranges: Iterable[Piece],
-    workers: int = WORKERS,
-) -> int:
+def copy(source: Disk, target: Disk, ranges: Iterable[Piece]) -> int:
     """Make ranges of an open image as they are in another; zeros are freed.
 
     :returns: bytes written
@@ -132,7 +122,7 @@ def copy(
             target.zero(offset + end, length - end)
 
     pieces = _pieces(ranges, target.object_bytes())
-    _in_parallel(work, pieces, workers, None)
+    _in_parallel(work, pieces)
     target.flush()
     return written.total
 
@@ -235,8 +225,8 @@ class _Crew:
 def _in_parallel(
     work: Callable[[int, int], None],
     pieces: Iterator[Piece],
-    workers: int,
-    progress: Progress | None,
+    workers: int = WORKERS,
+    progress: Progress | None = None,
 ) -> None:
     crew = _Crew(work, pieces)
     threading = offload.original_threading()

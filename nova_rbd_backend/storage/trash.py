@@ -33,10 +33,6 @@ from nova_rbd_backend.storage.pool import Pool
 
 # nova-resize is Nova's own (libvirt/driver.py); the rest are this backend's.
 OWN_SNAPS = ("nova-resize", "nova-rbd-*")
-#: Of a snapshot's image: also the one that Glance has clones made of.
-SNAPSHOT_SNAPS = (*OWN_SNAPS, "snap")
-#: Of a base: the one that disks are cloned of.
-BASE_SNAPS = ("base",)
 BUSY_LIMIT_SECONDS = 60.0
 _FIRST_WAIT_SECONDS = 0.02
 _BUSY_WAIT_SECONDS = 1.0
@@ -53,6 +49,19 @@ class DeleteReport:
     seconds: float
 
 
+def own_snaps(name: str) -> tuple[str, ...]:
+    """Which snaps of an image, or of a draft, go with it, and no others.
+
+    Of a base the one that disks are cloned of; of a snapshot also the one
+    that Glance has clones made of.
+
+    :returns: names, and prefixes with ``*``
+    """
+    if names.is_base(name):
+        return ("base",)
+    return (*OWN_SNAPS, "snap") if names.is_snapshot(name) else OWN_SNAPS
+
+
 def _any_disk(disk_name: str) -> bool:
     return True
 
@@ -63,7 +72,6 @@ def delete_disks(
     instance_uuid: str,
     only: Callable[[str], bool] = _any_disk,
     retention_seconds: int = 0,
-    own_snaps: tuple[str, ...] = OWN_SNAPS,
     busy_limit_seconds: float = BUSY_LIMIT_SECONDS,
 ) -> DeleteReport:
     """Free the names of an instance's disks; not there: done.
@@ -98,7 +106,6 @@ def delete_disks(
                 pool,
                 name,
                 retention_seconds,
-                own_snaps,
                 busy_limit_seconds,
                 spare_living=name in held,
             )
@@ -136,24 +143,17 @@ def settle(pool: Pool, entry: journal.Entry) -> bool:
         # Killed inside rbd_create: an id object that no directory lists.
         half = pool.exists(entry.draft)
     if half:
-        discard(pool, entry.draft, own_snaps=_own_snaps(entry))
+        discard(pool, entry.draft)
     if entry.source is not None and pool.listed_id(entry.image) is None:
         sources.remove(pool, entry.source)
     journal.drop(pool, entry)
     return half
 
 
-def _own_snaps(entry: journal.Entry) -> tuple[str, ...]:
-    if names.is_base(entry.image):
-        return BASE_SNAPS
-    return SNAPSHOT_SNAPS if entry.source else OWN_SNAPS
-
-
 def discard(
     pool: Pool,
     name: str,
     retention_seconds: int = 0,
-    own_snaps: tuple[str, ...] = OWN_SNAPS,
     busy_limit_seconds: float = BUSY_LIMIT_SECONDS,
 ) -> None:
     """Free one image's name, be it whole or half made; not there: done.
@@ -163,14 +163,13 @@ def discard(
     image_id = pool.listed_id(name)
     if image_id is not None:
         fencing.fence(pool, {name: image_id})
-    _discard(pool, name, retention_seconds, own_snaps, busy_limit_seconds)
+    _discard(pool, name, retention_seconds, busy_limit_seconds)
 
 
 def _discard(
     pool: Pool,
     name: str,
     retention_seconds: int,
-    own_snaps: tuple[str, ...],
     busy_limit_seconds: float,
     spare_living: bool = False,
 ) -> None:
@@ -178,7 +177,7 @@ def _discard(
     if image_id is None:
         pool.remove_unlisted(name)
         return
-    entry = journal.begin_deletion(pool, name, image_id, own_snaps)
+    entry = journal.begin_deletion(pool, name, image_id, own_snaps(name))
     try:
         attempt = _Move(pool, name, image_id, retention_seconds, spare_living)
         _repeat(attempt, busy_limit_seconds)

@@ -15,7 +15,7 @@
 import nova.conf
 from oslo_log import log as logging
 
-from nova_rbd_backend.virt import base_storage
+from nova_rbd_backend.virt import base_pool
 from nova_rbd_backend.virt.background import Background
 from nova_rbd_backend.virt.purger import PURGER
 
@@ -36,7 +36,7 @@ def _age_once() -> bool:
         unused_seconds = cache.remove_unused_original_minimum_age_seconds
     period = max(_SHORTEST_PERIOD_SECONDS, cache.manager_interval)
     try:
-        pools = base_storage.BaseStorage().read_pools()
+        pools = base_pool.BasePool().read_pools()
     except Exception as error:
         LOG.error("Unused bases were not aged: %s", error)
         return True
@@ -47,7 +47,7 @@ def _age_once() -> bool:
 
 def _age(pool: str, unused_seconds: int | None, period_seconds: int) -> None:
     try:
-        found = base_storage.BaseStorage(pool=pool).age(
+        found = base_pool.BasePool(pool=pool).age(
             unused_seconds, period_seconds
         )
     except Exception as error:

@@ -34,8 +34,8 @@ from oslo_utils import units
 
 from nova_rbd_backend import conf
 from nova_rbd_backend.storage import base_cache, provision
-from nova_rbd_backend.virt import base_storage, rbd_utils, staging
-from nova_rbd_backend.virt.image_source import Wanted
+from nova_rbd_backend.virt import base_pool, rbd_utils, staging
+from nova_rbd_backend.virt.image_source import WantedBase
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -84,12 +84,12 @@ class BaseImages:
         A pool has one base of an image, whatever classes it serves: made as
         the class says that is the first to want it.
         """
-        self._storage = base_storage.BaseStorage(pool=place.pool)
+        self._storage = base_pool.BasePool(pool=place.pool)
         self._storage.storage_class = place.storage_class
 
     def clone(
         self,
-        wanted: Wanted,
+        wanted: WantedBase,
         fetch: Fetch,
         verify: Verify,
         disk: str,
@@ -109,7 +109,7 @@ class BaseImages:
             f"{_ATTEMPTS} times while {disk} was made of it"
         )
 
-    def ensure(self, wanted: Wanted, fetch: Fetch, verify: Verify) -> bool:
+    def ensure(self, wanted: WantedBase, fetch: Fetch, verify: Verify) -> bool:
         """Have the base; whether it was made now, by this call."""
         if self.is_there(wanted, verify):
             return False
@@ -130,7 +130,7 @@ class BaseImages:
                 ) from error
         return bool(made)
 
-    def is_there(self, wanted: Wanted, verify: Verify) -> bool:
+    def is_there(self, wanted: WantedBase, verify: Verify) -> bool:
         """Whether the base is there, and what is wanted of its size."""
         size_bytes = self._storage.size_of(wanted.name)
         if size_bytes is None:
@@ -139,7 +139,7 @@ class BaseImages:
         return True
 
     def _is_there_or_made(
-        self, wanted: Wanted, fetch: Fetch, verify: Verify
+        self, wanted: WantedBase, fetch: Fetch, verify: Verify
     ) -> bool | None:
         """False: it is there, True: it is made; None: to be looked at again.
 
@@ -164,7 +164,7 @@ class BaseImages:
     def _make(
         self,
         making: base_cache.Making,
-        wanted: Wanted,
+        wanted: WantedBase,
         fetch: Fetch,
         verify: Verify,
     ) -> bool:
@@ -195,7 +195,7 @@ class BaseImages:
         return True
 
     def _tell_waiting(
-        self, wanted: Wanted, state: tenacity.RetryCallState
+        self, wanted: WantedBase, state: tenacity.RetryCallState
     ) -> None:
         every = round(_TELL_SECONDS / _POLL_SECONDS)
         if state.attempt_number % every == 1:

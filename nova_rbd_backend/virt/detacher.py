@@ -20,18 +20,19 @@ from nova import context as nova_context
 from nova import exception, objects
 from oslo_log import log as logging
 
+from nova_rbd_backend import names
 from nova_rbd_backend.storage import detaching, journal
 from nova_rbd_backend.virt import image_service
 from nova_rbd_backend.virt.background import Background
 from nova_rbd_backend.virt.purger import PURGER
-from nova_rbd_backend.virt.snapshot_storage import SnapshotStorage
+from nova_rbd_backend.virt.snapshot_pool import SnapshotPool
 
 LOG = logging.getLogger(__name__)
 
 
 def _detach_once() -> bool:
     """Detach all that can be; False: to be tried again soon."""
-    storage = SnapshotStorage()
+    storage = SnapshotPool()
     try:
         settled = [_settle(storage, entry) for entry in storage.abandoned()]
         return _detach(storage) and all(settled)
@@ -40,14 +41,14 @@ def _detach_once() -> bool:
         return False
 
 
-def _settle(storage: SnapshotStorage, entry: journal.Entry) -> bool:
+def _settle(storage: SnapshotPool, entry: journal.Entry) -> bool:
     """Keep or remove a snapshot whose maker died; False: not yet."""
     try:
         if not storage.may_be_known(entry):
             return _remove(storage, entry)
         if entry.age_seconds < image_service.ANSWER_SECONDS:
             return False  # Glance may still be at what it was asked.
-        known = image_service.knows(storage.glance_id(entry))
+        known = image_service.knows(names.glance_id(entry.image))
         if known:
             storage.accepted(entry)
         elif known is None:
@@ -78,7 +79,7 @@ def _settle(storage: SnapshotStorage, entry: journal.Entry) -> bool:
     return True
 
 
-def _remove(storage: SnapshotStorage, entry: journal.Entry) -> bool:
+def _remove(storage: SnapshotPool, entry: journal.Entry) -> bool:
     if storage.remove_unknown(entry):
         PURGER.start()
         LOG.info(
@@ -89,7 +90,7 @@ def _remove(storage: SnapshotStorage, entry: journal.Entry) -> bool:
     return True
 
 
-def _is_of_this_cell(storage: SnapshotStorage, entry: journal.Entry) -> bool:
+def _is_of_this_cell(storage: SnapshotPool, entry: journal.Entry) -> bool:
     """Whether the Glance of this host is the one to be asked for it.
 
     Several clouds may have their snapshots in one pool.
@@ -106,7 +107,7 @@ def _is_of_this_cell(storage: SnapshotStorage, entry: journal.Entry) -> bool:
 
 
 def _tell_of_doubt(
-    storage: SnapshotStorage, entry: journal.Entry, why: str
+    storage: SnapshotPool, entry: journal.Entry, why: str
 ) -> None:
     LOG.warning(
         "Snapshot %(pool)s/%(image)s, left by %(host)s, stays: %(why)s. "
@@ -120,7 +121,7 @@ def _tell_of_doubt(
     )
 
 
-def _detach(storage: SnapshotStorage) -> bool:
+def _detach(storage: SnapshotPool) -> bool:
     done = True
     for entry in storage.waiting():
         if storage.is_full():

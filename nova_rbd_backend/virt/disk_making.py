@@ -77,8 +77,8 @@ class DiskMaking(imagebackend.Image):
             self._instance, str(self._disk_name), self.rbd_name
         )
 
-    def _is_in_new_pool(self) -> bool:
-        """Whether a disk that wasn't found is where only others looked."""
+    def _look_in_new_pools(self) -> bool:
+        """Look where only others did; whether the disk is there."""
         found = disk_place.found_anew(self._instance, self.rbd_name)
         if found is not None:
             self.driver = found
@@ -126,7 +126,7 @@ class DiskMaking(imagebackend.Image):
 
         if "swap_mb" in kwargs:
             self._drop_smaller_swap(size)
-        if self.exists() or self._is_in_new_pool():
+        if self.exists() or self._look_in_new_pools():
             self._grow(size)
             return
         self._go_where_it_is_made()
@@ -207,8 +207,7 @@ class DiskMaking(imagebackend.Image):
             return False
         if self._instance.vm_state == vm_states.SHELVED_OFFLOADED:
             return True
-        migration = getattr(self._instance, "migration_context", None)
-        return bool(migration and migration.is_cross_cell_move())
+        return disk_place.is_made_in_another_cell(self._instance)
 
     def _verify_size(self, found_bytes: int) -> None:
         self.verify_base_size(
@@ -230,7 +229,7 @@ class DiskMaking(imagebackend.Image):
 
     def _clone_base(
         self,
-        wanted: image_source.Wanted,
+        wanted: image_source.WantedBase,
         fetch: base_images.Fetch,
         verify: base_images.Verify,
         image_id: str | None,

@@ -17,6 +17,7 @@ is done in each pool that is known.
 """
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -27,6 +28,7 @@ from nova_rbd_backend import conf, errors, names
 from nova_rbd_backend.storage import (
     cluster,
     fencing,
+    health,
     offload,
     pool,
     provision,
@@ -40,8 +42,8 @@ CONF = nova.conf.CONF
 T = TypeVar("T")
 
 
-class RbdPool:
-    """One pool of one cluster.
+class EveryPool:
+    """One pool of one cluster, and all others that may have disks.
 
     :ivar storage_class: what new images get: the first class with that pool
         unless it is set; None: nova.conf has none
@@ -66,14 +68,11 @@ class RbdPool:
 
     def _cluster(self) -> cluster.Cluster:
         return cluster.connect(
-            cluster.ClusterSettings(
+            dataclasses.replace(
+                health.cluster_settings(self._settings),
                 conf_file=self.ceph_conf or None,
                 user=self.rbd_user,
                 connect_timeout_seconds=self.rbd_connect_timeout,
-                operation_timeout_seconds=(
-                    self._settings.operation_timeout_seconds
-                ),
-                blocklist_seconds=self._settings.blocklist_seconds,
             )
         )
 
@@ -96,10 +95,6 @@ class RbdPool:
                 return offload.run(work, long=long, waits=waits)
             finally:
                 untold.tell()
-
-
-class EveryPool(RbdPool):
-    """The same, and what concerns all pools that may have disks."""
 
     def _in_each(self, work: Callable[[pool.Pool], T]) -> dict[str, T]:
         """Do it in each known pool; one of a former class may be gone."""

@@ -59,10 +59,8 @@ NOVA_FAULTS = {
 
 def translate(error: errors.Error) -> exception.NovaException:
     """Nova's exception for one of ours."""
-    for base in type(error).__mro__:
-        if base in NOVA_FAULTS:
-            return NOVA_FAULTS[base](error)
-    return _storage(error)
+    bases = type(error).__mro__
+    return next(NOVA_FAULTS[b] for b in bases if b in NOVA_FAULTS)(error)
 
 
 @contextlib.contextmanager

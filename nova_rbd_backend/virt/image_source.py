@@ -40,7 +40,7 @@ class Location:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class WantedBase:
     """A base.
 
     :ivar facts: metadata that it gets when it is made
@@ -92,7 +92,9 @@ def verified_with(trusted_certs: Any) -> str | None:
     return "signature" if CONF.glance.verify_glance_signatures else None
 
 
-def base_of_image(image_meta: Mapping[str, Any], trusted_certs: Any) -> Wanted:
+def base_of_image(
+    image_meta: Mapping[str, Any], trusted_certs: Any
+) -> WantedBase:
     """The base for an image that has to be fetched.
 
     One that was not verified, or with other certificates, is another base.
@@ -106,7 +108,7 @@ def base_of_image(image_meta: Mapping[str, Any], trusted_certs: Any) -> Wanted:
         data = ""
     verified = verified_with(trusted_certs)
     content = [data or _changes(image_meta), verified]
-    return Wanted(
+    return WantedBase(
         names.base_image(str(image_meta["id"]), json.dumps(content)),
         metadata.describe_base(
             image_id=str(image_meta["id"]),
@@ -129,7 +131,7 @@ def base_of_generated(
     size_bytes: int | None,
     os_type: str | None,
     file_system: str | None,
-) -> Wanted:
+) -> WantedBase:
     """The base for the ephemeral or swap disks of one size and file system.
 
     Two ephemeral disks of a guest are of two bases: their file systems have
@@ -143,7 +145,7 @@ def base_of_generated(
         number = disk_name.removeprefix("disk.eph")
         content += [number if number.isdigit() else "0"]
         content += [os_type, file_system, CONF.default_ephemeral_format]
-    return Wanted(
+    return WantedBase(
         names.base_image(filename, json.dumps(content)),
         metadata.describe_base(),
         is_fetched=False,

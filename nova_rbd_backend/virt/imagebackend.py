@@ -115,7 +115,7 @@ class Rbd(disk_making.DiskMaking):
         :raises nova.exception.DiskNotFound: the disk is not where this host
             looks; a new one would stand for it
         """
-        if self.exists() or self._is_in_new_pool():
+        if self.exists() or self._look_in_new_pools():
             self.driver.create_snap(self.rbd_name, name)
         elif not disk_place.is_made_in_another_cell(self._instance):
             raise disk_place.not_here(self.rbd_name)

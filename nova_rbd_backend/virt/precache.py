@@ -25,7 +25,7 @@ from oslo_log import log as logging
 from nova_rbd_backend import conf
 from nova_rbd_backend.virt import (
     base_images,
-    base_storage,
+    base_pool,
     image_source,
     rbd_utils,
 )
@@ -51,7 +51,7 @@ def have(context: Any, image_id: str) -> bool:
     wanted = image_source.base_of_image(image_meta, None)
     bases = base_images.BaseImages(rbd)
     if bases.is_there(wanted, _any_size):
-        base_storage.BaseStorage(pool=rbd.pool).touch(wanted.name)
+        base_pool.BasePool(pool=rbd.pool).touch(wanted.name)
         return False
     if clones_location and _copied_by_glance(context, image_meta):
         return True

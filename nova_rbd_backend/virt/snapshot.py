@@ -33,7 +33,7 @@ from nova_rbd_backend.storage import snapshots
 from nova_rbd_backend.virt import image_service, quiesce
 from nova_rbd_backend.virt.detacher import DETACHER
 from nova_rbd_backend.virt.purger import PURGER
-from nova_rbd_backend.virt.snapshot_storage import SnapshotStorage
+from nova_rbd_backend.virt.snapshot_pool import SnapshotPool
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class ToGlance:
         self._disk = disk
         self._image_id = image_id
         self._format = image_format
-        self._storage = SnapshotStorage(disk.pool)
+        self._storage = SnapshotPool(disk.pool)
 
     def run(self) -> None:
         """Make the snapshot; on return Glance's image is active.

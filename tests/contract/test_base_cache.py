@@ -211,7 +211,7 @@ def test_strange_date_counts_from_now_on(pool, name, raw, turn):
 def test_aged_although_cloned_in_that_moment(pool, name, raw, turn):
     make(pool, name, raw)
     disk = clone(pool, name)
-    trash.discard(pool, name, own_snaps=trash.BASE_SNAPS)
+    trash.discard(pool, name)
     report = purge.purge(pool)
     assert name in [kept.image for kept in report.waiting]
     assert name not in [kept.image for kept in report.stuck]
@@ -236,7 +236,7 @@ def test_put_into_the_trash_by_an_operator(pool, name, raw):
 
 def test_clone_of_a_base_that_is_gone(pool, name, raw):
     make(pool, name, raw)
-    trash.discard(pool, name, own_snaps=trash.BASE_SNAPS)
+    trash.discard(pool, name)
     with pytest.raises(errors.NotFound) as caught:
         clone(pool, name)
     assert caught.value.image == name

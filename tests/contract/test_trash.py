@@ -197,15 +197,16 @@ def test_purge_ends_at_its_limits(pool, instance):
     )
 
 
-@pytest.mark.parametrize("own", [(), ("only-this",)])
-def test_own_snaps_are_what_the_caller_says(pool, instance, own):
+@pytest.mark.parametrize("snap", ["base", "snap"])
+def test_own_snap_of_another_kind_of_image_is_none_of_a_disk(
+    pool, instance, snap
+):
     name = f"{instance}_disk"
     pool.create(name, MIB)
     with pool.open(name, read_only=False) as disk:
-        disk.create_snap("nova-resize")
-    trash.delete_disks(pool, instance, own_snaps=own)
-    report = purge.purge(pool)
-    assert _kept(report.stuck, name) == ["has snaps nova-resize"]
+        disk.create_snap(snap)
+    _, report = _delete_and_purge(pool, instance)
+    assert _kept(report.stuck, name) == [f"has snaps {snap}"]
 
 
 def test_what_another_host_frees_is_no_fault(pool, instance):

@@ -34,7 +34,7 @@ def base(vms, tmp_path):
     facts = metadata.describe_base(source, disk_format="qcow2")
     base_cache.finish(vms, base_cache.begin(vms, name), str(raw), facts)
     yield name
-    trash.discard(vms, name, own_snaps=trash.BASE_SNAPS)
+    trash.discard(vms, name)
     purge.purge(vms)
 
 

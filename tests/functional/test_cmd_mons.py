@@ -194,7 +194,7 @@ def test_no_libvirtd(tool, compute_host):
         tool.conf.read_text().replace("libvirt-sock", "no-sock")
     )
 
-    assert "cannot connect to qemu:" in tool.refused("mons")
+    assert "no connection to libvirt at qemu:" in tool.refused("mons")
 
 
 @pytest.fixture

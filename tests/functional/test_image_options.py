@@ -162,7 +162,7 @@ def test_striped_disk_through_its_life(ceph, vms, name, data_pool, tmp_path):
         assert image.parent() is None
         assert image.read(0, 24 * MIB) == content
         extents = image.extents()
-    trash.discard(where, snapshot.image, own_snaps=trash.SNAPSHOT_SNAPS)
+    trash.discard(where, snapshot.image)
     assert snapshot.image in purge.purge(where).purged
     covered = sum(length for _, length in extents)
     assert 9 * MIB <= covered < 16 * MIB

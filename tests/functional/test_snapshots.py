@@ -177,7 +177,7 @@ def test_detached_nothing_hangs_on_the_disk(vms, target, disk):
     assert disk in purge.purge(vms).purged
     assert content(target, snapshot.image, "snap") == (CONTENT, 64 * MIB)
     assert detach_all(target) == []
-    trash.discard(target, snapshot.image, own_snaps=trash.SNAPSHOT_SNAPS)
+    trash.discard(target, snapshot.image)
 
 
 def test_disk_deleted_first(ceph, vms, target, disk):
@@ -300,7 +300,7 @@ def test_without_the_manager(ceph, vms, target, disk):
         here.mgr_command = ask
     with target.open(snapshot.image) as image:
         assert image.parent() is None
-    trash.discard(target, snapshot.image, own_snaps=trash.SNAPSHOT_SNAPS)
+    trash.discard(target, snapshot.image)
 
 
 def test_taken_by_glance_since_the_entry_was_read(vms, target, disk):
@@ -311,7 +311,7 @@ def test_taken_by_glance_since_the_entry_was_read(vms, target, disk):
     assert not detaching.remove_unknown(target, old)
     assert content(target, snapshot.image, "snap") == (CONTENT, 64 * MIB)
     detach_all(target)
-    trash.discard(target, snapshot.image, own_snaps=trash.SNAPSHOT_SNAPS)
+    trash.discard(target, snapshot.image)
 
 
 def test_told_to_glance_and_gone(ceph, vms, target, disk):
@@ -345,7 +345,7 @@ def test_detaching_that_failed_is_tried_again(vms, target, disk, monkeypatch):
     assert detaching.at_work(target) == 0
     (done,) = detach_all(target)
     assert done.by == "the manager"
-    trash.discard(target, snapshot.image, own_snaps=trash.SNAPSHOT_SNAPS)
+    trash.discard(target, snapshot.image)
 
 
 def once(first, then):

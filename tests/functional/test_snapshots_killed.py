@@ -117,5 +117,5 @@ def test_detaching(ceph, here, new_disk):
             assert [snap.name for snap in image.snaps()] == ["snap"]
     print(f"\ndetaching: {len(killed)} steps, {len(found)} snapshots kept")
     for name in found:
-        trash.discard(target, name, own_snaps=trash.SNAPSHOT_SNAPS)
+        trash.discard(target, name)
     wait_for("nothing is left", lambda: not _left(target), 40, 1)

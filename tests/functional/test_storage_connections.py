@@ -143,7 +143,8 @@ def test_monitors_of_a_msgr2_only_cluster(address):
         assert (monitor.host, monitor.msgr2) == (address, True)
         storage.pool("vms").create("disk", MIB)
         # as libvirt writes it (virStorageSource: mon_host, no conf file)
-        host = str(monitor).replace(":", "\\:")
+        bare = f"[{address}]" if ":" in address else address
+        host = f"{bare}:{monitor.port}".replace(":", "\\:")
         keyring = ceph.keyring("nova")
         where = f"rbd:vms/disk:id=nova:conf=/dev/null:keyring={keyring}"
         done = subprocess.run(

@@ -216,18 +216,18 @@ def test_failed_fetch_leaves_nothing(pools, glance, instance, image_id):
 def test_base_that_is_aged_out_in_that_moment(
     pools, glance, instance, image_id, monkeypatch
 ):
-    from nova_rbd_backend.virt import base_storage
+    from nova_rbd_backend.virt import base_pool
 
     glance(disk_format="qcow2")
     fetched = []
-    clone_from = base_storage.BaseStorage.clone_from
+    clone_from = base_pool.BasePool.clone_from
 
     def late(self, base, *args):
         if len(fetched) == 1:
             pools.vms.trash_move(base)
         return clone_from(self, base, *args)
 
-    monkeypatch.setattr(base_storage.BaseStorage, "clone_from", late)
+    monkeypatch.setattr(base_pool.BasePool, "clone_from", late)
     image = rbd(instance)
     cache(image, fetcher(b"fetched", fetched), image_id=image_id)
     assert len(fetched) == 2

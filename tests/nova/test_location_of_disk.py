@@ -46,7 +46,7 @@ def made(pools):  # noqa: F811
     from nova_rbd_backend.storage import trash
 
     for name in names:
-        trash.discard(pools.vms, name, own_snaps=("nova-resize", "snap"))
+        trash.discard(pools.vms, name)
 
 
 @pytest.mark.parametrize("disk", ["disk", "disk.eph0", "disk.config"])

@@ -94,22 +94,6 @@ class Stored:
                 )
 
 
-@contextlib.contextmanager
-def connected(uri: str) -> Iterator[Any]:
-    """Lend a connection to libvirt.
-
-    :raises errors.LibvirtFault: there is none
-    """
-    # Its default handler prints every error a second time.
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    with _libvirt(f"connect to {uri}"):
-        connection = libvirt.open(uri)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
 def stored(connection: Any) -> Iterator[Stored]:
     """All that is kept of all domains, running or not; by name.
 

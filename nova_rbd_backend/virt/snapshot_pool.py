@@ -15,7 +15,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 
-from nova_rbd_backend import metadata, names
+from nova_rbd_backend import metadata
 from nova_rbd_backend.storage import (
     detaching,
     inventory,
@@ -26,7 +26,7 @@ from nova_rbd_backend.storage import (
 from nova_rbd_backend.virt import faults, rbd_utils
 
 
-class SnapshotStorage(rbd_utils.RBDDriver):
+class SnapshotPool(rbd_utils.RBDDriver):
     """The pool that snapshots go to."""
 
     def __init__(self, disk_pool: str | None = None) -> None:
@@ -98,11 +98,6 @@ class SnapshotStorage(rbd_utils.RBDDriver):
     def withdraw(self, entry: journal.Entry) -> None:
         """Remove one that Glance does not know."""
         self._run(lambda: snapshots.withdraw(self._pool(), entry), long=True)
-
-    @staticmethod
-    def glance_id(entry: journal.Entry) -> str:
-        """The id of its image in Glance."""
-        return names.glance_id(entry.image)
 
     # -- detaching it
 

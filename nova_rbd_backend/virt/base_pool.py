@@ -19,7 +19,7 @@ from nova_rbd_backend.storage import base_cache, provision, transfer
 from nova_rbd_backend.virt import rbd_utils
 
 
-class BaseStorage(rbd_utils.RBDDriver):
+class BasePool(rbd_utils.RBDDriver):
     """The pool of the disks, where their bases are."""
 
     def size_of(self, name: str) -> int | None:
