@@ -124,9 +124,11 @@ class DiskMaking(imagebackend.Image):
         def fetch(path: str) -> None:
             prepare_template(*args, target=path, **kwargs)
 
-        if "swap_mb" in kwargs:
-            self._drop_smaller_swap(size)
-        if self.exists() or self._look_in_new_pools():
+        if not (self.exists() or self._look_in_new_pools()):
+            disk_place.require_new(
+                self._instance, str(self._disk_name), self.rbd_name
+            )
+        elif "swap_mb" not in kwargs or not self._drop_smaller_swap(size):
             self._grow(size)
             return
         self._go_where_it_is_made()
@@ -144,14 +146,16 @@ class DiskMaking(imagebackend.Image):
                 fetch, kwargs.get("context"), kwargs["image_id"]
             )
 
-    def _drop_smaller_swap(self, size: int | None) -> None:
-        """Make a swap disk anew that a resize wants bigger.
+    def _drop_smaller_swap(self, size: int | None) -> bool:
+        """Remove a swap disk that a resize wants bigger; whether it was.
 
         mkswap's header keeps the old size, so growing would give nothing.  A
         bigger one is kept: a resize to less swap may be reverted.
         """
-        if size and self.exists() and self.get_disk_size("") < size:
+        smaller = bool(size) and self.get_disk_size("") < size
+        if smaller:
             self.driver.remove_image(self.rbd_name)
+        return smaller
 
     def _grow(self, size: int | None) -> None:
         if size is None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import nova.conf
 from nova import exception
-from nova.compute import vm_states
+from nova.compute import task_states, vm_states
 
 from nova_rbd_backend import conf, names, storage_classes
 from nova_rbd_backend.storage_classes import StorageClass
@@ -121,6 +121,30 @@ def require_root(instance: Any) -> None:
     rbd.read_pools()
     if rbd.pool_of(root, None) is None:
         raise not_here(root)
+
+
+def require_new(instance: Any, disk: str, image: str) -> None:
+    """Refuse to make a disk that the instance has, on storage not seen here.
+
+    :raises nova.exception.DiskNotFound: it ought to be there
+    """
+    if _ought_to_be_there(instance, disk):
+        raise not_here(image)
+
+
+def _ought_to_be_there(instance: Any, disk: str) -> bool:
+    if _is_new(instance) or is_made_in_another_cell(instance):
+        return False
+    if instance.task_state == task_states.RESIZE_FINISH:
+        before = instance.old_flavor
+        of_flavor = {
+            "disk.local": before.ephemeral_gb,
+            "disk.swap": before.swap,
+        }
+        # The others are of no flavor, and were made at the first boot.
+        return bool(of_flavor.get(disk, True))
+    # A boot that never came to its end need not have made any.
+    return is_evacuated(instance) and instance.launched_at is not None
 
 
 def not_here(image: str) -> exception.DiskNotFound:

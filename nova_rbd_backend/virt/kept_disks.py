@@ -35,8 +35,10 @@ def scope(instance: Any) -> Iterator[None]:
     if not disk_place.comes_from_elsewhere(instance):
         yield
         return
-    there = rbd_utils.RBDDriver().disks(instance.uuid)
-    _kept[instance.uuid] = frozenset(there)
+    rbd = rbd_utils.RBDDriver()
+    # Nova finds, and deletes, the disks in pools that are new to this host.
+    rbd.read_pools()
+    _kept[instance.uuid] = frozenset(rbd.disks(instance.uuid))
     try:
         yield
     finally:

@@ -238,7 +238,8 @@ def test_shelved_servers_image_is_not_kept(pools, glance, instance, image_id):
     from nova.compute import vm_states
 
     glance(disk_format="raw", properties={"image_type": "snapshot"})
-    instance.vm_state = vm_states.SHELVED_OFFLOADED
+    instance.vm_state, instance.task_state = vm_states.SHELVED_OFFLOADED, None
+    instance.host = None
     image = rbd(instance)
     cache(image, fetcher(b"saved", []), image_id=image_id)
     assert content(pools, image, 5) == (b"saved", GIB, None)

@@ -82,6 +82,7 @@ def new_instance(extra_specs, vm_state="building"):
         project_id="p" * 32,
         vm_state=vm_state,
         task_state=None,
+        host=None,
         flavor=types.SimpleNamespace(name="some", extra_specs=extra_specs),
     )
 
