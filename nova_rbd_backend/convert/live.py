@@ -105,7 +105,11 @@ class _Move:
             raise
         written = self._note(State.SWITCHING)
         if self._plans:
-            self._lead_over()
+            try:
+                self._lead_over()
+            except BaseException as error:
+                self._end_standstill(error)
+                raise
         for plan in fixed:
             self._guest.change_medium(self._on_rbd(plan))
         return switching.switch(self._job, written, lambda: None)
@@ -159,16 +163,32 @@ class _Move:
                 time.sleep(_TICK_SECONDS)
 
     def _lead_over(self) -> None:
-        """The one moment in which the guest stands still."""
+        """The one moment in which the guest stands still.
+
+        It goes on when each copy has its mark and its name, and not before:
+        what it wrote to one without would be taken for half made.
+        """
         began = time.monotonic()
         self._guest.pause()
-        try:
-            for plan, mirror in zip(self._plans, self._mirrors, strict=True):
-                self._guest.pivot(plan.disk.dev)
-                mirror.mark()
-        finally:
-            self._guest.resume()
-        stood = time.monotonic() - began
+        for plan, mirror in zip(self._plans, self._mirrors, strict=True):
+            self._guest.pivot(plan.disk.dev)
+            mirror.mark()
         for mirror in self._mirrors:
             mirror.show()
+        self._guest.resume()
+        stood = time.monotonic() - began
         self._job.say(f"the guest stood still for {stood:.2f} s")
+
+    def _end_standstill(self, error: BaseException) -> None:
+        """Have the guest go on, with each disk as far as it came.
+
+        :raises ConversionError: that cannot be done now
+        """
+        try:
+            switching.settle(self._job)
+        except Exception as again:
+            raise errors.ConversionError(
+                f"{self._job.instance} stands still, as its disks could not "
+                f"be led over to Ceph ({error}): run this again as soon as "
+                f"Ceph answers, it goes on from there ({again})"
+            ) from again
