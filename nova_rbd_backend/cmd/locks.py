@@ -100,7 +100,7 @@ class Unlock(command.Lister):
         ]
         fenced = []
         for name, pool, image_id in found:
-            held = holders.look(pool, {name: image_id})
+            held = _guests(pool, name, image_id)
             _refuse_living(pool, name, held)
             fenced += [_fenced(pool, holder) for holder in held]
             if not parsed_args.dry_run:
@@ -112,6 +112,15 @@ class Unlock(command.Lister):
         elif parsed_args.dry_run:
             self.say("would be fenced; nothing was changed")
         return titles, list(_rows(fenced, parsed_args.dry_run))
+
+
+def _guests(pool: Pool, name: str, image_id: str) -> list[holders.Holder]:
+    """Who has it open, but for rbd-mirror: as before a guest is started."""
+    return [
+        each
+        for each in holders.look(pool, {name: image_id})
+        if each.state is not holders.State.MIRROR
+    ]
 
 
 def _refuse_living(
@@ -146,7 +155,7 @@ def _free(
     while any(each.address not in _told() for each in held):
         fencing.fence(pool, {name: image_id})
         # A watch may lapse while its client is asked: a lock is left then.
-        held = holders.look(pool, {name: image_id})
+        held = _guests(pool, name, image_id)
         _refuse_living(pool, name, held)
 
 

@@ -113,7 +113,8 @@ def restore(pool: Pool, image: TrashedImage) -> None:
 def check(pool: Pool, image: TrashedImage) -> None:
     """Look whether it can be restored now; raises what restore does."""
     facts = _facts(pool, image)
-    if pool.exists(image.name):
+    # It has the name itself when a restore was broken off in its middle.
+    if pool.image_id(image.name) not in (None, image.image_id):
         raise errors.ImageExists("the name is taken", **facts)
     attempts = journal.creations(pool, f"{image.name}.")
     if not all(journal.is_abandoned(pool, entry) for entry in attempts):
