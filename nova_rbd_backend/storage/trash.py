@@ -143,7 +143,8 @@ def settle(pool: Pool, entry: journal.Entry) -> bool:
         # Killed inside rbd_create: an id object that no directory lists.
         half = pool.exists(entry.draft)
     if half:
-        discard(pool, entry.draft)
+        # Also of a maker that is alive: it has been given up.
+        discard(pool, entry.draft, spare_living=False)
     if entry.source is not None and pool.listed_id(entry.image) is None:
         sources.remove(pool, entry.source)
     journal.drop(pool, entry)
@@ -155,15 +156,21 @@ def discard(
     name: str,
     retention_seconds: int = 0,
     busy_limit_seconds: float = BUSY_LIMIT_SECONDS,
+    spare_living: bool = True,
 ) -> None:
     """Free one image's name, be it whole or half made; not there: done.
 
     :raises DiskBusy: see delete_disks
     """
     image_id = pool.listed_id(name)
-    if image_id is not None:
-        fencing.fence(pool, {name: image_id})
-    _discard(pool, name, retention_seconds, busy_limit_seconds)
+    held = {} if image_id is None else fencing.fence(pool, {name: image_id})
+    _discard(
+        pool,
+        name,
+        retention_seconds,
+        busy_limit_seconds,
+        spare_living=spare_living and name in held,
+    )
 
 
 def _discard(
@@ -171,7 +178,7 @@ def _discard(
     name: str,
     retention_seconds: int,
     busy_limit_seconds: float,
-    spare_living: bool = False,
+    spare_living: bool,
 ) -> None:
     image_id = pool.listed_id(name)
     if image_id is None:
@@ -214,7 +221,7 @@ def _remove(pool: Pool, name: str, image_id: str) -> None:
 class _Move:
     """One attempt to move an image to the trash.
 
-    :ivar spare_living: not while a client that is alive has it open
+    :ivar spare_living: not while a client has it open that may be alive
     """
 
     pool: Pool
@@ -224,11 +231,10 @@ class _Move:
     spare_living: bool
 
     def __call__(self) -> None:
-        if self.spare_living:
-            # librbd moves it all the same, and its owner writes on.
-            held = fencing.fence(self.pool, {self.name: self.image_id})
-            if self.name in held and held[self.name].alive:
-                raise errors.DiskBusy
+        image = {self.name: self.image_id}
+        # librbd moves it all the same, and its owner writes on.
+        if self.spare_living and fencing.fence(self.pool, image):
+            raise errors.DiskBusy
         self.pool.trash_move(self.name, self.retention_seconds)
 
     def refusal(self, limit_seconds: float) -> errors.DiskBusy:

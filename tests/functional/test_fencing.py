@@ -184,6 +184,41 @@ def test_living_client_keeps_its_disk(ceph, vms, instance, name, client):
     assert name in purge.purge(vms).purged
 
 
+def test_living_client_beside_a_dead_one_keeps_its_disk(
+    vms, instance, name, client
+):
+    """Which of the two is dead is not known yet."""
+    dead, alive = client(name), client(name)
+    dead.kill()
+    assert alive.write("old") == "wrote"
+    with pytest.raises(errors.DiskBusy):
+        trash.delete_disks(vms, instance, busy_limit_seconds=4)
+    assert provision.is_whole(vms, name)
+    assert alive.write("more") == "wrote"
+
+
+def test_living_client_keeps_a_disk_that_is_replaced(vms, name, client):
+    """A config drive, or a swap disk that a resize wants bigger."""
+    alive = client(name)
+    assert alive.write("old") == "wrote"
+    with pytest.raises(errors.DiskBusy, match=f"client.{alive.client_id}"):
+        trash.discard(vms, name, busy_limit_seconds=2)
+    assert provision.is_whole(vms, name)
+    assert alive.write("more") == "wrote"
+
+
+def test_living_maker_is_taken_over(vms, instance, client):
+    """Nova has one host at a time make a disk: that one was given up."""
+    name = f"{instance}_disk"
+    entry = journal.begin_creation(vms, name)
+    vms.create(entry.draft, MIB)
+    maker = client(entry.draft)
+    assert maker.write("old") == "wrote"
+    began = time.monotonic()
+    assert provision.blank_disk(vms, name, MIB).undone
+    assert time.monotonic() - began < LIMIT_SECONDS
+
+
 def test_delete_waits_for_one_that_ends(vms, instance, name, client):
     """No longer than it takes, and not to the next second."""
     busy = client(name)
