@@ -40,22 +40,30 @@ def check(settings: health.Wanted, user: str) -> None:
     ceph = cluster.connect(ours)
     glance = cluster.connect(dataclasses.replace(ours, user=user))
     glance.fsid()
-    for disks in dict.fromkeys(each.pool for each in settings.classes):
-        _check(ceph, glance, settings.snapshot_pool, disks)
+    tried = set()
+    for each in settings.classes:
+        at = (each.pool, each.image_options.data_pool)
+        if at not in tried:
+            tried.add(at)
+            disks = ceph.pool(each.pool, options=each.image_options)
+            _check(ceph, glance, settings.snapshot_pool, disks)
 
 
 def _check(
-    ceph: cluster.Cluster, glance: cluster.Cluster, snapshots: str, disks: str
+    ceph: cluster.Cluster, glance: cluster.Cluster, snapshots: str, disks: Pool
 ) -> None:
     pool = ceph.pool(snapshots)
-    with _snapshot(ceph.pool(disks), pool) as name:
+    where = repr(str(disks))
+    if disks.options.data_pool:
+        where += f" with data in {disks.options.data_pool!r}"
+    with _snapshot(disks, pool) as name:
         for verb, act in (("read", _read), ("delete", _delete)):
             try:
                 act(glance.pool(snapshots), name)
             except errors.NotPermitted as error:
                 raise errors.ConfigError(
                     f"client.{glance.settings.user} may not {verb} a snapshot "
-                    f"in pool {str(pool)!r} of a disk in {disks!r}, so Glance "
+                    f"in pool {str(pool)!r} of a disk in {where}, so Glance "
                     "takes no snapshot's location, or cannot delete it: give "
                     "that user the caps that etc/ceph/client.glance.keyring "
                     "lists"

@@ -130,7 +130,8 @@ def test_glance_reads_snapshots_of_each_class(ceph, with_class):
         ceph,
         "glance-of-vms",
         mon="profile rbd",
-        osd="profile rbd pool=snapshots, profile rbd-read-only pool=vms",
+        osd="profile rbd pool=snapshots, profile rbd-read-only pool=vms, "
+        "profile rbd-read-only pool=vms-data",
     )
     glance_rights.check(with_class("snapshots"), user)
     nova = make_user(
@@ -138,8 +139,30 @@ def test_glance_reads_snapshots_of_each_class(ceph, with_class):
         "nova-of-images",
         mon="profile rbd",
         osd="profile rbd pool=vms, profile rbd pool=snapshots, "
-        "profile rbd pool=images",
+        "profile rbd pool=images, profile rbd pool=vms-data",
     )
     settings = dataclasses.replace(with_class("images"), user=nova)
     with pytest.raises(errors.ConfigError, match="of a disk in 'images'"):
         glance_rights.check(settings, user)
+
+
+def test_glance_reads_data_pools(ceph, good, with_class):
+    from nova_rbd_backend.storage import glance_rights
+
+    user = make_user(
+        ceph,
+        "glance-without-data",
+        mon="profile rbd",
+        osd="profile rbd pool=snapshots, profile rbd-read-only pool=vms",
+    )
+    where = "of a disk in 'vms' with data in 'vms-data'"
+    with pytest.raises(errors.ConfigError, match=where):
+        glance_rights.check(good, user)
+
+    # One that has its data elsewhere than the default, in the same pool.
+    settings = with_class("vms", data_pool="vms-data")
+    settings = dataclasses.replace(settings, image_options=ImageOptions())
+    with pytest.raises(errors.ConfigError, match=where):
+        glance_rights.check(settings, user)
+    for pool in ("vms", "snapshots"):
+        assert probes(ceph, pool) == []
