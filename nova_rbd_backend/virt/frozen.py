@@ -17,9 +17,11 @@ for ever: Nova only resets its task. So each gets a mark before it is frozen,
 and what is marked when nova-compute starts is thawed.
 """
 
+import contextlib
 import functools
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import libvirt
@@ -34,8 +36,9 @@ CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 FOLDER = "nova-rbd-frozen"
 
-#: How long an agent may take to answer, each time.
-ANSWER_SECONDS = 10
+#: How long an agent may take to answer, each time. What it runs before it
+#: freezes may take long: Windows gives its VSS writers 60 s.
+ANSWER_SECONDS = 60
 _ATTEMPTS = 5
 
 # Of guests that are still to be thawed for a predecessor.
@@ -109,15 +112,25 @@ def _thawed(host: Any, instance_uuid: str) -> bool:
         raise
     if not guest.isActive():
         return False
-    # By default libvirt waits for ever, where an agent that is alive is stuck.
+    with limited(host, instance_uuid):
+        guest.fsThaw()
+    return True
+
+
+@contextlib.contextmanager
+def limited(host: Any, instance_uuid: str) -> Iterator[None]:
+    """Have libvirt wait for the guest's agent ANSWER_SECONDS, not for ever.
+
+    :raises libvirt.libvirtError: no such guest; within: AGENT_UNRESPONSIVE
+    """
+    guest = host.get_connection().lookupByUUIDString(instance_uuid)
     guest.agentSetResponseTimeout(ANSWER_SECONDS)
     try:
-        guest.fsThaw()
+        yield
     finally:
         guest.agentSetResponseTimeout(
             libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK
         )
-    return True
 
 
 def _folder() -> pathlib.Path:

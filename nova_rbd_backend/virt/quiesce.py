@@ -20,7 +20,7 @@ snapshot(), in which the backend finds it.
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tenacity
@@ -116,14 +116,14 @@ class _Guest:
         """Freeze it if that can be done; whether it was."""
         if not self._runs():
             return False
-        arguments = (self._context, self._instance, self._instance.image_meta)
+        began = time.monotonic()
         try:
             if marks.is_being_thawed(self._instance.uuid):
                 raise exception.InstanceQuiesceFailed(
                     reason="it is still to be thawed after an earlier snapshot"
                 )
             marks.mark(self._instance.uuid)
-            self._driver.quiesce(*arguments)
+            self._ask(self._driver.quiesce)
         except (
             exception.QemuGuestAgentNotEnabled,
             exception.InstanceQuiesceNotSupported,
@@ -133,13 +133,22 @@ class _Guest:
             return False
         except Exception as error:
             # The agent may have frozen some of the file systems.
-            with contextlib.suppress(Exception):
-                self._driver.unquiesce(*arguments)
-                marks.unmark(self._instance.uuid)
+            if time.monotonic() - began < marks.ANSWER_SECONDS:
+                with contextlib.suppress(Exception):
+                    self._ask(self._driver.unquiesce)
+                    marks.unmark(self._instance.uuid)
+            else:  # or is going to, once what it runs before that has ended
+                self._frozen_at = began
+                self.thaw()
             self._do_without(error)
             return False
         self._frozen_at = time.monotonic()
         return True
+
+    def _ask(self, what: Callable[..., None]) -> None:
+        """Have Nova ask the guest's agent, who has to answer in time."""
+        with marks.limited(self._driver._host, self._instance.uuid):
+            what(self._context, self._instance, self._instance.image_meta)
 
     def _do_without(self, error: Exception) -> None:
         if self._required:
@@ -163,12 +172,7 @@ class _Guest:
             reraise=True,
         )
         try:
-            attempts(
-                self._driver.unquiesce,
-                self._context,
-                self._instance,
-                self._instance.image_meta,
-            )
+            attempts(self._ask, self._driver.unquiesce)
         except Exception as error:
             LOG.error(
                 "The guest's file systems could not be thawed after a "
