@@ -175,6 +175,7 @@ def _without_a_cluster():
     )
     rbd.fsid = lambda self: "fsid"
     rbd.fence_for_start = lambda self, instance_uuid: None
+    rbd.read_pools = lambda self: ()
     rbd.disks = lambda self, instance_uuid: []
     background.Background.start = lambda self: None
     for module, name in (
