@@ -139,8 +139,13 @@ class Guest:
                 dev, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
             )
 
-    def give_up(self, dev: str) -> None:
-        """End the copy, the guest stays where it is; there is none: done."""
-        if self.mirrored(dev) is not None:
-            with _reach(f"end the copy of {dev}"):
-                self._domain.blockJobAbort(dev)
+    def give_up(self, dev: str) -> bool:
+        """End the copy, the guest stays where it is.
+
+        :returns: whether there was one
+        """
+        if self.mirrored(dev) is None:
+            return False
+        with _reach(f"end the copy of {dev}"):
+            self._domain.blockJobAbort(dev)
+        return True

@@ -165,22 +165,23 @@ class _Move:
     def _lead_over(self) -> None:
         """The one moment in which the guest stands still.
 
-        It goes on when each copy has its mark and its name, and not before:
-        what it wrote to one without would be taken for half made.
+        Each copy is whole by then, and gets its mark and its name before the
+        guest writes to it: whoever lets it run on, no run takes it for half
+        made.
         """
         began = time.monotonic()
         self._guest.pause()
-        for plan, mirror in zip(self._plans, self._mirrors, strict=True):
-            self._guest.pivot(plan.disk.dev)
-            mirror.mark()
         for mirror in self._mirrors:
+            mirror.mark()
             mirror.show()
+        for plan in self._plans:
+            self._guest.pivot(plan.disk.dev)
         self._guest.resume()
         stood = time.monotonic() - began
         self._job.say(f"the guest stood still for {stood:.2f} s")
 
     def _end_standstill(self, error: BaseException) -> None:
-        """Have the guest go on, with each disk as far as it came.
+        """Have the guest go on, each of its disks old or in Ceph.
 
         :raises ConversionError: that cannot be done now
         """
@@ -189,6 +190,6 @@ class _Move:
         except Exception as again:
             raise errors.ConversionError(
                 f"{self._job.instance} stands still, as its disks could not "
-                f"be led over to Ceph ({error}): run this again as soon as "
-                f"Ceph answers, it goes on from there ({again})"
+                f"be led over to Ceph ({error}): run this again once that is "
+                f"mended, it goes on from there ({again})"
             ) from again

@@ -140,13 +140,11 @@ def _is_over(job: Job, disk: OldDisk, active: bool) -> bool:
         return over
     mirror = conversion.Mirror(job.pool, job.image(disk.name), disk.draft)
     if over or (not active and mirror.is_marked()):
-        # Where it is unmarked the guest stands still since it was led over.
-        if mirror.is_hidden():
-            mirror.mark()
         mirror.show()
         return True
-    if active:
-        guest.give_up(domain_xml.dev_of(disk.element))
+    # What it wrote to a copy that went on until now, the old disk has too.
+    dev = domain_xml.dev_of(disk.element)
+    whole = active and guest.give_up(dev)
     old_disks.put_back(disk.path)
-    mirror.discard()
+    mirror.discard(keep_written=not whole)
     return False

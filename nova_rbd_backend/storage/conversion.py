@@ -130,10 +130,6 @@ class Mirror:
         assert image_id is not None
         self._pool.publish(self._name, image_id, self._draft)
 
-    def is_hidden(self) -> bool:
-        """Whether it has the draft's name."""
-        return self._pool.listed_id(self._draft) is not None
-
     def mark(self) -> None:
         """Mark it as whole; the guest has to stand still. Marked: done."""
         with self._pool.open(self._draft, read_only=False) as disk:
@@ -147,8 +143,11 @@ class Mirror:
                 return found.marked
         return False
 
-    def discard(self) -> None:
-        """Delete it under the name that it has; gone: done."""
+    def discard(self, keep_written: bool) -> None:
+        """Delete it under the name that it has; gone: done.
+
+        :param keep_written: one that was written to since it was whole stays
+        """
         for taken, other in (
             (self._draft, self._name),
             (self._name, self._draft),
@@ -157,8 +156,9 @@ class Mirror:
             self._pool.finish_publishing(taken, other)
         trash.discard(self._pool, self._draft)
         found = look(self._pool, self._name)
-        if found is not None and not found.marked:
-            trash.discard(self._pool, self._name)
+        if found is None or (keep_written and found.marked and found.written):
+            return
+        trash.discard(self._pool, self._name)
 
     def _id(self) -> str:
         image_id = self._pool.image_id(self._draft)
