@@ -35,6 +35,8 @@ from nova_rbd_backend.convert import (
     way_back,
 )
 from nova_rbd_backend.convert import job as jobs
+from nova_rbd_backend.storage import pool_registry
+from nova_rbd_backend.storage_classes import StorageClass
 
 
 class Convert(command.Lister):
@@ -80,6 +82,13 @@ class Convert(command.Lister):
             help="with --undo: although the guest has written to the disks "
             "in Ceph",
         )
+        parser.add_argument(
+            "--storage-class",
+            metavar="CLASS",
+            help="where in Ceph the disks go, and how they are made; "
+            "[nova_rbd] default_storage_class unless set, or where an "
+            "earlier run brought them",
+        )
         command.add_dry_run(parser)
         return parser
 
@@ -87,7 +96,7 @@ class Convert(command.Lister):
         """Do it; return a row for each disk."""
         if parsed_args.lose_changes and not parsed_args.undo:
             raise errors.ConfigError("--lose-changes goes with --undo only")
-        with self._job(parsed_args.instance) as job:
+        with self._job(parsed_args) as job:
             rows = _done(job, parsed_args)
             titles = ("Disk", "Local", "Format", "Size", "In Ceph", "Result")
             table = [
@@ -104,9 +113,10 @@ class Convert(command.Lister):
         return self.fitting(parsed_args, (titles, table))
 
     @contextlib.contextmanager
-    def _job(self, instance: str) -> Iterator[jobs.Job]:
+    def _job(self, parsed_args: argparse.Namespace) -> Iterator[jobs.Job]:
         settings = self.settings
         conf = self.program.configuration()
+        instance = parsed_args.instance
         folder = os.path.join(conf.instances_path, instance)
         with (
             record.sole_run(folder),
@@ -115,16 +125,19 @@ class Convert(command.Lister):
             secret = importlib.import_module("nova_rbd_backend.virt.secret")
             secret.check(connection, settings)
             monitors = self.cluster.mon_addresses()
+            place = self._class(parsed_args.storage_class, folder)
+            leaves = parsed_args.undo or parsed_args.finish
+            if not (leaves or parsed_args.dry_run):
+                self._announce(place)
             yield jobs.Job(
                 instance,
                 folder,
                 conf.instances_path,
-                self.cluster.pool(
-                    settings.pool, options=settings.image_options
-                ),
+                self.cluster.pool(place.pool, options=place.image_options),
+                place.name,
                 guest.find(connection, instance),
                 domain_xml.Access(
-                    settings.pool,
+                    place.pool,
                     tuple((mon.host, str(mon.port)) for mon in monitors),
                     settings.user,
                     settings.secret_uuid,
@@ -134,6 +147,28 @@ class Convert(command.Lister):
                 self._tell,
                 self.say,
             )
+
+    def _class(self, asked: str | None, folder: str) -> StorageClass:
+        """The one that was asked for, or that of an earlier run's pool."""
+        settings = self.settings
+        earlier = record.read(folder)
+        if asked is not None:
+            found = settings.class_named(asked)
+            if found is None:
+                known = ", ".join(each.name for each in settings.classes)
+                raise errors.ConfigError(
+                    f"--storage-class {asked}: nova.conf has no such class, "
+                    f"it has {known}"
+                )
+            return found
+        found = settings.class_of_pool(earlier.pool) if earlier else None
+        return found or settings.default_class
+
+    def _announce(self, place: StorageClass) -> None:
+        """Have all hosts look for disks there, before one is made."""
+        if place.pool != self.settings.pool:
+            home = self.pool(self.settings.pool)
+            pool_registry.add(home, place.pool, place.name)
 
     @contextlib.contextmanager
     def _tell(self, what: str, size: int) -> Iterator[qemu_img.Progress]:

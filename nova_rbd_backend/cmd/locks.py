@@ -34,9 +34,7 @@ class Locks(command.Lister):
         """Add where to look, and for what."""
         parser = super().get_parser(prog_name)
         command.add_pool(parser, "the pools of disks and of snapshots")
-        parser.add_argument(
-            "--instance", metavar="UUID", help="the disks of this one alone"
-        )
+        command.add_instance(parser)
         parser.add_argument(
             "--dead", action="store_true", help="only what 'unlock' would free"
         )

@@ -33,6 +33,7 @@ Tell = Callable[
 class Job:
     """:ivar folder: the instance's
     :ivar instances: all instances', and what their disks are based on
+    :ivar storage_class: the name of that of ``pool``
     :ivar guest: None: libvirt has no such domain here
     :ivar ceph_conf: None: where Ceph looks by itself
     """
@@ -41,6 +42,7 @@ class Job:
     folder: str
     instances: str
     pool: Pool
+    storage_class: str
     guest: Guest | None
     access: domain_xml.Access
     ceph_conf: str | None
@@ -74,7 +76,7 @@ class Job:
         """What the disk says of itself, as one that Nova booted."""
         project, image = domain_xml.owner(self.domain.xml())
         name = names.DiskName(self.instance, disk)
-        return metadata.describe(name, project, image)
+        return metadata.describe(name, project, image, self.storage_class)
 
     def local_disks(self, live: bool = False) -> list[domain_xml.LocalDisk]:
         """Those that are not on RBD yet."""

@@ -183,13 +183,20 @@ class _Move:
     def _end_standstill(self, error: BaseException) -> None:
         """Have the guest go on, each of its disks old or in Ceph.
 
-        :raises ConversionError: that cannot be done now
+        :raises ConversionError: that cannot be done now, or some are there
         """
         try:
-            switching.settle(self._job)
+            kept = switching.settle(self._job)
         except Exception as again:
             raise errors.ConversionError(
                 f"{self._job.instance} stands still, as its disks could not "
                 f"be led over to Ceph ({error}): run this again once that is "
                 f"mended, it goes on from there ({again})"
             ) from again
+        if kept is not None:
+            there = ", ".join(disk.name for disk in kept.disks)
+            raise errors.ConversionError(
+                f"{self._job.instance} runs on, with {there} in Ceph, and "
+                f"the others could not be led over ({error}): run this again "
+                "once that is mended, it goes on from there"
+            ) from error

@@ -120,12 +120,12 @@ def settle(job: Job) -> Record | None:
 
 
 def refuse_other_pool(job: Job, found: Record) -> None:
-    """:raises ConversionRefused: nova.conf has changed since"""
+    """:raises ConversionRefused: its disks are in another one"""
     if found.pool != str(job.pool):
         raise errors.ConversionRefused(
             f"{job.instance}: an earlier run brought its disks into pool "
-            f"{found.pool}, and nova.conf names {job.pool}: use the "
-            "nova.conf of then"
+            f"{found.pool}, and this one's is {job.pool}: use the nova.conf "
+            "and the --storage-class of then"
         )
 
 

@@ -50,9 +50,10 @@ class Killed:
             local.add(name, dev, "raw")
         local.define()
 
-    def at_each_step(self, *words):
+    def at_each_step(self, *words, prepare=lambda: None):
         """Run it killed after each step in turn; yields what it said."""
         for step in range(1, MOST_STEPS):
+            prepare()
             done = subprocess.run(
                 [
                     *(sys.executable, "-m", convert_child.__name__),
@@ -194,31 +195,27 @@ def test_live_and_then_the_guest_is_gone(vms, killed):
 
 
 def test_finish(vms, killed):
-    killed.nothing_is_lost = lambda: None
-    for step in range(1, MOST_STEPS):
-        killed.run()
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", convert_child.__name__, str(step)),
-                *killed.words("--finish"),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        print(done.stdout)
-        if done.returncode:
-            again = killed.local.program.run(
-                "convert", killed.local.uuid, "--finish"
-            )
-            assert again.returncode == 0 or "its end" in again.stderr
-        killed.is_converted(vms)
-        assert killed.local.files() == set()
-        if not done.returncode:
-            return
-        # And there again, by hand.
+    """What is deleted is the old disks, and no other is lost."""
+    killed.nothing_is_lost = lambda: killed.is_converted(vms)
+
+    def prepare():
+        # There is no way back but by hand.
+        for name in vms.names(killed.local.uuid):
+            vms.remove(name)
         for name, data in killed.content.items():
             killed.local.path(name).write_bytes(data)
-            vms.remove(killed.local.image(name))
         killed.local.define()
+        killed.run()
+
+    for said in killed.at_each_step("--finish", prepare=prepare):
+        print(said)
+        again = killed.local.program.run(
+            "convert", killed.local.uuid, "--finish"
+        )
+        assert again.returncode == 0 or "its end" in again.stderr
+        killed.is_converted(vms)
+        assert killed.local.files() == set()
+        for name in killed.content:
+            with vms.open(killed.local.image(name)) as disk:
+                assert disk.snaps() == ()
+    assert killed.local.files() == set()
