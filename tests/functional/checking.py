@@ -12,8 +12,10 @@
 
 """What the checks of a host make and leave, for their tests."""
 
+import pytest
 import rbd
 
+from nova_rbd_backend import errors
 from nova_rbd_backend.storage import health
 
 
@@ -30,3 +32,12 @@ def probes(ceph, pool):
     with ceph.admin() as admin, admin.open_ioctx(pool) as ioctx:
         names = rbd.RBD().list(ioctx)
     return [name for name in names if name.startswith(health.PROBE_PREFIX)]
+
+
+def refusal(settings, kind=errors.ConfigError):
+    """The one line that stops nova-compute."""
+    with pytest.raises(kind) as caught:
+        health.check(settings)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line

@@ -12,9 +12,17 @@
 
 """Nova's own configuration object, set as a nova.conf would and put back."""
 
+import types
+import uuid
+
 import pytest
 
-from tests.functional.conftest import ceph, vms  # noqa: F401 - fixtures
+from nova_rbd_backend.storage import cluster
+from tests.functional import conftest as functional
+from tests.nova.images import MIB, Glance
+
+ceph = functional.ceph
+vms = functional.vms
 
 
 @pytest.fixture
@@ -43,3 +51,91 @@ def nova_conf(tmp_path, monkeypatch):
     yield flags
     own.stop()
     kept.cleanUp()
+
+
+@pytest.fixture
+def pools(ceph, nova_conf):
+    """Pools vms and images as Nova's user sees them, with Nova's CONF set."""
+    nova_conf(
+        group="libvirt",
+        images_rbd_pool="vms",
+        images_rbd_ceph_conf=str(ceph.conf),
+        rbd_user="nova",
+        rbd_secret_uuid=str(uuid.uuid4()),
+    )
+    settings = cluster.ClusterSettings(str(ceph.conf), "nova", 5, 60)
+    return types.SimpleNamespace(
+        vms=cluster.connect(settings).pool("vms"), conf=nova_conf
+    )
+
+
+@pytest.fixture
+def parent(ceph):
+    """A raw image of 8 MiB in Glance's pool; its location."""
+    settings = cluster.ClusterSettings(str(ceph.conf), "glance", 5, 60)
+    here = cluster.connect(settings)
+    images, name = here.pool("images"), str(uuid.uuid4())
+    images.create(name, 8 * MIB)
+    with images.open(name, read_only=False) as disk:
+        disk.write(b"from glance", 0)
+        disk.create_snap("snap")
+        disk.protect_snap("snap")
+    return f"rbd://{here.fsid()}/images/{name}/snap"
+
+
+@pytest.fixture
+def glance(monkeypatch):
+    def answers(**facts):
+        from nova_rbd_backend.virt import disk_making
+
+        monkeypatch.setattr(disk_making, "IMAGE_API", Glance(**facts))
+
+    return answers
+
+
+@pytest.fixture
+def instance():
+    return types.SimpleNamespace(uuid=str(uuid.uuid4()), project_id="p" * 32)
+
+
+@pytest.fixture
+def image_id():
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+def driver(pools):
+    from nova.virt import fake
+
+    from nova_rbd_backend.virt.driver import LibvirtDriver
+
+    pools.conf(group="libvirt", connection_uri="test:///default")
+    return LibvirtDriver(fake.FakeVirtAPI())
+
+
+def configure(nova_conf, **classes):
+    """Set storage classes as a nova.conf would: a pool for each."""
+    import nova.conf
+
+    from nova_rbd_backend import class_options
+
+    class_options.register(nova.conf.CONF, classes)
+    nova_conf(group="nova_rbd", storage_classes=list(classes))
+    for name, pool in classes.items():
+        nova_conf(group=class_options.group(name), pool=pool)
+
+
+@pytest.fixture
+def classes(pools, monkeypatch):
+    """Call it to set other classes; a new nova-compute knows nothing yet."""
+    from nova_rbd_backend.storage import pool_registry
+    from nova_rbd_backend.virt import known_pools
+
+    def become(**classes):
+        monkeypatch.setattr(known_pools, "_registered", {})
+        configure(pools.conf, **classes)
+
+    become(fast="snapshots")
+    yield become
+    for name in pool_registry.names(pools.vms):
+        pool_registry.forget(pools.vms, name)

@@ -25,32 +25,17 @@ import pytest
 
 from nova_rbd_backend import names
 from nova_rbd_backend.storage import base_cache, lease, trash
-from tests.nova.test_imagebackend import (  # noqa: F401 - fixtures
+from tests.nova.images import (
     GIB,
     MIB,
     base_file,
+    bases,
     cache,
     content,
     fetcher,
-    glance,
-    instance,
     never,
-    parent,
-    pools,
     rbd,
 )
-
-# The fixtures are arguments too.
-# ruff: noqa: F811
-
-
-@pytest.fixture
-def image_id():
-    return str(uuid.uuid4())
-
-
-def bases(pools, image_id):
-    return pools.vms.names(f"nova-base_{image_id}")
 
 
 def staged():

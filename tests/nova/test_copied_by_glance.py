@@ -16,18 +16,7 @@ import uuid
 
 import pytest
 
-from tests.nova.test_imagebackend import (
-    GIB,
-    Glance,
-    cache,
-    content,
-    fetcher,
-    instance,  # noqa: F401 - a fixture
-    never,
-    parent,  # noqa: F401 - a fixture
-    pools,  # noqa: F401 - a fixture
-    rbd,
-)
+from tests.nova.images import GIB, Glance, cache, content, fetcher, never, rbd
 
 
 class CopyingGlance(Glance):
@@ -48,7 +37,7 @@ class CopyingGlance(Glance):
 
 
 @pytest.fixture
-def copying(pools, monkeypatch):  # noqa: F811
+def copying(pools, monkeypatch):
     def answers(url, works=True, store="ceph"):
         from nova.virt.libvirt import imagebackend as nova_imagebackend
 
@@ -68,10 +57,10 @@ def copying(pools, monkeypatch):  # noqa: F811
 
 
 def test_image_elsewhere_is_copied_by_glance_and_cloned(
-    pools,  # noqa: F811
+    pools,
     copying,
-    instance,  # noqa: F811
-    parent,  # noqa: F811
+    instance,
+    parent,
 ):
     found = copying(parent)
     image = rbd(instance)
@@ -81,10 +70,10 @@ def test_image_elsewhere_is_copied_by_glance_and_cloned(
 
 
 def test_copy_that_changed_nothing_is_not_asked_for_again(
-    pools,  # noqa: F811
+    pools,
     copying,
-    instance,  # noqa: F811
-    parent,  # noqa: F811
+    instance,
+    parent,
 ):
     found, fetched = copying(parent, works=False), []
     image_id = str(uuid.uuid4())
@@ -98,10 +87,10 @@ def test_copy_that_changed_nothing_is_not_asked_for_again(
 
 
 def test_precached_image_elsewhere_is_copied_by_glance(
-    pools,  # noqa: F811
+    pools,
     copying,
-    instance,  # noqa: F811
-    parent,  # noqa: F811
+    instance,
+    parent,
 ):
     from nova_rbd_backend.virt import precache
 
@@ -117,10 +106,10 @@ def test_precached_image_elsewhere_is_copied_by_glance(
 
 
 def test_without_a_store_glance_is_not_asked_to_copy(
-    pools,  # noqa: F811
+    pools,
     copying,
-    instance,  # noqa: F811
-    parent,  # noqa: F811
+    instance,
+    parent,
 ):
     found, fetched = copying(parent, store=""), []
     cache(rbd(instance), fetcher(b"fetched", fetched))

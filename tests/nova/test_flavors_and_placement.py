@@ -19,13 +19,6 @@ import uuid
 
 import pytest
 
-from tests.nova.test_imagebackend import pools  # noqa: F401 - fixtures
-from tests.nova.test_nova_behaviours import driver  # noqa: F401
-from tests.nova.test_storage_classes import classes  # noqa: F401
-
-# The fixtures are arguments too.
-# ruff: noqa: F811
-
 NODE = "host1"
 FAST = "CUSTOM_RBD_FAST_GB"
 

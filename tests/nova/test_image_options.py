@@ -18,21 +18,7 @@ import uuid
 
 import pytest
 
-from tests.nova.test_imagebackend import (  # noqa: F401 - fixtures
-    GIB,
-    MIB,
-    cache,
-    fetcher,
-    glance,
-    instance,
-    never,
-    parent,
-    pools,
-    rbd,
-)
-
-# The fixtures are arguments too.
-# ruff: noqa: F811
+from tests.nova.images import GIB, MIB, cache, fetcher, never, rbd
 
 
 @pytest.fixture

@@ -16,119 +16,21 @@ Glance's answer is handed in; what Nova fetches is a file that the test makes.
 """
 
 import os
-import types
 import uuid
 
 import pytest
 
-from nova_rbd_backend.storage import cluster
-
-MIB = 1 << 20
-GIB = 1 << 30
-
-
-@pytest.fixture
-def pools(ceph, nova_conf):
-    """Pools vms and images as Nova's user sees them, with Nova's CONF set."""
-    nova_conf(
-        group="libvirt",
-        images_rbd_pool="vms",
-        images_rbd_ceph_conf=str(ceph.conf),
-        rbd_user="nova",
-        rbd_secret_uuid=str(uuid.uuid4()),
-    )
-    settings = cluster.ClusterSettings(str(ceph.conf), "nova", 5, 60)
-    return types.SimpleNamespace(
-        vms=cluster.connect(settings).pool("vms"), conf=nova_conf
-    )
-
-
-@pytest.fixture
-def parent(ceph):
-    """A raw image of 8 MiB in Glance's pool; its location."""
-    settings = cluster.ClusterSettings(str(ceph.conf), "glance", 5, 60)
-    here = cluster.connect(settings)
-    images, name = here.pool("images"), str(uuid.uuid4())
-    images.create(name, 8 * MIB)
-    with images.open(name, read_only=False) as disk:
-        disk.write(b"from glance", 0)
-        disk.create_snap("snap")
-        disk.protect_snap("snap")
-    return f"rbd://{here.fsid()}/images/{name}/snap"
-
-
-class Glance:
-    def __init__(self, disk_format="raw", urls=(), gone=False, **known):
-        self.disk_format, self.urls, self.gone = disk_format, urls, gone
-        self.known = known
-
-    def get(self, context, image_id, include_locations=False, **_):
-        from nova import exception
-
-        if self.gone:
-            raise exception.ImageNotFound(image_id=image_id)
-        return {
-            "id": image_id,
-            "disk_format": self.disk_format,
-            "locations": [{"url": url, "metadata": {}} for url in self.urls],
-            "os_hash_algo": "sha512",
-            **self.known,
-        }
-
-
-@pytest.fixture
-def glance(monkeypatch):
-    def answers(**facts):
-        from nova_rbd_backend.virt import disk_making
-
-        monkeypatch.setattr(disk_making, "IMAGE_API", Glance(**facts))
-
-    return answers
-
-
-@pytest.fixture
-def instance():
-    return types.SimpleNamespace(uuid=str(uuid.uuid4()), project_id="p" * 32)
-
-
-def rbd(instance, name="disk"):
-    from nova_rbd_backend.virt import imagebackend
-
-    return imagebackend.Rbd(instance, name)
-
-
-def fetcher(content, fetched):
-    """What Nova's callback does: fetch, check, convert into ``target``."""
-
-    def fetch(target, **_):
-        fetched.append(target)
-        with open(target, "wb") as file:
-            file.write(content)
-
-    return fetch
-
-
-def never(target, **_):
-    raise AssertionError("fetched, though it can be cloned")
-
-
-def cache(image, fetch, size=GIB, **kwargs):
-    kwargs = {"image_id": str(uuid.uuid4()), "context": None, **kwargs}
-    image.cache(fetch_func=fetch, filename="0" * 40, size=size, **kwargs)
-
-
-def content(pools, image, length):
-    with pools.vms.open(image.rbd_name) as disk:
-        return disk.read(0, length), disk.size_bytes(), disk.parent()
-
-
-def base_file():
-    """Where Nova keeps the fetched image on this host."""
-    import nova.conf
-
-    folder = os.path.join(nova.conf.CONF.instances_path, "_base")
-    os.makedirs(folder, exist_ok=True)
-    return os.path.join(folder, "0" * 40)
+from tests.nova.images import (
+    GIB,
+    MIB,
+    base_file,
+    cache,
+    content,
+    fetcher,
+    generated,
+    never,
+    rbd,
+)
 
 
 @pytest.mark.parametrize("disk_format", ["raw", "iso"])
@@ -186,22 +88,6 @@ def test_image_gone_from_glance_is_not_made_of_what_is_left_of_it(
     with pytest.raises(exception.ImageNotFound):
         cache(rbd(instance), never)
     assert pools.vms.names(instance.uuid) == []
-
-
-def generated(image, size, **kwargs):
-    """Make an ephemeral or swap disk as Nova does, without its mkfs."""
-    made = []
-
-    def mkfs(target, **_):
-        made.append(target)
-        with open(target, "wb") as file:
-            file.truncate(size)
-            file.write(f"header for {size}".encode())
-
-    # In Nova the name tells one size from another; here they begin anew.
-    name = f"generated_{uuid.uuid4()}"
-    image.cache(fetch_func=mkfs, filename=name, size=size, **kwargs)
-    return made
 
 
 def test_generated_disk_leaves_no_file(pools, instance):

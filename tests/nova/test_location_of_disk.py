@@ -16,21 +16,11 @@ import uuid
 
 import pytest
 
-from tests.nova.test_imagebackend import (
-    GIB,
-    MIB,
-    cache,
-    content,
-    glance,  # noqa: F401 - a fixture
-    instance,  # noqa: F401 - a fixture
-    never,
-    pools,  # noqa: F401 - a fixture
-    rbd,
-)
+from tests.nova.images import GIB, MIB, cache, content, never, rbd
 
 
 @pytest.fixture
-def made(pools):  # noqa: F811
+def made(pools):
     """Make an RBD image with a snap, as any; its location."""
     names = []
 
@@ -51,9 +41,9 @@ def made(pools):  # noqa: F811
 
 @pytest.mark.parametrize("disk", ["disk", "disk.eph0", "disk.config"])
 def test_is_neither_cloned_nor_fetched(
-    pools,  # noqa: F811
-    glance,  # noqa: F811
-    instance,  # noqa: F811
+    pools,
+    glance,
+    instance,
     made,
     disk,
 ):
@@ -66,7 +56,7 @@ def test_is_neither_cloned_nor_fetched(
     assert not image.exists()
 
 
-def test_is_not_exported_for_a_download(pools, made, tmp_path):  # noqa: F811
+def test_is_not_exported_for_a_download(pools, made, tmp_path):
     from nova import exception
 
     from nova_rbd_backend.virt import rbd_utils
@@ -81,7 +71,7 @@ def test_is_not_exported_for_a_download(pools, made, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["snapshot_{}", "{}"])
-def test_snapshots_are_cloned(pools, glance, instance, made, name):  # noqa: F811
+def test_snapshots_are_cloned(pools, glance, instance, made, name):
     """By this backend's name, and as the in-tree backend calls them."""
     glance(urls=(made(name.format(uuid.uuid4()), "snap"),))
     image = rbd(instance)

@@ -21,28 +21,7 @@ import uuid
 
 import pytest
 
-from tests.nova.test_imagebackend import (
-    GIB,
-    MIB,
-    cache,
-    content,
-    glance,  # noqa: F401 - a fixture
-    instance,  # noqa: F401 - a fixture
-    never,
-    parent,  # noqa: F401 - a fixture
-    pools,  # noqa: F401 - a fixture
-    rbd,
-)
-
-
-@pytest.fixture
-def driver(pools):  # noqa: F811 - the fixture
-    from nova.virt import fake
-
-    from nova_rbd_backend.virt.driver import LibvirtDriver
-
-    pools.conf(group="libvirt", connection_uri="test:///default")
-    return LibvirtDriver(fake.FakeVirtAPI())
+from tests.nova.images import GIB, MIB, cache, content, never, rbd
 
 
 def nova_instance(task_state=None):
@@ -51,12 +30,12 @@ def nova_instance(task_state=None):
     )
 
 
-def make(pools, of, *disks):  # noqa: F811
+def make(pools, of, *disks):
     for disk in disks:
         pools.vms.create(f"{of.uuid}_{disk}", MIB)
 
 
-def left(pools, of):  # noqa: F811
+def left(pools, of):
     return sorted(n.partition("_")[2] for n in pools.vms.names(of.uuid))
 
 
@@ -69,7 +48,7 @@ def rbd_driver():
 # -- deleting disks
 
 
-def test_cleanup_takes_the_instances_disks_and_no_others(pools, driver):  # noqa: F811
+def test_cleanup_takes_the_instances_disks_and_no_others(pools, driver):
     mine, other = nova_instance(), nova_instance()
     for one in (mine, other):
         make(pools, one, "disk", "disk.swap")
@@ -78,7 +57,7 @@ def test_cleanup_takes_the_instances_disks_and_no_others(pools, driver):  # noqa
     assert left(pools, other) == ["disk", "disk.swap"]
 
 
-def test_cleanup_of_a_reverted_resize_keeps_the_disk(pools, driver):  # noqa: F811
+def test_cleanup_of_a_reverted_resize_keeps_the_disk(pools, driver):
     from nova.compute import task_states
 
     mine = nova_instance(task_states.RESIZE_REVERTING)
@@ -87,7 +66,7 @@ def test_cleanup_of_a_reverted_resize_keeps_the_disk(pools, driver):  # noqa: F8
     assert left(pools, mine) == ["disk"]
 
 
-def test_cleanup_takes_a_disk_with_the_snap_of_a_resize(pools, driver):  # noqa: F811
+def test_cleanup_takes_a_disk_with_the_snap_of_a_resize(pools, driver):
     mine = nova_instance()
     make(pools, mine, "disk")
     rbd(mine).create_snap("nova-resize")
@@ -95,7 +74,7 @@ def test_cleanup_takes_a_disk_with_the_snap_of_a_resize(pools, driver):  # noqa:
     assert left(pools, mine) == []
 
 
-def test_unrescue_takes_the_rescue_disks(pools):  # noqa: F811
+def test_unrescue_takes_the_rescue_disks(pools):
     mine = nova_instance()
     make(pools, mine, "disk", "disk.rescue", "disk.config.rescue")
     other = nova_instance()
@@ -112,12 +91,12 @@ def test_unrescue_takes_the_rescue_disks(pools):  # noqa: F811
     assert left(pools, other) == ["disk.rescue"]
 
 
-def test_whole_pool_is_never_read_for_a_cleanup(pools):  # noqa: F811
+def test_whole_pool_is_never_read_for_a_cleanup(pools):
     with pytest.raises(NotImplementedError):
         rbd_driver().cleanup_volumes(lambda disk: True)
 
 
-def test_remove_image(pools):  # noqa: F811
+def test_remove_image(pools):
     mine = nova_instance()
     make(pools, mine, "disk.config.rescue")
     for _ in range(2):
@@ -128,7 +107,7 @@ def test_remove_image(pools):  # noqa: F811
 # -- images
 
 
-def test_flatten(pools, glance, instance, parent):  # noqa: F811
+def test_flatten(pools, glance, instance, parent):
     glance(urls=(parent,))
     image = rbd(instance)
     cache(image, never)
@@ -137,7 +116,7 @@ def test_flatten(pools, glance, instance, parent):  # noqa: F811
         assert content(pools, image, 11) == (b"from glance", GIB, None)
 
 
-def test_glances_image_is_exported(pools, parent, tmp_path):  # noqa: F811
+def test_glances_image_is_exported(pools, parent, tmp_path):
     """As Nova asks with [glance] enable_rbd_download."""
     name, target = parent.split("/")[-2], tmp_path / "image"
     rbd_driver().export_image(str(target), name, "snap", "images")
@@ -145,7 +124,7 @@ def test_glances_image_is_exported(pools, parent, tmp_path):  # noqa: F811
     assert target.stat().st_size == 8 * MIB
 
 
-def test_export_is_from_the_disks_pool_by_default(pools, tmp_path):  # noqa: F811
+def test_export_is_from_the_disks_pool_by_default(pools, tmp_path):
     mine, target = nova_instance(), tmp_path / "disk"
     make(pools, mine, "disk")
     rbd(mine).create_snap("snap")
@@ -179,7 +158,7 @@ class TakingGlance:
 
 
 @pytest.fixture
-def snapshot(pools, monkeypatch):  # noqa: F811
+def snapshot(pools, monkeypatch):
     """Make a snapshot of a disk that begins with "content"."""
     from nova import objects
 
@@ -211,7 +190,7 @@ def snapshot(pools, monkeypatch):  # noqa: F811
     return make_one
 
 
-def test_snapshots_location_is_given_to_glance(pools, snapshot):  # noqa: F811
+def test_snapshots_location_is_given_to_glance(pools, snapshot):
     found = TakingGlance()
     assert snapshot(found) == ""  # nothing is left for Nova to give
     fsid, pool = found.given["location"].split("/")[2:4]
@@ -241,7 +220,7 @@ def test_snapshot_that_glance_refuses_is_uploaded(snapshot):
 # -- what is not there
 
 
-def test_no_such_snap_to_go_back_to(pools):  # noqa: F811
+def test_no_such_snap_to_go_back_to(pools):
     from nova import exception
 
     mine = nova_instance()
@@ -250,7 +229,7 @@ def test_no_such_snap_to_go_back_to(pools):  # noqa: F811
         rbd(mine).rollback_to_snap("nova-resize")
 
 
-def test_no_such_disk(pools):  # noqa: F811
+def test_no_such_disk(pools):
     from nova import exception
 
     mine = nova_instance()
@@ -259,7 +238,7 @@ def test_no_such_disk(pools):  # noqa: F811
         rbd(mine).get_disk_size("")
 
 
-def test_capacity_is_in_gib_and_of_the_pool(pools, driver):  # noqa: F811
+def test_capacity_is_in_gib_and_of_the_pool(pools, driver):
     from nova import exception
 
     found = driver._get_local_gb_info()
@@ -270,7 +249,7 @@ def test_capacity_is_in_gib_and_of_the_pool(pools, driver):  # noqa: F811
         driver._get_local_gb_info()
 
 
-def test_nothing_of_the_pool_is_reserved_for_the_image_cache(pools, driver):  # noqa: F811
+def test_nothing_of_the_pool_is_reserved_for_the_image_cache(pools, driver):
     pools.conf(group="workarounds", reserve_disk_resource_for_image_cache=True)
     assert driver._get_disk_size_reserved_for_image_cache() == 0
 

@@ -16,20 +16,7 @@ import os
 
 import pytest
 
-from tests.nova.test_base_images import bases, image_id  # noqa: F401
-from tests.nova.test_imagebackend import (  # noqa: F401 - fixtures
-    cache,
-    content,
-    glance,
-    instance,
-    never,
-    parent,
-    pools,
-    rbd,
-)
-
-# The fixtures are arguments too.
-# ruff: noqa: F811
+from tests.nova.images import bases, cache, content, never, rbd
 
 
 def precache(image_id):

@@ -20,50 +20,9 @@ import uuid
 
 import pytest
 
-from tests.nova.test_imagebackend import (  # noqa: F401 - fixtures
-    GIB,
-    MIB,
-    cache,
-    generated,
-    glance,
-    never,
-    parent,
-    pools,
-    rbd,
-)
-
-# The fixtures are arguments too.
-# ruff: noqa: F811
+from tests.nova.images import GIB, MIB, cache, fetcher, generated, never, rbd
 
 FAST = {"nova_rbd:class": "fast"}
-
-
-def configure(nova_conf, **classes):
-    """Set storage classes as a nova.conf would: a pool for each."""
-    import nova.conf
-
-    from nova_rbd_backend import class_options
-
-    class_options.register(nova.conf.CONF, classes)
-    nova_conf(group="nova_rbd", storage_classes=list(classes))
-    for name, pool in classes.items():
-        nova_conf(group=class_options.group(name), pool=pool)
-
-
-@pytest.fixture
-def classes(pools, monkeypatch):
-    """Call it to set other classes; a new nova-compute knows nothing yet."""
-    from nova_rbd_backend.storage import pool_registry
-    from nova_rbd_backend.virt import known_pools
-
-    def become(**classes):
-        monkeypatch.setattr(known_pools, "_registered", {})
-        configure(pools.conf, **classes)
-
-    become(fast="snapshots")
-    yield become
-    for name in pool_registry.names(pools.vms):
-        pool_registry.forget(pools.vms, name)
 
 
 def started():
@@ -153,7 +112,6 @@ def test_default_class_of_flavors_that_ask_for_none(
 
 
 def test_options_and_base_of_the_class(pools, classes, glance):
-    from tests.nova.test_imagebackend import fetcher
 
     pools.conf(group="nova_rbd_class_fast", object_size=MIB)
     glance(disk_format="qcow2")

@@ -17,14 +17,13 @@ import uuid
 import pytest
 
 from tests.nova import glance_server
-from tests.nova.test_imagebackend import pools  # noqa: F401 - a fixture
 
 MIB = 1 << 20
 CONTENT = random.Random(5).randbytes(9 * MIB)
 
 
 @pytest.fixture
-def taken_snapshot(pools, tmp_path, monkeypatch):  # noqa: F811
+def taken_snapshot(pools, tmp_path, monkeypatch):
     """Make a snapshot by upload to a server that breaks some off."""
     from nova import context, objects
 

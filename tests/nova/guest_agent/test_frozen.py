@@ -12,38 +12,14 @@
 
 """A nova-compute is killed while a real guest is frozen for a snapshot."""
 
-import contextlib
-import json
 import signal
 import subprocess
 import sys
-import uuid
 
-import libvirt
-import libvirt_qemu
 import pytest
 
-from tests.functional.conftest import guest_image, started_host  # noqa: F401
-from tests.functional.guest_domain import FILE_DISK
+from tests.nova.guest_agent.agent import marks, state_of
 from tests.testbed.process import wait_for
-
-DOMAIN = """
-<domain type='qemu'>
-  <name>frozen</name><uuid>{uuid}</uuid>
-  <memory unit='MiB'>128</memory><vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='pc'>hvm</type></os>
-  <features><acpi/></features>
-  <cpu mode='custom'><model>qemu64</model></cpu>
-  <devices>
-    <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    {disk}
-    <channel type='unix'>
-      <target type='virtio' name='org.qemu.guest_agent.0'/>
-    </channel>
-    <controller type='usb' model='none'/>
-  </devices>
-</domain>
-"""
 
 # Freezes the guest as a snapshot does, and is killed before it thaws it.
 KILLED = """
@@ -67,68 +43,6 @@ with quiesce.scope(driver, None, instance), quiesce.frozen():
 """
 
 
-@pytest.fixture(scope="module")
-def compute_host():
-    """Gone when other files' tests have theirs."""
-    with started_host() as host:
-        yield host
-
-
-@pytest.fixture(scope="module")
-def guest(compute_host, guest_image, tmp_path_factory):  # noqa: F811
-    """A running guest whose agent answers."""
-    disk = tmp_path_factory.mktemp("guest") / "disk"
-    disk.write_bytes(guest_image.raw.read_bytes())
-    connection = libvirt.open(compute_host.libvirt_uri)
-    domain = connection.createXML(
-        DOMAIN.format(
-            uuid=uuid.uuid4(), disk=FILE_DISK.format(path=disk, dev="vda")
-        )
-    )
-    try:
-        wait_for("the agent answers", lambda: state_of(domain), 60, 0.5)
-        yield domain
-    finally:
-        with contextlib.suppress(libvirt.libvirtError):
-            domain.destroy()  # unless a test did
-        connection.close()
-
-
-@pytest.fixture
-def settings(compute_host, nova_conf, tmp_path):
-    """The nova.conf of the one that is killed; ours has the same options."""
-    options = {
-        "DEFAULT": {
-            "instances_path": str(tmp_path / "instances"),
-            "state_path": str(tmp_path),
-            "host": "here",
-        },
-        "libvirt": {
-            "virt_type": "qemu",
-            "images_type": "rbd",
-            "connection_uri": compute_host.libvirt_uri,
-        },
-    }
-    path = tmp_path / "nova.conf"
-    text = ""
-    for group, values in options.items():
-        nova_conf(group=None if group == "DEFAULT" else group, **values)
-        text += f"[{group}]\n"
-        text += "".join(f"{k} = {v}\n" for k, v in values.items())
-    path.write_text(text)
-    return path
-
-
-def state_of(domain):
-    """What the agent says: frozen or thawed; empty: it does not answer."""
-    command = json.dumps({"execute": "guest-fsfreeze-status"})
-    try:
-        answer = libvirt_qemu.qemuAgentCommand(domain, command, 5, 0)
-    except libvirt.libvirtError:
-        return ""
-    return json.loads(answer)["return"]
-
-
 def kill_between_freeze_and_thaw(settings, guest):
     done = subprocess.run(
         [sys.executable, "-c", KILLED, settings, guest.UUIDString()],
@@ -138,10 +52,6 @@ def kill_between_freeze_and_thaw(settings, guest):
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-
-
-def marks(tmp_path):
-    return list((tmp_path / "instances" / "nova-rbd-frozen").glob("*/*"))
 
 
 @pytest.fixture

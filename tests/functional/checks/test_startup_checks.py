@@ -18,58 +18,17 @@ Each case ends in one line that says what is wrong and how to mend it.
 import base64
 import dataclasses
 import socket
-import uuid
 
 import libvirt
 import pytest
 
-from nova_rbd_backend import conf as options
 from nova_rbd_backend import errors
 from nova_rbd_backend.image_options import FEATURES, ImageOptions
 from nova_rbd_backend.storage import health
 from nova_rbd_backend.virt import secret
-from tests.clusters import started_ceph
-from tests.functional.checking import probes, secret_xml
+from tests.functional.checking import probes, refusal, secret_xml
 from tests.functional.clients import make_user
 from tests.testbed import ceph_pools, ceph_users
-
-
-@pytest.fixture(scope="module")
-def ceph():
-    """A cluster of its own: what it has in its pools is counted."""
-    with started_ceph() as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def secret_uuid():
-    """Another one for each test: undefining in an embedded driver crashes.
-
-    (libvirt 9.0, virSecretUndefine, segmentation fault.)
-    """
-    return str(uuid.uuid4())
-
-
-@pytest.fixture
-def good(ceph, secret_uuid):
-    return options.Settings(
-        images_type="rbd",
-        pool="vms",
-        snapshot_pool="snapshots",
-        image_options=ImageOptions(data_pool="vms-data"),
-        user="nova",
-        secret_uuid=secret_uuid,
-        ceph_conf=str(ceph.conf),
-        connect_timeout_seconds=5,
-        operation_timeout_seconds=10,
-        trash_retention_seconds=0,
-        blocklist_seconds=3600,
-        import_workers=4,
-        import_at_once=2,
-        detach_at_once=2,
-        clone_depth_soft_limit=4,
-        clone_depth_hard_limit=8,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +54,6 @@ def define(secrets, secret_uuid):
     return define
 
 
-def _refusal(settings, kind=errors.ConfigError):
-    with pytest.raises(kind) as caught:
-        health.check(settings)
-    line = str(caught.value)
-    assert "\n" not in line
-    return line
-
-
 @pytest.mark.parametrize("data_pool", [None, "vms-data"])
 def test_documented_caps_suffice(ceph, good, data_pool):
     health.check(
@@ -123,7 +74,7 @@ def test_no_cluster_behind_the_address(tmp_path, good):
             f"keyring = {good.ceph_conf.replace('ceph.conf', '')}"
             "ceph.$name.keyring\n"
         )
-        line = _refusal(
+        line = refusal(
             dataclasses.replace(
                 good, ceph_conf=str(path), connect_timeout_seconds=1
             ),
@@ -134,7 +85,7 @@ def test_no_cluster_behind_the_address(tmp_path, good):
 
 
 def test_no_conf_file(good):
-    line = _refusal(
+    line = refusal(
         dataclasses.replace(good, ceph_conf="/nonexistent/ceph.conf"),
         errors.ConfFileNotFound,
     )
@@ -143,7 +94,7 @@ def test_no_conf_file(good):
 
 
 def test_no_keyring(good):
-    line = _refusal(
+    line = refusal(
         dataclasses.replace(good, user="stranger"), errors.StorageError
     )
 
@@ -151,7 +102,7 @@ def test_no_keyring(good):
 
 
 def test_no_pool(good):
-    line = _refusal(dataclasses.replace(good, pool="vmz"))
+    line = refusal(dataclasses.replace(good, pool="vmz"))
 
     assert "has no pool 'vmz' (libvirt_images_store)" in line
 
@@ -192,7 +143,7 @@ def test_librbd_option_that_no_image_can_have(ceph, good, option, value):
     wanted = ImageOptions(conf=(("rbd_cache", "false"), (option, value)))
     wanted.check()
 
-    line = _refusal(dataclasses.replace(good, image_options=wanted))
+    line = refusal(dataclasses.replace(good, image_options=wanted))
 
     assert f"[nova_rbd] image_conf has {option}:{value}, but" in line
     assert "`rbd config image ls vms/DISK`" in line
@@ -203,7 +154,7 @@ def test_stripes_that_ceph_refuses(ceph, good):
     """Whatever the check of the options alone did not know of."""
     wanted = ImageOptions(stripe_unit_bytes=96 << 10, stripe_count=4)
 
-    line = _refusal(dataclasses.replace(good, image_options=wanted))
+    line = refusal(dataclasses.replace(good, image_options=wanted))
 
     assert "[nova_rbd] stripe_unit 98304, stripe_count 4" in line
     assert "correct or remove these" in line
@@ -211,7 +162,7 @@ def test_stripes_that_ceph_refuses(ceph, good):
 
 
 def test_no_data_pool(good):
-    line = _refusal(
+    line = refusal(
         dataclasses.replace(
             good, image_options=ImageOptions(data_pool="dataz")
         )
@@ -224,13 +175,13 @@ def test_pool_that_is_not_prepared(ceph, good):
     with ceph.admin() as admin:
         ceph_pools.command(admin, "osd pool create", pool="bare", pg_num=8)
 
-    line = _refusal(dataclasses.replace(good, pool="bare"))
+    line = refusal(dataclasses.replace(good, pool="bare"))
 
     assert "run `rbd pool init bare`" in line
 
 
 def test_erasure_coded_pool_without_a_replicated_one(good):
-    line = _refusal(
+    line = refusal(
         dataclasses.replace(
             good, pool="vms-data", image_options=ImageOptions()
         )
@@ -246,7 +197,7 @@ def test_user_that_may_only_look(ceph, good):
         ceph, "looker", mon="profile rbd", osd="profile rbd-read-only"
     )
 
-    line = _refusal(dataclasses.replace(good, user=user))
+    line = refusal(dataclasses.replace(good, user=user))
 
     assert "client.looker may not make and delete disks in pool 'vms'" in line
     assert "etc/ceph/client.nova.keyring" in line
@@ -257,7 +208,7 @@ def test_user_without_rights_in_the_data_pool(ceph, good):
         ceph, "half", mon="profile rbd", osd="profile rbd pool=vms"
     )
 
-    line = _refusal(dataclasses.replace(good, user=user))
+    line = refusal(dataclasses.replace(good, user=user))
 
     assert "with data in 'vms-data'" in line
 
@@ -265,7 +216,7 @@ def test_user_without_rights_in_the_data_pool(ceph, good):
 def test_user_that_may_not_blocklist(ceph, good):
     user = make_user(ceph, "gentle", mon="allow r", osd="profile rbd pool=vms")
 
-    line = _refusal(
+    line = refusal(
         dataclasses.replace(good, user=user, image_options=ImageOptions())
     )
 
@@ -273,12 +224,12 @@ def test_user_that_may_not_blocklist(ceph, good):
 
 
 def test_user_left_out(good):
-    line = _refusal(dataclasses.replace(good, user=None, secret_uuid=None))
+    line = refusal(dataclasses.replace(good, user=None, secret_uuid=None))
 
     assert "rbd_user is not set" in line
 
 
-def _secret_refusal(secrets, settings):
+def _secretrefusal(secrets, settings):
     with pytest.raises(errors.ConfigError) as caught:
         secret.check(secrets, settings)
     line = str(caught.value)
@@ -297,7 +248,7 @@ def test_no_secret_wanted(secrets, good):
 
 
 def test_secret_missing(secrets, good):
-    line = _secret_refusal(secrets, good)
+    line = _secretrefusal(secrets, good)
 
     assert f"libvirt has no secret {good.secret_uuid}" in line
 
@@ -305,14 +256,14 @@ def test_secret_missing(secrets, good):
 def test_secret_without_a_value(secrets, good, define):
     define()
 
-    assert "has no value" in _secret_refusal(secrets, good)
+    assert "has no value" in _secretrefusal(secrets, good)
 
 
 def test_secret_with_another_key(secrets, good, define):
     key = ceph_users.new_key()
     define(base64.b64decode(key))
 
-    line = _secret_refusal(secrets, good)
+    line = _secretrefusal(secrets, good)
 
     assert "holds another key than that of client.nova" in line
     assert key not in line
@@ -322,7 +273,7 @@ def test_secret_with_text_not_decoded(ceph, secrets, good, define, capfd):
     key = ceph.key("nova")
     define(key.encode())
 
-    line = _secret_refusal(secrets, good)
+    line = _secretrefusal(secrets, good)
 
     assert "the text of a Ceph key, not decoded" in line
     assert "without --plain" in line
@@ -332,7 +283,7 @@ def test_secret_with_text_not_decoded(ceph, secrets, good, define, capfd):
 def test_secret_with_something_else(secrets, good, define, capfd):
     define(b"swordfish")
 
-    line = _secret_refusal(secrets, good)
+    line = _secretrefusal(secrets, good)
 
     assert "holds no Ceph key" in line
     assert "swordfish" not in line + "".join(capfd.readouterr())

@@ -22,14 +22,7 @@ import uuid
 import pytest
 
 from nova_rbd_backend.storage import pool_registry, purge, trash
-from tests.nova.test_live_migration import (  # noqa: F401 - fixtures
-    MIB,
-    driver,
-    on_host,
-)
-
-# The fixtures are arguments too.
-# ruff: noqa: F811
+from tests.nova.images import MIB
 
 DISKS = {"disk.local": 1 << 30, "disk.swap": 4 * MIB}
 VOLUME = {

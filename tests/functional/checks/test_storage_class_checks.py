@@ -20,17 +20,8 @@ from nova_rbd_backend import errors
 from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.storage import health, pool_registry
 from nova_rbd_backend.storage_classes import StorageClass
-from tests.functional.checking import probes
+from tests.functional.checking import probes, refusal
 from tests.functional.clients import connect, make_user
-from tests.functional.test_startup_checks import (  # noqa: F401 - fixtures
-    _refusal,
-    ceph,
-    good,
-    secret_uuid,
-)
-
-# The fixtures are arguments too.
-# ruff: noqa: F811
 
 
 @pytest.fixture
@@ -104,7 +95,7 @@ REFUSED = {
 def test_refused(ceph, with_class, wanted, expected):
     pool, options = wanted
 
-    assert expected in _refusal(with_class(pool, **options))
+    assert expected in refusal(with_class(pool, **options))
 
     assert probes(ceph, "vms") == []
 
@@ -114,7 +105,7 @@ def test_pool_of_a_former_class_that_may_not_be_read(ceph, good):
     for name in ("volumes", "nowhere"):
         pool_registry.add(home, name, "old")
     try:
-        line = _refusal(good)
+        line = refusal(good)
     finally:
         for name in ("volumes", "nowhere"):
             pool_registry.forget(home, name)

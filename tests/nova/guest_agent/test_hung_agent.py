@@ -21,18 +21,8 @@ import time
 import libvirt_qemu
 import pytest
 
-from tests.nova.test_frozen import (  # noqa: F401 - fixtures
-    compute_host,
-    guest,
-    guest_image,
-    marks,
-    settings,
-    state_of,
-)
+from tests.nova.guest_agent.agent import marks, state_of
 from tests.testbed.process import wait_for
-
-# The fixtures are arguments too.
-# ruff: noqa: F811
 
 LIMIT_SECONDS = 2
 HOOKED = """

@@ -21,15 +21,7 @@ import uuid
 import pytest
 
 from nova_rbd_backend.storage import purge, trash
-from tests.nova.test_live_migration import (  # noqa: F401 - fixtures
-    MIB,
-    driver,
-    instance,
-    on_host,
-)
-
-# The fixtures are arguments too.
-# ruff: noqa: F811
+from tests.nova.images import MIB
 
 
 def resized_here(driver, instance, monkeypatch, cross_cell=False):

@@ -1,0 +1,96 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A guest whose agent answers, under a real QEMU."""
+
+import contextlib
+import uuid
+
+import libvirt
+import pytest
+
+from tests.functional import conftest as functional
+from tests.functional.guest_domain import FILE_DISK
+from tests.nova.guest_agent.agent import state_of
+from tests.testbed.process import wait_for
+
+DOMAIN = """
+<domain type='qemu'>
+  <name>frozen</name><uuid>{uuid}</uuid>
+  <memory unit='MiB'>128</memory><vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <features><acpi/></features>
+  <cpu mode='custom'><model>qemu64</model></cpu>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    {disk}
+    <channel type='unix'>
+      <target type='virtio' name='org.qemu.guest_agent.0'/>
+    </channel>
+    <controller type='usb' model='none'/>
+  </devices>
+</domain>
+"""
+
+guest_image = functional.guest_image
+
+
+@pytest.fixture(scope="module")
+def compute_host():
+    """Gone when other files' tests have theirs."""
+    with functional.started_host() as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def guest(compute_host, guest_image, tmp_path_factory):
+    """A running guest whose agent answers."""
+    disk = tmp_path_factory.mktemp("guest") / "disk"
+    disk.write_bytes(guest_image.raw.read_bytes())
+    connection = libvirt.open(compute_host.libvirt_uri)
+    domain = connection.createXML(
+        DOMAIN.format(
+            uuid=uuid.uuid4(), disk=FILE_DISK.format(path=disk, dev="vda")
+        )
+    )
+    try:
+        wait_for("the agent answers", lambda: state_of(domain), 60, 0.5)
+        yield domain
+    finally:
+        with contextlib.suppress(libvirt.libvirtError):
+            domain.destroy()  # unless a test did
+        connection.close()
+
+
+@pytest.fixture
+def settings(compute_host, nova_conf, tmp_path):
+    """The nova.conf of the one that is killed; ours has the same options."""
+    options = {
+        "DEFAULT": {
+            "instances_path": str(tmp_path / "instances"),
+            "state_path": str(tmp_path),
+            "host": "here",
+        },
+        "libvirt": {
+            "virt_type": "qemu",
+            "images_type": "rbd",
+            "connection_uri": compute_host.libvirt_uri,
+        },
+    }
+    path = tmp_path / "nova.conf"
+    text = ""
+    for group, values in options.items():
+        nova_conf(group=None if group == "DEFAULT" else group, **values)
+        text += f"[{group}]\n"
+        text += "".join(f"{k} = {v}\n" for k, v in values.items())
+    path.write_text(text)
+    return path
