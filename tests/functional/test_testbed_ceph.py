@@ -26,6 +26,7 @@ import pytest
 import rados
 import rbd
 
+from tests.clusters import started_ceph
 from tests.testbed import ceph_users
 from tests.testbed.ceph import CephCluster
 from tests.testbed.ceph_pools import command
@@ -189,8 +190,10 @@ def test_glance_may_not_touch_disks(ceph):
 # -- life ------------------------------------------------------------------
 
 
-def test_status_shows_all_daemons_within_1_gib(ceph):
-    rows = ceph.status()
+def test_status_shows_all_daemons_within_1_gib():
+    """As it starts: an OSD keeps what it was asked for, up to its target."""
+    with started_ceph() as fresh:
+        rows = fresh.status()
     assert [name for name, _, _ in rows] == [
         *("mon.a", "osd.0", "osd.1", "osd.2", "mgr.x")
     ]

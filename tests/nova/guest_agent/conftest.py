@@ -41,6 +41,9 @@ DOMAIN = """
 </domain>
 """
 
+# Beside an OpenStack with guests of its own on the same two cores.
+BOOT_SECONDS = 240
+
 guest_image = functional.guest_image
 
 
@@ -63,7 +66,9 @@ def guest(compute_host, guest_image, tmp_path_factory):
         )
     )
     try:
-        wait_for("the agent answers", lambda: state_of(domain), 60, 0.5)
+        wait_for(
+            "the agent answers", lambda: state_of(domain), BOOT_SECONDS, 0.5
+        )
         yield domain
     finally:
         with contextlib.suppress(libvirt.libvirtError):
