@@ -18,7 +18,7 @@ from typing import Any
 
 from nova_rbd_backend import errors, metadata, names
 from nova_rbd_backend.cmd import columns, command
-from nova_rbd_backend.storage import children, inventory
+from nova_rbd_backend.storage import children
 from nova_rbd_backend.storage.pool import Pool
 
 
@@ -57,7 +57,7 @@ def _bases(pool: Pool) -> Iterator[command.Row]:
                 created = opened.layout().created_at
         except errors.ImageNotFound:
             continue  # aged out meanwhile
-        said = inventory.metadata_of(pool, image_id)
+        said = pool.metadata(image_id)
         last = said.get(metadata.LAST_USED, "")
         yield (
             str(pool),
@@ -66,7 +66,7 @@ def _bases(pool: Pool) -> Iterator[command.Row]:
             columns.Text(said.get(f"{metadata.PREFIX}image_format")),
             columns.Size(size),
             columns.Size(used),
-            children.count(pool, image_id),
+            len(pool.clone_ids(image_id)),
             columns.Time(
                 columns.seconds_to_time(
                     float(last) if last.isdecimal() else None

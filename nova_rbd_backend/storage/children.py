@@ -19,14 +19,11 @@ image's header (clone v2), by id, so that one in the trash is there too.
 import contextlib
 import dataclasses
 import json
-import struct
 from collections.abc import Iterator
 
 from nova_rbd_backend import errors, names
-from nova_rbd_backend.storage import inventory
 from nova_rbd_backend.storage.cluster import Cluster
 from nova_rbd_backend.storage.pool import Pool
-from nova_rbd_backend.storage.pool_objects import decoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +86,7 @@ def _pools(cluster: Cluster) -> Iterator[Pool]:
         pool = cluster.pool(entry["pool_name"])
         yield pool
         with contextlib.suppress(errors.NotPermitted):
-            for namespace in inventory.namespaces(pool):
+            for namespace in pool.namespaces():
                 yield cluster.pool(pool.name, namespace)
 
 
@@ -107,28 +104,18 @@ def below(image: Image, level: int = 1) -> Iterator[Clone]:
 
 def clones(image: Image) -> list[Image]:
     """The clones of an image's snaps, by name."""
-    found = image.pool.omap_get(
-        f"rbd_header.{image.image_id}", "snap_children_"
-    )
-    children = [
-        child for value in found.values() for child in _children(value)
-    ]
     cluster = image.pool.cluster
     return sorted(
         (
             _image(
                 cluster.pool(cluster.pool_name(pool_id), namespace), image_id
             )
-            for pool_id, namespace, image_id in children
+            for pool_id, namespace, image_id in image.pool.clone_ids(
+                image.image_id
+            )
         ),
         key=lambda child: str(child.path),
     )
-
-
-def count(pool: Pool, image_id: str) -> int:
-    """How many clones an image has, be they in the trash themselves."""
-    found = pool.omap_get(f"rbd_header.{image_id}", "snap_children_")
-    return sum(len(_children(value)) for value in found.values())
 
 
 def _image(pool: Pool, image_id: str) -> Image:
@@ -140,20 +127,3 @@ def _image(pool: Pool, image_id: str) -> Image:
             return Image(pool, image_id, trashed.name, trashed=True)
         return Image(pool, image_id, name, trashed=False)
     return Image(pool, image_id, None, trashed=False)
-
-
-def _children(value: bytes) -> list[tuple[int, str, str]]:
-    """Read set<ChildImageSpec>, as pool id, namespace, image id.
-
-    cls_rbd_types.h, 16.2; each after a version, the oldest that can read it,
-    and its length.
-    """
-    (number,) = struct.unpack_from("<I", value)
-    children, at = [], 4
-    for _ in range(number):
-        length, pool_id = struct.unpack_from("<2xIq", value, at)
-        image_id = decoded(value[at + 14 :])
-        namespace = decoded(value[at + 18 + len(image_id.encode()) :])
-        children.append((pool_id, namespace, image_id))
-        at += 6 + length
-    return children

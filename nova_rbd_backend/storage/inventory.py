@@ -84,7 +84,7 @@ def look_at(
         name,
         image_id,
         pool.image_size_bytes(image_id),
-        metadata_of(pool, image_id),
+        pool.metadata(image_id),
         parent,
         depth,
         locks[0].client_id if locks else None,
@@ -118,24 +118,3 @@ def name_of(pool: Pool, image_id: str) -> str | None:
         trashed = pool.trash_get(image_id)
         return trashed.name if trashed else None
     return None
-
-
-def metadata_of(pool: Pool, image_id: str) -> dict[str, str]:
-    """An image's metadata; no such image: empty.
-
-    cls_rbd.cc, 16.2: the omap of the header has metadata_<key>.
-    """
-    found = pool.omap_get(f"rbd_header.{image_id}", "metadata_")
-    return {
-        key.removeprefix("metadata_"): value.decode(errors="replace")
-        for key, value in found.items()
-    }
-
-
-def namespaces(pool: Pool) -> list[str]:
-    """The pool's namespaces for RBD images.
-
-    cls_rbd.cc, 16.2: the omap of rbd_namespace has name_<namespace>.
-    """
-    found = pool.omap_get("rbd_namespace", "name_")
-    return [key.removeprefix("name_") for key in found]

@@ -19,7 +19,6 @@ import contextlib
 import dataclasses
 import datetime
 import enum
-import struct
 from collections.abc import Mapping
 
 from nova_rbd_backend import errors, names
@@ -116,33 +115,13 @@ def _unowned(
     held: list[holders.Holder],
     newest: datetime.datetime,
 ) -> Unowned:
-    created_at, used_at = _times(disk.pool, disk.image_id)
+    created_at, used_at = disk.pool.times(disk.image_id)
     state, reason = State.ORPHAN, None
     if used_at is not None and used_at > newest:
         state, reason = State.YOUNG, "used lately"
     if held:
         state, reason = State.IN_USE, ", ".join(map(str, held))
     return Unowned(disk, created_at, used_at, state, reason)
-
-
-def _times(
-    pool: Pool, image_id: str
-) -> tuple[datetime.datetime | None, datetime.datetime | None]:
-    """When it was made, and used last; None: before Ceph 14 noted it.
-
-    cls_rbd.cc, 16.2: the omap of the header has a utime_t for each.
-    """
-    found = [
-        pool.omap_value(f"rbd_header.{image_id}", f"{what}_timestamp")
-        for what in ("create", "access", "modify")
-    ]
-    times = [None if each is None else _time(each) for each in found]
-    return times[0], max(filter(None, times), default=None)
-
-
-def _time(value: bytes) -> datetime.datetime:
-    seconds, _ = struct.unpack_from("<II", value)
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
 def _judged_together(found: list[Unowned]) -> list[Unowned]:

@@ -25,8 +25,9 @@ from nova_rbd_backend import errors
 from nova_rbd_backend.image_options import ImageOptions, Striping
 from nova_rbd_backend.storage import striping
 from nova_rbd_backend.storage.disk import Disk
+from nova_rbd_backend.storage.image_headers import ImageHeaders
 from nova_rbd_backend.storage.image_holders import ImageHolders
-from nova_rbd_backend.storage.image_ids import DIRECTORY, ImageIds
+from nova_rbd_backend.storage.image_ids import DIRECTORY
 from nova_rbd_backend.storage.pool_objects import encoded
 
 # cls::rbd::TrashImageState: NORMAL is 0, MOVING 1 (cls_rbd_types.h, 16.2)
@@ -42,7 +43,7 @@ class TrashedImage:
     kept_until: datetime.datetime
 
 
-class Pool(ImageIds, ImageHolders):
+class Pool(ImageHeaders, ImageHolders):
     """A pool (and namespace) of a cluster. All calls block."""
 
     def create(self, name: str, size_bytes: int) -> None:

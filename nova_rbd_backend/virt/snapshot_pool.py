@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping
 from nova_rbd_backend import metadata
 from nova_rbd_backend.storage import (
     detaching,
-    inventory,
     journal,
     snapshots,
     stream,
@@ -112,9 +111,9 @@ class SnapshotPool(rbd_utils.RBDDriver):
     def instance_of(self, entry: journal.Entry) -> str | None:
         """The UUID of the instance that it is of; None: it does not say."""
         image_id = entry.image_id
-        return self._run(
-            lambda: inventory.metadata_of(self._pool(), image_id)
-        ).get(metadata.INSTANCE)
+        return self._run(lambda: self._pool().metadata(image_id)).get(
+            metadata.INSTANCE
+        )
 
     def remove_unknown(self, entry: journal.Entry) -> bool:
         """Remove an abandoned one; False: it is not any more."""

@@ -74,8 +74,8 @@ DOORS = {
     "rados": {
         f"storage.{name}"
         for name in (
-            *("closer", "cluster", "image_holders", "image_ids"),
-            *("login", "pool_objects"),
+            *("closer", "cluster", "login", "pool_objects"),
+            *("image_headers", "image_holders", "image_ids"),
         )
     },
     "rbd": {"storage.disk", "storage.open_image", "storage.pool"},
