@@ -38,17 +38,41 @@ from nova_rbd_backend.storage.pool import Pool
 SNAP = "base"
 # Named apart from every base.
 _AGEING = "ageing"
+# Whoever does so removes our draft, or puts us on the blocklist.
+_TAKEN_FOR_DEAD = (
+    errors.ConnectionLost,
+    errors.ImageExists,
+    errors.ImageNotFound,
+    errors.TakenOver,
+)
+# None of the others will be reached.
+_NO_CLUSTER = (
+    errors.ClusterUnreachable,
+    errors.ConnectionLost,
+    errors.OperationTimedOut,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Making:
     """A base between begin and finish.
 
+    :ivar right: to be the one that makes it
     :ivar done: to be closed when it is finished or given up
     """
 
     name: str
+    right: lease.Lease
     done: contextlib.ExitStack
+
+    def require_right(self) -> None:
+        """:raises TakenOver: another process has it"""
+        if self.right.lost:
+            raise errors.TakenOver(
+                "another process has the right to make it now",
+                operation="make a base",
+                image=self.name,
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +119,7 @@ def begin(pool: Pool, name: str) -> Making | None:
         if size_bytes(pool, name) is not None:
             return None
         provision.free_name(pool, name)
-        return Making(name, undo.pop_all())
+        return Making(name, taken, undo.pop_all())
 
 
 def finish(
@@ -112,20 +136,27 @@ def finish(
     :raises TakenOver: another process took us for dead and is at it
     """
     started, written = time.monotonic(), 0
+
+    def tell(done_bytes: int) -> None:
+        making.require_right()
+        if progress is not None:
+            progress(done_bytes)
+
     with making.done:
+        making.require_right()
         entry = journal.begin_creation(pool, making.name)
         try:
             written = provision.import_draft(
-                pool, entry.draft, path, None, progress, workers
+                pool, entry.draft, path, None, tell, workers
             )
             image_id = _seal(pool, entry.draft, facts)
             pool.publish(entry.draft, image_id, making.name)
-        except (
-            errors.ImageExists,
-            errors.ImageNotFound,
-            errors.TakenOver,
-        ) as error:
-            trash.settle(pool, entry)
+        except BaseException as error:
+            # What cannot be undone now stays in the journal.
+            with contextlib.suppress(errors.StorageError):
+                trash.settle(pool, entry)
+            if not isinstance(error, _TAKEN_FOR_DEAD):
+                raise
             if size_bytes(pool, making.name) is None:
                 raise errors.TakenOver(
                     "what was made of it is gone",
@@ -133,11 +164,6 @@ def finish(
                     pool=str(pool),
                     image=making.name,
                 ) from error
-        except BaseException:
-            # What cannot be undone now stays in the journal.
-            with contextlib.suppress(errors.StorageError):
-                trash.settle(pool, entry)
-            raise
         else:
             journal.drop(pool, entry)
         found = size_bytes(pool, making.name)
@@ -168,15 +194,16 @@ class AgeReport:
     :ivar kept: have none, and are kept for the time being
     :ivar removed: names of those that are in the trash now
     :ivar undone: drafts of hosts that died
+    :ivar failed: why one could not be looked at or removed
     """
 
     in_use: int
     kept: int
     removed: tuple[str, ...]
     undone: tuple[str, ...]
+    failed: tuple[str, ...]
 
 
-@once_more
 def age(
     pool: Pool, unused_seconds: int | None, period_seconds: int
 ) -> AgeReport | None:
@@ -186,20 +213,27 @@ def age(
     moment either is first, and it then waits in the trash for the last
     clone, or finds it gone and makes a new one.
 
+    One that cannot be looked at is left to the next period.
+
     :param unused_seconds: None: keep them
     :param period_seconds: for how long no other host does the same
     :returns: None: another host does it in this period
     """
+    # Once: a second time it would find its own right taken.
     if not lease.take_for(pool, _AGEING, period_seconds):
         return None
+    return _age(pool, unused_seconds)
+
+
+@once_more
+def _age(pool: Pool, unused_seconds: int | None) -> AgeReport:
     undone = _undo_abandoned(pool)
     lease.forget_dead(pool, names.BASE_PREFIX)
-    in_use, kept, removed = 0, 0, []
+    in_use, kept, removed, failed = 0, 0, [], []
     for name, image_id in pool.ids(names.BASE_PREFIX).items():
         if names.final_name(name) != name:
             continue
-        # One that is busy is left to the next period.
-        with contextlib.suppress(errors.ImageNotFound, errors.DiskBusy):
+        try:
             if pool.has_clones(image_id):
                 pool.set_metadata(image_id, {metadata.LAST_USED: _now()})
                 in_use += 1
@@ -208,7 +242,14 @@ def age(
                 removed.append(name)
             else:
                 kept += 1
-    return AgeReport(in_use, kept, tuple(removed), undone)
+        except (errors.ImageNotFound, errors.DiskBusy):
+            # It goes already, or is cloned just now.
+            continue
+        except _NO_CLUSTER:
+            raise
+        except errors.StorageError as error:
+            failed.append(str(error))
+    return AgeReport(in_use, kept, tuple(removed), undone, tuple(failed))
 
 
 def _is_old(pool: Pool, name: str, unused_seconds: int | None) -> bool:

@@ -38,17 +38,22 @@ _RENEW_SECONDS = 8.0
 
 
 class Lease:
-    """A right that is held until :meth:`end`."""
+    """A right that is held until :meth:`end`.
+
+    :ivar cookie: tells it from others of this process
+    :ivar connection: RADOS knows a holder by its connection, and the process
+        may get a new one meanwhile
+    :ivar lost: it ran out, as Ceph was away so long, and another took it
+    """
 
     def __init__(
         self, pool: Pool, name: str, cookie: str, connection: "Connection"
     ):
         self._pool = pool
         self._name = name
-        self._cookie = cookie
-        # RADOS knows a holder by its connection, and the process may get a
-        # new one meanwhile.
-        self._connection = connection
+        self.cookie = cookie
+        self.connection = connection
+        self.lost = False
         threading = offload.original_threading()
         self._ending = threading.Event()
         self._thread = threading.Thread(
@@ -60,14 +65,16 @@ class Lease:
         while not self._ending.wait(_RENEW_SECONDS):
             # Ceph may be back for the next try.
             with contextlib.suppress(errors.StorageError):
-                self._pool.lease(
+                if not self._pool.lease(
                     OBJECT,
                     self._name,
-                    self._cookie,
+                    self.cookie,
                     SECONDS,
                     _holder(),
-                    self._connection,
-                )
+                    self.connection,
+                ):
+                    self.lost = True
+                    return
 
     def end(self) -> None:
         """Give it back; lost already: done."""
@@ -76,7 +83,7 @@ class Lease:
         # It ends by itself as well.
         with contextlib.suppress(errors.StorageError):
             self._pool.end_lease(
-                OBJECT, self._name, self._cookie, self._connection
+                OBJECT, self._name, self.cookie, self.connection
             )
 
 

@@ -53,7 +53,11 @@ def _age(pool: str, unused_seconds: int | None, period_seconds: int) -> None:
     except Exception as error:
         LOG.error("Unused bases of pool %s were not aged: %s", pool, error)
         return
-    if found is not None and (found.removed or found.undone):
+    if found is None:
+        return
+    for why in found.failed:
+        LOG.warning("A base was not aged: %s", why)
+    if found.removed or found.undone:
         LOG.info(
             "Removed unused bases from pool %(pool)s: %(removed)s; undone, "
             "half made by dead hosts: %(undone)s; left: %(in_use)d in use, "

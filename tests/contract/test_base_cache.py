@@ -25,6 +25,7 @@ from nova_rbd_backend.storage import (
     lease,
     provision,
     purge,
+    transfer,
     trash,
 )
 
@@ -156,7 +157,7 @@ def test_made_by_who_took_it_over(pool, name, raw, monkeypatch):
         monkeypatch.undo()
         create(self, draft, size_bytes)
         trash.settle_attempts(pool, name)
-        theirs = base_cache.Making(name, contextlib.ExitStack())
+        theirs = base_cache.Making(name, first.right, contextlib.ExitStack())
         base_cache.finish(pool, theirs, raw, FACTS)
 
     monkeypatch.setattr(type(pool), "create", lose)
@@ -164,6 +165,28 @@ def test_made_by_who_took_it_over(pool, name, raw, monkeypatch):
     assert (made.size_bytes, made.bytes_written) == (8 * MIB, 0)
     assert pool.names(name) == [name]
     assert drafts(pool, name) == []
+
+
+def test_stops_when_it_has_lost_the_right(pool, name, raw, monkeypatch):
+    first, told = base_cache.begin(pool, name), []
+    first.right.lost = True
+    with pytest.raises(errors.TakenOver):
+        base_cache.finish(pool, first, raw, FACTS, told.append)
+    assert told == []
+
+    # While it is copied: what asks for it next is the end of the copy.
+    second = base_cache.begin(pool, name)
+    read = transfer.nonzero_runs
+
+    def lose(data):
+        second.right.lost = True
+        return read(data)
+
+    monkeypatch.setattr(transfer, "nonzero_runs", lose)
+    with pytest.raises(errors.TakenOver):
+        base_cache.finish(pool, second, raw, FACTS, told.append)
+    assert (told, drafts(pool, name)) == ([], [])
+    assert make(pool, name, raw).size_bytes == 8 * MIB
 
 
 def test_half_made_by_a_dead_host_is_made_anew(pool, name, raw):
@@ -195,6 +218,28 @@ def test_ages_only_what_nothing_hangs_on(pool, name, raw, turn):
     turn()
     # A disk in the trash may be restored.
     assert name not in base_cache.age(pool, -1, 60).removed
+
+
+def test_one_that_fails_keeps_no_other_from_ageing(
+    pool, name, raw, turn, monkeypatch
+):
+    broken = names.base_image(str(uuid.uuid4()), "")
+    for base in (name, broken):
+        make(pool, base, raw)
+    broken_id = pool.image_id(broken)
+    has_clones = type(pool).has_clones
+
+    def fail(self, image_id):
+        if image_id == broken_id:
+            raise errors.StorageFault("unknown", image=broken)
+        return has_clones(self, image_id)
+
+    monkeypatch.setattr(type(pool), "has_clones", fail)
+    turn()
+    report = base_cache.age(pool, -1, 60)
+    assert name in report.removed
+    assert [broken in why for why in report.failed] == [True]
+    assert base_cache.size_bytes(pool, broken) is not None
 
 
 def test_strange_date_counts_from_now_on(pool, name, raw, turn):

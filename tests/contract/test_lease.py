@@ -66,6 +66,22 @@ def test_is_renewed_while_its_holder_lives(pool, key, monkeypatch):
     again.end()
 
 
+def test_holder_learns_that_it_is_lost(pool, key, monkeypatch):
+    monkeypatch.setattr(lease, "_RENEW_SECONDS", 0.1)
+    held = lease.take(pool, key)
+    assert not held.lost
+    # As if Ceph had been away for longer than it lasts.
+    assert pool.end_lease(lease.OBJECT, key, held.cookie, held.connection)
+    other = lease.take(pool, key)
+    limit = time.monotonic() + 10
+    while not held.lost:
+        assert time.monotonic() < limit, "the holder does not know"
+        time.sleep(0.05)
+    held.end()
+    assert lease.take(pool, key) is None
+    other.end()
+
+
 def test_for_a_time(pool, key):
     assert lease.take_for(pool, key, 1)
     assert not lease.take_for(pool, key, 1)

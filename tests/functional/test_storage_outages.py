@@ -16,12 +16,19 @@ import contextlib
 import json
 import os
 import time
+import uuid
 
 import pytest
 import rados
 
-from nova_rbd_backend import errors
-from nova_rbd_backend.storage import provision, purge, trash
+from nova_rbd_backend import errors, names
+from nova_rbd_backend.storage import (
+    base_cache,
+    lease,
+    provision,
+    purge,
+    trash,
+)
 from tests.functional.clients import address, connect
 from tests.testbed.process import wait_for
 
@@ -85,6 +92,37 @@ def test_blocklisted_during_an_import(ceph, instance, tmp_path):
     assert facts.created
     with vms.open(name) as disk:
         assert disk.read(0, 64 * MIB) == path.read_bytes()
+
+
+def test_blocklisted_while_it_makes_a_base(ceph, tmp_path):
+    """It is told that it was taken for dead, and can begin anew at once."""
+    vms = connect(ceph, connect_timeout_seconds=14).pool("vms")
+    path = tmp_path / "source.raw"
+    path.write_bytes(os.urandom(64 * MIB))
+    name = names.base_image(str(uuid.uuid4()), "")
+    old = address(vms.cluster)
+
+    def progress(_done_bytes):
+        if address(vms.cluster) == old:
+            _blocklist(ceph, vms.cluster)
+            _until_blocklisted(vms)
+
+    making = base_cache.begin(vms, name)
+    with pytest.raises(errors.TakenOver):
+        base_cache.finish(vms, making, str(path), {}, progress, workers=1)
+    assert address(vms.cluster) != old
+    assert vms.names(name) == []
+    # The right of the connection that was lost ends by itself.
+    again = wait_for(
+        "the right ends",
+        lambda: base_cache.begin(vms, name),
+        lease.SECONDS + 5,
+        0.5,
+    )
+    base_cache.finish(vms, again, str(path), {})
+    with vms.open(name, snap=base_cache.SNAP) as disk:
+        assert disk.read(0, 64 * MIB) == path.read_bytes()
+    trash.discard(vms, name)
 
 
 @pytest.fixture
