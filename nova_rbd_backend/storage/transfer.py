@@ -155,8 +155,7 @@ def nonzero_runs(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(offset, bytes) of the runs of blocks that are not all zeros."""
     begin: int | None = None
     for offset in range(0, len(data), _BLOCK_BYTES):
-        block = data[offset : offset + _BLOCK_BYTES]
-        if block == _ZEROS[: len(block)]:
+        if data.startswith(_ZEROS[: len(data) - offset], offset):
             if begin is not None:
                 yield begin, data[begin:offset]
             begin = None
