@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Flow: make a base once in a pool, for all hosts, and age it out.
+"""Flow: make a base once in a pool, for all hosts.
 
 A base is an image with a snap that disks are cloned from. It is made under a
 draft's name and gets its own when it is whole, so that no half base can be
@@ -36,20 +36,12 @@ from nova_rbd_backend.storage.cluster import once_more
 from nova_rbd_backend.storage.pool import Pool
 
 SNAP = "base"
-# Named apart from every base.
-_AGEING = "ageing"
 # Whoever does so removes our draft, or puts us on the blocklist.
 _TAKEN_FOR_DEAD = (
     errors.ConnectionLost,
     errors.ImageExists,
     errors.ImageNotFound,
     errors.TakenOver,
-)
-# None of the others will be reached.
-_NO_CLUSTER = (
-    errors.ClusterUnreachable,
-    errors.ConnectionLost,
-    errors.OperationTimedOut,
 )
 
 
@@ -135,28 +127,12 @@ def finish(
     :param facts: metadata of the base
     :raises TakenOver: another process took us for dead and is at it
     """
-    started, written = time.monotonic(), 0
-
-    def tell(done_bytes: int) -> None:
-        making.require_right()
-        if progress is not None:
-            progress(done_bytes)
-
+    started = time.monotonic()
     with making.done:
-        making.require_right()
-        entry = journal.begin_creation(pool, making.name)
         try:
-            written = provision.import_draft(
-                pool, entry.draft, path, None, tell, workers
-            )
-            image_id = _seal(pool, entry.draft, facts)
-            pool.publish(entry.draft, image_id, making.name)
-        except BaseException as error:
-            # What cannot be undone now stays in the journal.
-            with contextlib.suppress(errors.StorageError):
-                trash.settle(pool, entry)
-            if not isinstance(error, _TAKEN_FOR_DEAD):
-                raise
+            making.require_right()
+            written = _make(pool, making, path, facts, progress, workers)
+        except _TAKEN_FOR_DEAD as error:
             if size_bytes(pool, making.name) is None:
                 raise errors.TakenOver(
                     "what was made of it is gone",
@@ -164,10 +140,40 @@ def finish(
                     pool=str(pool),
                     image=making.name,
                 ) from error
-        else:
-            journal.drop(pool, entry)
+            written = 0
         found = size_bytes(pool, making.name)
     return Made(making.name, found or 0, written, time.monotonic() - started)
+
+
+def _make(
+    pool: Pool,
+    making: Making,
+    path: str,
+    facts: Mapping[str, str],
+    progress: transfer.Progress | None,
+    workers: int,
+) -> int:
+    """Make it under a draft's name, whole, and name it; bytes written."""
+
+    def tell(done_bytes: int) -> None:
+        making.require_right()
+        if progress is not None:
+            progress(done_bytes)
+
+    entry = journal.begin_creation(pool, making.name)
+    try:
+        written = provision.import_draft(
+            pool, entry.draft, path, None, tell, workers
+        )
+        image_id = _seal(pool, entry.draft, facts)
+        pool.publish(entry.draft, image_id, making.name)
+    except BaseException:
+        # What cannot be undone now stays in the journal.
+        with contextlib.suppress(errors.StorageError):
+            trash.settle(pool, entry)
+        raise
+    journal.drop(pool, entry)
+    return written
 
 
 def _seal(pool: Pool, draft: str, facts: Mapping[str, str]) -> str:
@@ -175,112 +181,15 @@ def _seal(pool: Pool, draft: str, facts: Mapping[str, str]) -> str:
         disk.create_snap(SNAP)
         # No clone of the old format is made while it is in use.
         disk.protect_snap(SNAP)
-        disk.set_metadata({**facts, metadata.LAST_USED: _now()})
+        disk.set_metadata({**facts, metadata.LAST_USED: now()})
         return disk.image_id
 
 
-def _now() -> str:
+def now() -> str:
+    """The date for metadata.LAST_USED."""
     return str(int(time.time()))
 
 
 def give_up(making: Making) -> None:
     """Let another process make it."""
     making.done.close()
-
-
-@dataclasses.dataclass(frozen=True)
-class AgeReport:
-    """:ivar in_use: how many bases have clones
-    :ivar kept: have none, and are kept for the time being
-    :ivar removed: names of those that are in the trash now
-    :ivar undone: drafts of hosts that died
-    :ivar failed: why one could not be looked at or removed
-    """
-
-    in_use: int
-    kept: int
-    removed: tuple[str, ...]
-    undone: tuple[str, ...]
-    failed: tuple[str, ...]
-
-
-def age(
-    pool: Pool, unused_seconds: int | None, period_seconds: int
-) -> AgeReport | None:
-    """Move bases to the trash that nothing has hung on for so long.
-
-    Their space comes back with ``purge``. Somebody who clones of one at this
-    moment either is first, and it then waits in the trash for the last
-    clone, or finds it gone and makes a new one.
-
-    One that cannot be looked at is left to the next period.
-
-    :param unused_seconds: None: keep them
-    :param period_seconds: for how long no other host does the same
-    :returns: None: another host does it in this period
-    """
-    # Once: a second time it would find its own right taken.
-    if not lease.take_for(pool, _AGEING, period_seconds):
-        return None
-    return _age(pool, unused_seconds)
-
-
-@once_more
-def _age(pool: Pool, unused_seconds: int | None) -> AgeReport:
-    undone = _undo_abandoned(pool)
-    lease.forget_dead(pool, names.BASE_PREFIX)
-    in_use, kept, removed, failed = 0, 0, [], []
-    for name, image_id in pool.ids(names.BASE_PREFIX).items():
-        if names.final_name(name) != name:
-            continue
-        try:
-            if pool.has_clones(image_id):
-                pool.set_metadata(image_id, {metadata.LAST_USED: _now()})
-                in_use += 1
-            elif _is_old(pool, name, unused_seconds):
-                trash.discard(pool, name)
-                removed.append(name)
-            else:
-                kept += 1
-        except (errors.ImageNotFound, errors.DiskBusy):
-            # It goes already, or is cloned just now.
-            continue
-        except _NO_CLUSTER:
-            raise
-        except errors.StorageError as error:
-            failed.append(str(error))
-    return AgeReport(in_use, kept, tuple(removed), undone, tuple(failed))
-
-
-def _is_old(pool: Pool, name: str, unused_seconds: int | None) -> bool:
-    if unused_seconds is None:
-        return False
-    with pool.open(name) as disk:
-        found = disk.metadata().get(metadata.LAST_USED, "")
-    if not found.isdecimal():
-        # Somebody else's: it counts from now on.
-        touch(pool, name)
-        return False
-    return time.time() - int(found) > unused_seconds
-
-
-@once_more
-def touch(pool: Pool, name: str) -> None:
-    """Remember that a base is of use now; gone: done."""
-    image_id = pool.listed_id(name)
-    if image_id is not None:
-        with contextlib.suppress(errors.ImageNotFound):
-            pool.set_metadata(image_id, {metadata.LAST_USED: _now()})
-
-
-def _undo_abandoned(pool: Pool) -> tuple[str, ...]:
-    """Undo what is left of a making that nobody has the lease of."""
-    undone = []
-    for entry in journal.creations(pool, names.BASE_PREFIX):
-        # One that is busy is left to the next period.
-        with contextlib.suppress(errors.ImageNotFound, errors.DiskBusy):
-            making = begin(pool, entry.image)
-            if making is not None:
-                give_up(making)
-                undone.append(entry.draft)
-    return tuple(undone)

@@ -18,11 +18,11 @@ converts lies on the local disk only until it is in the pool.
 """
 
 import contextlib
+import dataclasses
 import functools
-import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from typing import cast
 
 import nova.conf
 import tenacity
@@ -32,9 +32,8 @@ from oslo_concurrency import lockutils
 from oslo_log import log as logging
 from oslo_utils import units
 
-from nova_rbd_backend import conf
 from nova_rbd_backend.storage import base_cache, provision
-from nova_rbd_backend.virt import base_pool, rbd_utils, staging
+from nova_rbd_backend.virt import base_pool, imports, rbd_utils, staging
 from nova_rbd_backend.virt.image_source import WantedBase
 
 CONF = nova.conf.CONF
@@ -46,33 +45,22 @@ Fetch = Callable[[str], None]
 Verify = Callable[[int], None]
 
 _POLL_SECONDS = 0.5
-_TELL_SECONDS = 10
 #: Of a maker that is alive: terabytes take hours.
 _LONGEST_WAIT_SECONDS = 12 * 3600
 # A base may be aged out between two steps, which is seldom enough once.
 _ATTEMPTS = 3
 
 
-@contextlib.contextmanager
-def import_slot(limit_seconds: float | None = None) -> Iterator[bool]:
-    """Hold one of the host's few imports, from its download to its end.
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """A base that is there.
 
-    :param limit_seconds: how long to wait for one; None: as long as it takes
-    :returns: False: none was free so long
+    :ivar size_bytes: of the virtual disk
+    :ivar made: now, by this call
     """
-    slots = _slots(conf.settings(CONF).import_at_once)
-    got = slots.acquire(timeout=limit_seconds)
-    try:
-        yield got
-    finally:
-        if got:
-            slots.release()
 
-
-@functools.cache
-def _slots(count: int) -> threading.BoundedSemaphore:
-    # Green under eventlet.
-    return threading.BoundedSemaphore(count)
+    size_bytes: int
+    made: bool
 
 
 class BaseImages:
@@ -96,9 +84,12 @@ class BaseImages:
         size_bytes: int | None,
         metadata: Mapping[str, str],
     ) -> provision.Facts:
-        """Clone a disk from a base, which is made if it is not there."""
+        """Clone a disk from a base, which is made if it is not there.
+
+        It is made for the next one even if this disk may not be so big.
+        """
         for _attempt in range(_ATTEMPTS):
-            self.ensure(wanted, fetch, verify)
+            verify(self.ensure(wanted, fetch).size_bytes)
             facts = self._storage.clone_from(
                 wanted.name, disk, size_bytes, metadata
             )
@@ -109,78 +100,70 @@ class BaseImages:
             f"{_ATTEMPTS} times while {disk} was made of it"
         )
 
-    def ensure(self, wanted: WantedBase, fetch: Fetch, verify: Verify) -> bool:
-        """Have the base; whether it was made now, by this call."""
-        if self.is_there(wanted, verify):
-            return False
+    def find(self, wanted: WantedBase) -> Base | None:
+        """Find the base; None: it is not there."""
+        size_bytes = self._storage.size_of(wanted.name)
+        return None if size_bytes is None else Base(size_bytes, made=False)
+
+    def ensure(self, wanted: WantedBase, fetch: Fetch) -> Base:
+        """Have the base: found, or made by the first one to want it."""
+        if found := self.find(wanted):
+            return found
+        until = time.monotonic() + _LONGEST_WAIT_SECONDS
         with lockutils.lock(f"nova-rbd-{self._storage.pool}-{wanted.name}"):
             attempts = tenacity.Retrying(
-                retry=tenacity.retry_if_result(lambda made: made is None),
-                stop=tenacity.stop_after_delay(_LONGEST_WAIT_SECONDS),
+                retry=tenacity.retry_if_result(lambda base: base is None),
+                stop=lambda _state: time.monotonic() > until,
                 wait=tenacity.wait_fixed(_POLL_SECONDS),
                 before_sleep=functools.partial(self._tell_waiting, wanted),
             )
             try:
-                made = attempts(self._is_there_or_made, wanted, fetch, verify)
+                base = attempts(self._find_or_make, wanted, fetch)
             except tenacity.RetryError as error:
                 raise exception.StorageError(
                     reason=f"base {self._storage.pool}/{wanted.name} is still "
                     f"being made by another host after "
                     f"{_LONGEST_WAIT_SECONDS} s"
                 ) from error
-        return bool(made)
+        # None is what it was tried again for.
+        return cast(Base, base)
 
-    def is_there(self, wanted: WantedBase, verify: Verify) -> bool:
-        """Whether the base is there, and what is wanted of its size."""
-        size_bytes = self._storage.size_of(wanted.name)
-        if size_bytes is None:
-            return False
-        verify(size_bytes)
-        return True
-
-    def _is_there_or_made(
-        self, wanted: WantedBase, fetch: Fetch, verify: Verify
-    ) -> bool | None:
-        """False: it is there, True: it is made; None: to be looked at again.
+    def _find_or_make(self, wanted: WantedBase, fetch: Fetch) -> Base | None:
+        """Find or make it; None: it is to be looked at again.
 
         Another process makes it, or this host is at enough already.
         """
-        if self.is_there(wanted, verify):
-            return False
+        if found := self.find(wanted):
+            return found
         slot: contextlib.AbstractContextManager[bool]
         slot = contextlib.nullcontext(True)
         if wanted.is_fetched:
-            slot = import_slot(_POLL_SECONDS)
+            slot = imports.slot(_POLL_SECONDS)
         with slot as got:
             making = self._storage.begin(wanted.name) if got else None
             if making is None:
                 return None
             try:
-                return self._make(making, wanted, fetch, verify) or None
+                return self._make(making, wanted, fetch)
             except BaseException:
                 self._storage.give_up(making)
                 raise
 
     def _make(
-        self,
-        making: base_cache.Making,
-        wanted: WantedBase,
-        fetch: Fetch,
-        verify: Verify,
-    ) -> bool:
-        """Make it; False: another process took us for dead and does."""
+        self, making: base_cache.Making, wanted: WantedBase, fetch: Fetch
+    ) -> Base | None:
+        """Make it; None: another process took us for dead and does."""
         with (
             staging.file(wanted.name) as path,
-            _progress(wanted.name, path) as progress,
+            imports.told(f"Base {wanted.name}", path) as progress,
         ):
             fetch(path)
-            verify(os.path.getsize(path))
             with compute_utils.disk_ops_semaphore:
                 made = self._storage.finish(
                     making, path, wanted.facts, progress
                 )
         if made is None:
-            return False
+            return None
         LOG.info(
             "Made base %(pool)s/%(base)s (%(size)d bytes, %(copied).1f MiB "
             "copied) in %(seconds).3f s",
@@ -192,12 +175,12 @@ class BaseImages:
                 "seconds": made.seconds,
             },
         )
-        return True
+        return Base(made.size_bytes, made=True)
 
     def _tell_waiting(
         self, wanted: WantedBase, state: tenacity.RetryCallState
     ) -> None:
-        every = round(_TELL_SECONDS / _POLL_SECONDS)
+        every = round(imports.TELL_SECONDS / _POLL_SECONDS)
         if state.attempt_number % every == 1:
             LOG.info(
                 "Base %s/%s: waiting for another host that makes it, or for "
@@ -205,46 +188,3 @@ class BaseImages:
                 self._storage.pool,
                 wanted.name,
             )
-
-
-@contextlib.contextmanager
-def _progress(name: str, path: str) -> Iterator[Callable[[int], None]]:
-    """Log how far a base is that takes long to make.
-
-    What it lends is called in a native thread, which may not log.
-    """
-    ended = threading.Event()
-    imported = [0]
-    begun = time.monotonic()
-
-    def set_imported(done_bytes: int) -> None:
-        imported[0] = done_bytes
-
-    def tell() -> None:
-        while not ended.wait(_TELL_SECONDS):
-            LOG.info(
-                "Base %(base)s after %(seconds)d s: %(state)s",
-                {
-                    "base": name,
-                    "seconds": time.monotonic() - begun,
-                    "state": _state(path, imported[0]),
-                },
-            )
-
-    thread = threading.Thread(target=tell, name="nova-rbd-tell", daemon=True)
-    thread.start()
-    try:
-        yield set_imported
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _state(path: str, imported_bytes: int) -> str:
-    if imported_bytes:
-        return f"imported {imported_bytes >> 20} MiB"
-    for ending, doing in ((".converted", "converted"), (".part", "fetched")):
-        with contextlib.suppress(FileNotFoundError):
-            blocks = os.stat(path + ending).st_blocks
-            return f"{doing} {blocks * 512 >> 20} MiB"
-    return "begun"

@@ -15,7 +15,12 @@
 from collections.abc import Mapping
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.storage import base_cache, provision, transfer
+from nova_rbd_backend.storage import (
+    base_ageing,
+    base_cache,
+    provision,
+    transfer,
+)
 from nova_rbd_backend.virt import rbd_utils
 
 
@@ -63,7 +68,7 @@ class BasePool(rbd_utils.RBDDriver):
 
     def touch(self, name: str) -> None:
         """Keep a base from ageing for some more time."""
-        self._run(lambda: base_cache.touch(self._pool(), name))
+        self._run(lambda: base_ageing.touch(self._pool(), name))
 
     def give_up(self, making: base_cache.Making) -> None:
         """Let another process make it; finished: done."""
@@ -97,10 +102,10 @@ class BasePool(rbd_utils.RBDDriver):
 
     def age(
         self, unused_seconds: int | None, period_seconds: int
-    ) -> base_cache.AgeReport | None:
+    ) -> base_ageing.AgeReport | None:
         """Remove bases that nothing hangs on; None: not this host's turn."""
         return self._run(
-            lambda: base_cache.age(
+            lambda: base_ageing.age(
                 self._pool(), unused_seconds, period_seconds
             ),
             long=True,

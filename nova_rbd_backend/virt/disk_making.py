@@ -32,7 +32,7 @@ from nova.compute import vm_states
 from nova.image import glance
 from nova.virt.libvirt import imagebackend
 from oslo_log import log as logging
-from oslo_utils import units
+from oslo_utils import fileutils, units
 
 from nova_rbd_backend import metadata, names
 from nova_rbd_backend.storage import provision
@@ -40,6 +40,7 @@ from nova_rbd_backend.virt import (
     base_images,
     disk_place,
     image_source,
+    imports,
     purger,
     rbd_utils,
     staging,
@@ -137,10 +138,7 @@ class DiskMaking(imagebackend.Image):
                 fetch, os.path.basename(base), kwargs.get("specified_fs")
             )
         elif "image_id" not in kwargs:
-            # The image is gone from Glance, and Nova has its local copy on
-            # another host sent here (_try_fetch_image_cache).
-            fetch(base)
-            self._import(base, None)
+            self._import_copy_of_other_host(fetch, base)
         else:
             self._create_of_image(
                 fetch, kwargs.get("context"), kwargs["image_id"]
@@ -186,18 +184,38 @@ class DiskMaking(imagebackend.Image):
             )
             self._not_cloneable = why  # Nova asks once more before a fetch.
         if self._is_temporary():
-            with (
-                base_images.import_slot(),
-                staging.file(self.rbd_name) as path,
-            ):
-                fetch(path)
-                self._verify_size(os.path.getsize(path))
-                self._import(path, image_id)
+            with staging.file(self.rbd_name) as path:
+                self._fetch_and_import(fetch, path, image_id)
             return
         wanted = image_source.base_of_image(
             self._image_meta, self._trusted_certs
         )
         self._clone_base(wanted, fetch, self._verify_size, image_id)
+
+    def _import_copy_of_other_host(
+        self, fetch: base_images.Fetch, base: str
+    ) -> None:
+        """Import what Nova has another host send, if its image is gone.
+
+        It is sent to the path that it has there (_try_fetch_image_cache).
+        """
+        was_here = os.path.exists(base)
+        try:
+            self._fetch_and_import(fetch, base, None)
+        finally:
+            if not was_here:
+                fileutils.delete_if_exists(base)
+
+    def _fetch_and_import(
+        self, fetch: base_images.Fetch, path: str, image_id: str | None
+    ) -> None:
+        with (
+            imports.slot(),
+            imports.told(f"Disk {self.rbd_name}", path) as progress,
+        ):
+            fetch(path)
+            self._verify_size(os.path.getsize(path))
+            self._import(path, image_id, progress=progress)
 
     def _is_temporary(self) -> bool:
         """Whether Nova deletes the image once the disk is made of it.
@@ -249,7 +267,11 @@ class DiskMaking(imagebackend.Image):
         self._tell("Cloned", facts, f"base {wanted.name}")
 
     def _import(
-        self, path: str, image_id: str | None, name: str | None = None
+        self,
+        path: str,
+        image_id: str | None,
+        name: str | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         name = name or self.rbd_name
         with compute_utils.disk_ops_semaphore:
@@ -258,6 +280,7 @@ class DiskMaking(imagebackend.Image):
                 name,
                 self._size_bytes,
                 metadata=self._metadata(name, image_id),
+                progress=progress,
             )
         source = f"image {image_id}" if image_id else "a local file"
         self._tell("Imported", facts, source)
@@ -336,7 +359,7 @@ class DiskMaking(imagebackend.Image):
             self._image_meta, self._trusted_certs
         )
         bases = base_images.BaseImages(self.driver)
-        return bases.is_there(wanted, self._verify_size)
+        return bases.find(wanted) is not None
 
     def _clone(self, location: image_source.Location, image_id: str) -> None:
         self._verify_size(location.size_bytes)

@@ -50,7 +50,7 @@ def have(context: Any, image_id: str) -> bool:
         return False
     wanted = image_source.base_of_image(image_meta, None)
     bases = base_images.BaseImages(rbd)
-    if bases.is_there(wanted, _any_size):
+    if bases.find(wanted):
         base_pool.BasePool(pool=rbd.pool).touch(wanted.name)
         return False
     if clones_location and _copied_by_glance(context, image_meta):
@@ -65,11 +65,7 @@ def have(context: Any, image_id: str) -> bool:
     def fetch(path: str) -> None:
         images.fetch_to_raw(context, image_id, path)
 
-    return bases.ensure(wanted, fetch, _any_size)
-
-
-def _any_size(_size_bytes: int) -> None:
-    pass
+    return bases.ensure(wanted, fetch).made
 
 
 def _copied_by_glance(context: Any, image_meta: Mapping[str, Any]) -> bool:

@@ -172,6 +172,7 @@ class RBDDriver(every_pool.EveryPool):
         name: str,
         size_bytes: int | None = None,
         metadata: Mapping[str, str] | None = None,
+        progress: transfer.Progress | None = None,
     ) -> provision.Facts:
         """Import a local raw file, whole or not at all."""
         return self._run(
@@ -181,7 +182,8 @@ class RBDDriver(every_pool.EveryPool):
                 base,
                 size_bytes,
                 dict(metadata or {}),
-                workers=self._settings.import_workers,
+                progress,
+                self._settings.import_workers,
             ),
             long=True,
         )

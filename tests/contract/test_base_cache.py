@@ -20,6 +20,7 @@ import pytest
 
 from nova_rbd_backend import errors, metadata, names
 from nova_rbd_backend.storage import (
+    base_ageing,
     base_cache,
     journal,
     lease,
@@ -53,7 +54,7 @@ def turn(monkeypatch):
     """Each ageing of a test is this host's turn: those before it end."""
 
     def now():
-        monkeypatch.setattr(base_cache, "_AGEING", uuid.uuid4().hex)
+        monkeypatch.setattr(base_ageing, "_TURN", uuid.uuid4().hex)
 
     return now
 
@@ -203,21 +204,21 @@ def test_ages_only_what_nothing_hangs_on(pool, name, raw, turn):
         make(pool, base, raw)
     disk = clone(pool, name)
     turn()
-    found = base_cache.age(pool, 3600, 60)
+    found = base_ageing.age(pool, 3600, 60)
     assert unused not in found.removed
     assert found.in_use >= 1
-    assert base_cache.age(pool, 3600, 60) is None  # another host's turn
+    assert base_ageing.age(pool, 3600, 60) is None  # another host's turn
     turn()
-    assert base_cache.age(pool, None, 60).removed == ()
+    assert base_ageing.age(pool, None, 60).removed == ()
     turn()
-    removed = base_cache.age(pool, -1, 60).removed
+    removed = base_ageing.age(pool, -1, 60).removed
     assert unused in removed
     assert name not in removed
     assert base_cache.size_bytes(pool, unused) is None
     pool.trash_move(disk)
     turn()
     # A disk in the trash may be restored.
-    assert name not in base_cache.age(pool, -1, 60).removed
+    assert name not in base_ageing.age(pool, -1, 60).removed
 
 
 def test_one_that_fails_keeps_no_other_from_ageing(
@@ -236,7 +237,7 @@ def test_one_that_fails_keeps_no_other_from_ageing(
 
     monkeypatch.setattr(type(pool), "has_clones", fail)
     turn()
-    report = base_cache.age(pool, -1, 60)
+    report = base_ageing.age(pool, -1, 60)
     assert name in report.removed
     assert [broken in why for why in report.failed] == [True]
     assert base_cache.size_bytes(pool, broken) is not None
@@ -247,10 +248,10 @@ def test_strange_date_counts_from_now_on(pool, name, raw, turn):
     with pool.open(name, read_only=False) as disk:
         disk.set_metadata({metadata.LAST_USED: "yesterday"})
     turn()
-    assert name not in base_cache.age(pool, 0, 60).removed
+    assert name not in base_ageing.age(pool, 0, 60).removed
     with pool.open(name) as disk:
         assert time.time() - int(disk.metadata()[metadata.LAST_USED]) < 60
-    base_cache.touch(pool, f"{name}-gone")
+    base_ageing.touch(pool, f"{name}-gone")
 
 
 def test_aged_although_cloned_in_that_moment(pool, name, raw, turn):
@@ -294,7 +295,7 @@ def test_ageing_undoes_what_dead_hosts_left(pool, name, raw, turn):
         entry = journal.begin_creation(pool, base)
         pool.create(entry.draft, MIB)
     turn()
-    base_cache.age(pool, None, 60)
+    base_ageing.age(pool, None, 60)
     assert drafts(pool, name) == []
     assert pool.names(name) == []
     assert len(drafts(pool, alive)) == 1

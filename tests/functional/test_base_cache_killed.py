@@ -19,7 +19,13 @@ import uuid
 import pytest
 
 from nova_rbd_backend import names
-from nova_rbd_backend.storage import base_cache, journal, lease, purge
+from nova_rbd_backend.storage import (
+    base_ageing,
+    base_cache,
+    journal,
+    lease,
+    purge,
+)
 from tests.functional import killing
 from tests.functional.clients import in_threads
 from tests.testbed.process import TestbedError, wait_for
@@ -38,8 +44,8 @@ def age(vms, monkeypatch):
     """The periodic run; each is this host's turn."""
 
     def now(unused_seconds):
-        monkeypatch.setattr(base_cache, "_AGEING", uuid.uuid4().hex)
-        return base_cache.age(vms, unused_seconds, 1)
+        monkeypatch.setattr(base_ageing, "_TURN", uuid.uuid4().hex)
+        return base_ageing.age(vms, unused_seconds, 1)
 
     return now
 

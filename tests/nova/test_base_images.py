@@ -18,6 +18,7 @@ Glance's answer is handed in; what Nova fetches is a file that the test makes.
 import concurrent.futures
 import os
 import tempfile
+import time
 import types
 import uuid
 
@@ -174,13 +175,59 @@ def test_too_big_for_its_flavor(pools, glance, instance, image_id):
     from nova import exception
 
     glance(disk_format="qcow2")
-    fetch = fetcher(bytes(2 * MIB), [])
-    for known in (False, True):
+    fetched = []
+    fetch = fetcher(bytes(2 * MIB), fetched)
+    for _ in range(2):
         with pytest.raises(exception.FlavorDiskSmallerThanImage):
             cache(rbd(instance), fetch, size=MIB, image_id=image_id)
         assert pools.vms.names(instance.uuid) == []
-        assert bool(bases(pools, image_id)) == known
-        cache(rbd(another()), fetch, size=4 * MIB, image_id=image_id)
+    # What was fetched is of use to others.
+    cache(rbd(another()), fetch, size=4 * MIB, image_id=image_id)
+    assert len(fetched) == 1
+
+
+def test_waits_for_another_host_with_a_limit(
+    pools, glance, image_id, monkeypatch
+):
+    """Also for those that wait for one that waits."""
+    from nova import exception
+
+    from nova_rbd_backend.virt import base_images
+
+    glance(disk_format="qcow2")
+    monkeypatch.setattr(base_images, "_LONGEST_WAIT_SECONDS", 2)
+    other_host = lease.take(pools.vms, base_name(image_id))
+    begun = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        waiting = [
+            threads.submit(cache, rbd(another()), never, image_id=image_id)
+            for _ in range(4)
+        ]
+        for waits in waiting:
+            with pytest.raises(exception.StorageError, match="still"):
+                waits.result()
+    assert time.monotonic() - begun < 6
+    other_host.end()
+
+
+def test_image_that_another_host_sends(pools, instance, image_id):
+    """It is gone from Glance: Nova names no image, and the path there."""
+    from nova import exception
+
+    fetched = []
+    fetch = fetcher(bytes(2 * MIB), fetched)
+
+    def have(image, size):
+        image.cache(fetch_func=fetch, filename="0" * 40, size=size)
+
+    with pytest.raises(exception.FlavorDiskSmallerThanImage):
+        have(rbd(instance), MIB)
+    assert pools.vms.names(instance.uuid) == []
+    image = rbd(instance)
+    have(image, GIB)
+    assert content(pools, image, 2)[:2] == (bytes(2), GIB)
+    assert set(fetched) == {base_file()}
+    assert staged() == []
 
 
 def test_failed_fetch_leaves_nothing(pools, glance, instance, image_id):
@@ -282,13 +329,13 @@ def test_waits_for_no_import_when_the_base_is_there(
     pools, glance, instance, image_id
 ):
     """Another host has made it while this one was at its limit."""
-    from nova_rbd_backend.virt import base_images
+    from nova_rbd_backend.virt import imports
 
     glance(disk_format="qcow2")
     pools.conf(group="nova_rbd", import_at_once=1)
     with (
         concurrent.futures.ThreadPoolExecutor(1) as thread,
-        base_images.import_slot(),
+        imports.slot(),
     ):
         # What is generated never waits for one.
         swap = rbd(instance, "disk.swap")
@@ -301,12 +348,15 @@ def test_waits_for_no_import_when_the_base_is_there(
     assert content(pools, image, 6)[0] == b"theirs"
 
 
-def make_elsewhere(pools, image_id):
+def base_name(image_id):
     from nova_rbd_backend.virt import disk_making, image_source
 
     image_meta = disk_making.IMAGE_API.get(None, image_id)
-    name = image_source.base_of_image(image_meta, None).name
-    making = base_cache.begin(pools.vms, name)
+    return image_source.base_of_image(image_meta, None).name
+
+
+def make_elsewhere(pools, image_id):
+    making = base_cache.begin(pools.vms, base_name(image_id))
     with tempfile.NamedTemporaryFile() as file:
         file.write(b"theirs")
         file.flush()
