@@ -15,14 +15,14 @@
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from openstack.compute.v2.flavor import Flavor
 from openstack.image.v2.image import Image
 
 from tests.conftest import Tell
-from tests.e2e import proof
+from tests.e2e import proof, told
 from tests.testbed import guest, paths, rbd_view
 from tests.testbed.conf_file import Conf
 from tests.testbed.host import ComputeHost
@@ -43,6 +43,18 @@ OVERRIDES: Conf = {
 }
 PURGE_SECONDS = 60
 FOLDER_SECONDS = 15
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the nova-computes say when a test fails."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and stack is not None:
+        report.sections += told.of_computes(stack)
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,53 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What each nova-compute says of itself when a test has failed.
+
+Its log goes with the testbed.
+"""
+
+import signal
+import time
+
+from tests.testbed.compute import Compute
+from tests.testbed.whole import Testbed
+
+_LINES = 60
+_REPORT_LINES = 400
+_REPORT_SECONDS = 2
+# Nova writes all its threads' stacks to its log then (oslo.reports).
+_REPORT_SIGNAL = signal.SIGUSR2
+_REPORT_BEGIN = "Guru Meditation"
+
+
+def of_computes(stack: Testbed) -> list[tuple[str, str]]:
+    """Title and text for each compute host."""
+    return [
+        (f"nova-compute of {host.name}", _of(stack.compute(host)))
+        for host in stack.hosts
+    ]
+
+
+def _of(compute: Compute) -> str:
+    if not compute.log.exists():
+        return "it was never started"
+    before = compute.log.read_text(errors="replace").splitlines()
+    said = [line for line in before if " DEBUG " not in line][-_LINES:]
+    if compute.process.pid() is None:
+        return "\n".join([*said, "It does not run."])
+    compute.process.signal(_REPORT_SIGNAL)
+    time.sleep(_REPORT_SECONDS)
+    after = compute.log.read_text(errors="replace").splitlines()[len(before) :]
+    begins = [n for n, line in enumerate(after) if _REPORT_BEGIN in line]
+    if not begins:
+        return "\n".join([*said, "It runs, and does not answer a signal."])
+    return "\n".join([*said, *after[begins[0] :][:_REPORT_LINES]])
