@@ -161,9 +161,22 @@ def with_conditions(work, given) -> Report:
         "cores": os.cpu_count(),
         "nova": metadata.version("nova"),
         "ceph": ceph_version(),
+        "commit": commit(),
         "quick": given.quick,
     }
     return report
+
+
+def commit() -> str:
+    """The checkout's, with "-dirty" where something was changed in it."""
+    shown = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        cwd=pathlib.Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return shown.stdout.strip() or "unknown"
 
 
 def ceph_version() -> str:

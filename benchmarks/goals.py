@@ -173,6 +173,22 @@ GOALS = (
         1.0,
     ),
     Goal(
+        "a first boot of qcow2 against the faster program",
+        _import_against("qcow2 in Glance", "seconds"),
+        1.0,
+    ),
+    Goal(
+        "local disk of a first boot, at most, against rbd import of a file",
+        _ratio(
+            "import_speed",
+            "qcow2 in Glance",
+            "plugin",
+            "rbd import",
+            "local_peak_mib",
+        ),
+        0.99,
+    ),
+    Goal(
         "local disk of a first boot, at most, against in-tree",
         _ratio(
             "import_speed",

@@ -73,6 +73,7 @@ class NovaSide:
 
         monkey_patch.patch("eventlet" if green else "threading")
         text = (PLUGIN if side == "plugin" else IN_TREE) + BOTH
+        self._side = side
         self._folder = pathlib.Path(folder)
         self._folder.joinpath("nova.conf").write_text(
             text.format(
@@ -213,6 +214,7 @@ class NovaSide:
     def _boot(self, instance: Any, image: str) -> None:
         from nova import context
 
+        self._fence(instance.uuid)
         self._driver._create_and_inject_local_root(
             context.get_admin_context(),
             instance,
@@ -226,6 +228,14 @@ class NovaSide:
         self._driver._get_guest_disk_config(
             instance, "disk", MAPPING, instance.flavor
         ).to_xml()
+        self._fence(instance.uuid)
+
+    def _fence(self, instance: str) -> None:
+        """What the plug-in asks before a disk is made and a guest started."""
+        if self._side == "plugin":
+            from nova_rbd_backend.virt import rbd_utils
+
+            rbd_utils.RBDDriver().fence_for_start(instance)
 
     def _instance(self, instance: str, gib: int) -> Any:
         from nova import objects

@@ -64,5 +64,6 @@ def _conditions(report: Report) -> str:
     return (
         f"Measured {found['begun']} within {found['seconds']:.0f} s; the "
         f"machine's load was {found['load_before']:.1f} before it began. "
-        f"Nova {found['nova']}, Ceph {found['ceph']}, {found['cores']} cores."
+        f"Nova {found['nova']}, Ceph {found['ceph']}, {found['cores']} cores; "
+        f"commit {found.get('commit', 'unknown')}."
     )
