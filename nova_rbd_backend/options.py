@@ -156,12 +156,12 @@ osd blocklist ls`` shows them.
     ),
     cfg.IntOpt(
         "import_workers",
-        default=8,
+        default=16,
         min=1,
         max=64,
         help="""
 Parallel writes for one image that has to be copied into Ceph. Each needs
-memory for two objects of the image, 8 MiB with Ceph's own object size.
+4 MiB of memory.
 """,
     ),
     cfg.IntOpt(

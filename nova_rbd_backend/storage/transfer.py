@@ -21,8 +21,10 @@ from nova_rbd_backend import errors
 from nova_rbd_backend.storage import offload
 from nova_rbd_backend.storage.disk import Disk
 
-WORKERS = 8
+WORKERS = 16
 CHUNK_BYTES = 4 << 20
+# Half an object: as much in flight as qemu-img has, in as many requests.
+_IMPORT_BYTES = 2 << 20
 # Zeros are looked for in blocks of this size: BlueStore's min_alloc_size on
 # hard disks, below which a hole saves nothing.
 _BLOCK_BYTES = 64 << 10
@@ -41,8 +43,8 @@ def import_file(
 ) -> int:
     """Write a raw file into an empty image of at least its size.
 
-    Holes and zeros are skipped. Memory: two chunks for each worker. Blocks
-    until all is stored.
+    Holes and zeros are skipped. Memory: 4 MiB for each worker. Blocks until
+    all is stored.
 
     :param progress: called in this thread with the bytes done so far
     :returns: bytes written
@@ -52,7 +54,7 @@ def import_file(
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.lseek(fd, 0, os.SEEK_END)
-        pieces = _pieces(data_ranges(fd, size), disk.object_bytes())
+        pieces = _pieces(data_ranges(fd, size), _IMPORT_BYTES)
 
         def work(offset: int, length: int) -> None:
             data = _read_all(fd, offset, length)
@@ -121,6 +123,7 @@ def copy(source: Disk, target: Disk, ranges: Iterable[Piece]) -> int:
         if end < length:
             target.zero(offset + end, length - end)
 
+    # No two share an object, and a free one is freed whole.
     pieces = _pieces(ranges, target.object_bytes())
     _in_parallel(work, pieces)
     target.flush()
@@ -142,7 +145,7 @@ def data_ranges(fd: int, size_bytes: int) -> Iterator[Piece]:
 
 
 def _pieces(ranges: Any, chunk_bytes: int) -> Iterator[Piece]:
-    """Cut ranges where objects begin, so that no two writers share one."""
+    """Cut ranges where chunks begin."""
     for start, length in ranges:
         end = start + length
         while start < end:
