@@ -168,15 +168,20 @@ def with_conditions(work, given) -> Report:
 
 
 def commit() -> str:
-    """The checkout's, with "-dirty" where something was changed in it."""
+    """The checkout's, with "-dirty" where code was changed in it."""
+    name = git("rev-parse", "--short", "HEAD")
+    changed = git("status", "--porcelain", "--", ".", ":!doc")
+    return (f"{name}-dirty" if changed else name) or "unknown"
+
+
+def git(*words: str) -> str:
     shown = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"],
-        cwd=pathlib.Path(__file__).parent,
+        ["git", "-C", str(pathlib.Path(__file__).parents[1]), *words],
         capture_output=True,
         text=True,
         check=False,
     )
-    return shown.stdout.strip() or "unknown"
+    return shown.stdout.strip()
 
 
 def ceph_version() -> str:
