@@ -39,6 +39,8 @@ GDB_PORT = 47123
 RIP, EFLAGS = 16, 17
 KERNEL = 1 << 63
 STEPS = 1000
+# QEMU's SSTEP_ENABLE without SSTEP_NOIRQ and SSTEP_NOTIMER.
+STEP_WITH_INTERRUPTS = 1
 JUMP_TO_ITSELF = "ebfe"
 # The bit that is always set, and nothing else: no interrupts.
 NO_FLAGS = 2
@@ -148,6 +150,8 @@ def hang(host: ComputeHost, server: Server) -> None:
     listen = f"tcp:{host.address}:{GDB_PORT}"
     domain.monitor(host, server, f"gdbserver {listen}")
     with debugger(host.address) as ask:
+        # Out of a program that computes only an interrupt leads.
+        assert ask(f"Qqemu.sstep={STEP_WITH_INTERRUPTS}") == "OK"
         for _ in range(STEPS):
             place = int.from_bytes(bytes.fromhex(ask(f"p{RIP:x}")), "little")
             if place >= KERNEL:

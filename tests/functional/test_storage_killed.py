@@ -40,6 +40,12 @@ def nothing_left(ceph, vms):
         kept = ("rbd_directory", "rbd_info", "rbd_trash", "rbd_children")
         return found - {*kept, journal.OBJECT}
 
+    def settled():
+        report = purge.purge(vms)
+        return not (report.purged or report.stuck)
+
+    # Else what earlier tests deleted would go meanwhile.
+    wait_for("what was deleted before is purged", settled, 60, 1)
     before = objects()
     yield
 
@@ -48,7 +54,9 @@ def nothing_left(ceph, vms):
         report = purge.purge(vms)
         if report.stuck:
             killing.make_osds_read_objects_again(ceph)
-        changed = objects() ^ before
+        now = objects()
+        changed = [f"{key} is left" for key in now - before]
+        changed += [f"{key} is gone" for key in before - now]
         entries = vms.omap_get(journal.OBJECT, "")
         return [*report.stuck, *report.waiting, *changed, *entries]
 
