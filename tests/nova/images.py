@@ -13,6 +13,7 @@
 """Glance's images and an instance's disks, as Nova's driver has them made."""
 
 import os
+import types
 import uuid
 
 MIB = 1 << 20
@@ -96,3 +97,7 @@ def base_file():
     folder = os.path.join(nova.conf.CONF.instances_path, "_base")
     os.makedirs(folder, exist_ok=True)
     return os.path.join(folder, "0" * 40)
+
+
+def another():
+    return types.SimpleNamespace(uuid=str(uuid.uuid4()), project_id="q" * 32)

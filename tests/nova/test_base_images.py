@@ -15,20 +15,17 @@
 Glance's answer is handed in; what Nova fetches is a file that the test makes.
 """
 
-import concurrent.futures
 import os
-import tempfile
-import time
 import types
 import uuid
 
 import pytest
 
-from nova_rbd_backend import names
-from nova_rbd_backend.storage import base_cache, lease, trash
+from nova_rbd_backend.storage import base_cache
 from tests.nova.images import (
     GIB,
     MIB,
+    another,
     base_file,
     bases,
     cache,
@@ -54,10 +51,6 @@ def staged():
 
 def certificates(*ids):
     return types.SimpleNamespace(ids=list(ids))
-
-
-def another():
-    return types.SimpleNamespace(uuid=str(uuid.uuid4()), project_id="q" * 32)
 
 
 def test_fetched_once_and_cloned(pools, glance, instance, image_id):
@@ -94,48 +87,6 @@ def test_leftover_of_novas_cache_is_not_read(
     image = rbd(instance)
     cache(image, fetcher(b"fetched!", []), image_id=image_id)
     assert content(pools, image, 8)[0] == b"fetched!"
-
-
-def test_many_at_once_fetch_once(pools, glance, image_id):
-    glance(disk_format="qcow2")
-    fetched = []
-    images = [rbd(another()) for _ in range(8)]
-    fetch = fetcher(b"fetched", fetched)
-    with concurrent.futures.ThreadPoolExecutor(8) as threads:
-        made = [
-            threads.submit(cache, image, fetch, image_id=image_id)
-            for image in images
-        ]
-        for future in made:
-            future.result()
-    assert len(fetched) == 1
-    assert {content(pools, image, 7)[0] for image in images} == {b"fetched"}
-
-
-def test_made_by_another_host_meanwhile(pools, glance, instance, image_id):
-    glance(disk_format="qcow2")
-    first = rbd(another())
-    cache(first, fetcher(b"theirs", []), image_id=image_id)
-    (base,) = bases(pools, image_id)
-    with pools.vms.open(first.rbd_name, read_only=False) as disk:
-        disk.flatten()
-    pools.vms.trash_move(base)
-    other_host = lease.take(pools.vms, base)
-    image = rbd(instance)
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        waits = thread.submit(cache, image, never, image_id=image_id)
-        assert not concurrent.futures.wait([waits], timeout=2).done
-        pools.vms.trash_restore(
-            next(
-                trashed.image_id
-                for trashed in pools.vms.trash_list()
-                if trashed.name == base
-            ),
-            base,
-        )
-        other_host.end()
-        waits.result(timeout=30)
-    assert content(pools, image, 6)[0] == b"theirs"
 
 
 def test_changed_image_is_another_base(pools, glance, instance, image_id):
@@ -186,30 +137,6 @@ def test_too_big_for_its_flavor(pools, glance, instance, image_id):
     assert len(fetched) == 1
 
 
-def test_waits_for_another_host_with_a_limit(
-    pools, glance, image_id, monkeypatch
-):
-    """Also for those that wait for one that waits."""
-    from nova import exception
-
-    from nova_rbd_backend.virt import base_images
-
-    glance(disk_format="qcow2")
-    monkeypatch.setattr(base_images, "_LONGEST_WAIT_SECONDS", 2)
-    other_host = lease.take(pools.vms, base_name(image_id))
-    begun = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(4) as threads:
-        waiting = [
-            threads.submit(cache, rbd(another()), never, image_id=image_id)
-            for _ in range(4)
-        ]
-        for waits in waiting:
-            with pytest.raises(exception.StorageError, match="still"):
-                waits.result()
-    assert time.monotonic() - begun < 6
-    other_host.end()
-
-
 def test_image_that_another_host_sends(pools, instance, image_id):
     """It is gone from Glance: Nova names no image, and the path there."""
     from nova import exception
@@ -243,27 +170,6 @@ def test_failed_fetch_leaves_nothing(pools, glance, instance, image_id):
     assert bases(pools, image_id) == []
     assert staged() == []
     cache(rbd(instance), fetcher(b"fetched", []), image_id=image_id)
-
-
-def test_base_that_is_aged_out_in_that_moment(
-    pools, glance, instance, image_id, monkeypatch
-):
-    from nova_rbd_backend.virt import base_pool
-
-    glance(disk_format="qcow2")
-    fetched = []
-    clone_from = base_pool.BasePool.clone_from
-
-    def late(self, base, *args):
-        if len(fetched) == 1:
-            pools.vms.trash_move(base)
-        return clone_from(self, base, *args)
-
-    monkeypatch.setattr(base_pool.BasePool, "clone_from", late)
-    image = rbd(instance)
-    cache(image, fetcher(b"fetched", fetched), image_id=image_id)
-    assert len(fetched) == 2
-    assert content(pools, image, 7)[0] == b"fetched"
 
 
 def test_shelved_servers_image_is_not_kept(pools, glance, instance, image_id):
@@ -323,64 +229,6 @@ def test_file_system_goes_by_the_guests_os_type(pools, instance):
                 len(generate(image, filename, text, ephemeral_size=1)) == made
             )
             assert content(pools, image, len(text))[0] == text
-
-
-def test_waits_for_no_import_when_the_base_is_there(
-    pools, glance, instance, image_id
-):
-    """Another host has made it while this one was at its limit."""
-    from nova_rbd_backend.virt import imports
-
-    glance(disk_format="qcow2")
-    pools.conf(group="nova_rbd", import_at_once=1)
-    with (
-        concurrent.futures.ThreadPoolExecutor(1) as thread,
-        imports.slot(),
-    ):
-        # What is generated never waits for one.
-        swap = rbd(instance, "disk.swap")
-        generate(swap, f"swap_{uuid.uuid4()}", b"swap", swap_mb=8)
-        image = rbd(instance)
-        waits = thread.submit(cache, image, never, image_id=image_id)
-        assert not concurrent.futures.wait([waits], timeout=2).done
-        make_elsewhere(pools, image_id)
-        waits.result(timeout=30)
-    assert content(pools, image, 6)[0] == b"theirs"
-
-
-def base_name(image_id):
-    from nova_rbd_backend.virt import disk_making, image_source
-
-    image_meta = disk_making.IMAGE_API.get(None, image_id)
-    return image_source.base_of_image(image_meta, None).name
-
-
-def make_elsewhere(pools, image_id):
-    making = base_cache.begin(pools.vms, base_name(image_id))
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(b"theirs")
-        file.flush()
-        base_cache.finish(pools.vms, making, file.name, {})
-
-
-def test_taken_for_dead_while_it_is_made(
-    pools, glance, instance, image_id, monkeypatch
-):
-    """Then it is made again, or the other one's is used."""
-    glance(disk_format="qcow2")
-    fetched = []
-    create = type(pools.vms).create
-
-    def lose(self, draft, size_bytes):
-        create(self, draft, size_bytes)
-        if len(fetched) == 1:
-            trash.settle_attempts(pools.vms, names.final_name(draft))
-
-    monkeypatch.setattr(type(pools.vms), "create", lose)
-    image = rbd(instance)
-    cache(image, fetcher(b"fetched", fetched), image_id=image_id)
-    assert len(fetched) == 2
-    assert content(pools, image, 7)[0] == b"fetched"
 
 
 @pytest.mark.parametrize("status", ["deactivated", "pending_delete"])
