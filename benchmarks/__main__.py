@@ -21,7 +21,7 @@ from importlib import metadata
 
 from benchmarks import bench, goals, meters, tables
 from benchmarks.results import Report
-from tests.testbed import ceph
+from tests.testbed.ceph import cluster as ceph
 
 NAMES = (
     "operations",

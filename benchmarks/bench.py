@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import images, meters
 from benchmarks.hosts import Host
 from benchmarks.results import SIDES
-from tests.testbed import ceph
+from tests.testbed.ceph import cluster as ceph
 
 
 @dataclasses.dataclass

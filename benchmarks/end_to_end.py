@@ -20,8 +20,8 @@ from openstack.compute.v2.flavor import Flavor
 from benchmarks import hosts, images, meters
 from benchmarks.bench import in_turn
 from benchmarks.results import Column, Report
+from tests.testbed.openstack.servers import ServerFault, Servers
 from tests.testbed.process import wait_for
-from tests.testbed.servers import ServerFault, Servers
 from tests.testbed.whole import Testbed
 
 NAME = "end_to_end"

@@ -9,7 +9,8 @@ import subprocess
 import sys
 from typing import Any
 
-from tests.testbed import ceph, paths, process
+from tests.testbed import paths, process
+from tests.testbed.ceph import cluster as ceph
 
 ANSWER_SECONDS = 900
 

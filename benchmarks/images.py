@@ -11,7 +11,7 @@ import uuid
 
 import rbd
 
-from tests.testbed import ceph
+from tests.testbed.ceph import cluster as ceph
 
 MIB = 1 << 20
 # As Glance's rbd store makes them (rbd_store_chunk_size 8).

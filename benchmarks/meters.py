@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import rados
 import rbd
 
-from tests.testbed import ceph, process
+from tests.testbed import process
+from tests.testbed.ceph import cluster as ceph
 
 MIB = 1 << 20
 POOLS = ("vms", "snapshots", "images")

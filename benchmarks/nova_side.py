@@ -93,9 +93,9 @@ class NovaSide:
 
     def _make_driver(self, side: str) -> Any:
         if side == "plugin":
-            from nova_rbd_backend.virt import startup
+            from nova_rbd_backend.virt import loading
 
-            driver_class = startup.driver_class()
+            driver_class = loading.driver_class()
         else:
             from nova.virt.libvirt.driver import LibvirtDriver as driver_class
         from nova.virt import fake

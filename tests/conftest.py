@@ -11,7 +11,7 @@ import pytest
 _TOLD = "told"
 # As long as all of tests/functional; with an OpenStack of its own the two
 # workers end at about the same time.
-APART = "tests/e2e/test_killed.py"
+APART = "tests/e2e/virt/test_killed.py"
 
 Tell = Callable[[str], None]
 

@@ -13,10 +13,12 @@ from typing import Any
 
 from cliff import columns, command, lister, show
 
-from nova_rbd_backend import conf as options
 from nova_rbd_backend import errors
-from nova_rbd_backend.storage import cluster, health, pool_registry
-from nova_rbd_backend.storage.pool import Pool
+from nova_rbd_backend.ceph.cluster import Cluster
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.settings import Settings
+from nova_rbd_backend.storage.store import Store
+from nova_rbd_backend.storage.survey import children
 
 Row = Sequence[Any]
 Table = tuple[Sequence[str], Iterable[Row]]
@@ -29,7 +31,7 @@ class Command(command.Command):
     """
 
     status = 0
-    _settings: options.Settings | None = None
+    _settings: Settings | None = None
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Return 1 if something that was asked for was not done."""
@@ -41,7 +43,7 @@ class Command(command.Command):
         return self.app
 
     @property
-    def settings(self) -> options.Settings:
+    def settings(self) -> Settings:
         """The configuration; read once."""
         if self._settings is None:
             self._settings = self.program.settings()
@@ -49,31 +51,36 @@ class Command(command.Command):
         return self._settings
 
     @property
-    def cluster(self) -> cluster.Cluster:
+    def store(self) -> Store:
+        """Every pool of this host; nothing is opened yet."""
+        return Store(self.settings)
+
+    @property
+    def cluster(self) -> Cluster:
         """The cluster; nothing is opened yet."""
-        return cluster.connect(health.cluster_settings(self.settings))
+        return self.store.cluster
 
     def pools(self, named: Iterable[str] | None) -> list[Pool]:
-        """The pools that were named, otherwise all that disks may be in."""
+        """Return the pools that were named, else all that may have disks."""
         return [self.pool(name) for name in (named or self._disk_pools())]
 
     def own_pools(self, named: Iterable[str] | None) -> list[Pool]:
-        """The same; otherwise the snapshots' too."""
+        """Return the pools that were named, else the snapshots' too."""
         if named:
             return self.pools(named)
         own = (*self._disk_pools(), self.settings.snapshot_pool)
         return self.pools(dict.fromkeys(own))
 
     def _disk_pools(self) -> tuple[str, ...]:
-        """Those of all storage classes, also of those that there were."""
-        configured = [each.pool for each in self.settings.classes]
-        home = self.pool(self.settings.pool)
-        return pool_registry.known(home, configured)
+        """Names of the pools of all storage classes, present and former."""
+        store = self.store
+        store.read_pools()
+        return store.pool_names()
 
     def pool(self, name: str) -> Pool:
-        """A pool by ``POOL`` or ``POOL/NAMESPACE``."""
+        """Return a pool by ``POOL`` or ``POOL/NAMESPACE``."""
         pool, _, namespace = name.partition("/")
-        return self.cluster.pool(pool, namespace)
+        return Pool(self.cluster, pool, namespace)
 
     def find(
         self, image: str, named: Iterable[str] | None
@@ -86,7 +93,7 @@ class Command(command.Command):
         where, _, name = image.rpartition("/")
         pools = [self.pool(where)] if where else self.own_pools(named)
         for pool in pools:
-            image_id = pool.image_id(name)
+            image_id = pool.directory.image_id(name)
             if image_id is not None:
                 return pool, image_id
         raise errors.ImageNotFound(
@@ -178,3 +185,18 @@ def add_dry_run(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="say what would be done, and change nothing",
     )
+
+
+def roots(asking: Command, image: str) -> list[children.ImageRef]:
+    """Return the images of that name or id in Glance, and their bases.
+
+    :raises ImageNotFound: there is none
+    """
+    found = children.named(asking.cluster, image)
+    if not found:
+        raise errors.ImageNotFound(
+            "no pool that may be read has such an image",
+            operation="look up",
+            image=image,
+        )
+    return found

@@ -6,7 +6,7 @@ import argparse
 
 from oslo_config import cfg
 
-from nova_rbd_backend import conf as options
+from nova_rbd_backend import conf as conf_
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def parse(arguments: argparse.Namespace) -> cfg.ConfigOpts:
     :raises oslo_config.cfg.Error: they cannot be read
     """
     conf = cfg.ConfigOpts()
-    options.register_nova_options(conf)
+    conf_.register_nova_options(conf)
     # nova-compute's search, by its names (nova/config.py: parse_args)
     conf(
         [],

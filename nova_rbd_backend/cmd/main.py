@@ -14,11 +14,9 @@ from typing import Any, NoReturn
 from cliff import app, commandmanager
 from oslo_config import cfg
 
-from nova_rbd_backend import conf as options
-from nova_rbd_backend import errors
+from nova_rbd_backend import conf, errors
 from nova_rbd_backend.cmd import config, leaving
-
-# No storage here: a host without Ceph's Python modules is told so by `check`.
+from nova_rbd_backend.settings import Settings
 
 
 class NovaRbd(app.App):
@@ -65,13 +63,13 @@ class NovaRbd(app.App):
         except cfg.Error as error:
             raise errors.ConfigError(str(error)) from error
 
-    def settings(self) -> options.Settings:
+    def settings(self) -> Settings:
         """Return what the configuration comes down to.
 
         :raises errors.ConfigError: it cannot work, or no disks are on RBD
         """
         try:
-            settings = options.apply(self.configuration())
+            settings = conf.apply(self.configuration())
         except cfg.Error as error:
             raise errors.ConfigError(str(error)) from error
         if not settings.uses_rbd:

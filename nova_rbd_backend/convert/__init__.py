@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Instances' disks from a compute host's own storage into Ceph.
+"""Bring instances' disks from a compute host's own storage into Ceph.
 
 ::
 
-    stopped   domain_xml.local_disks -> stopped.bring (qemu_img.copy, compare)
-              -> record -> old_disks.set_aside -> Guest.define
-    running   live.convert: Guest.mirror each -> pause, pivot, snap -> record
+    offline   domains.disk_xml.local_disks -> offline.bring (qemu_img.copy,
+              compare) -> record -> old_disks.set_aside -> Guest.define
+    live      live.convert: Guest.mirror each -> pause, pivot, snap -> record
               -> old_disks.set_aside -> Guest.define -> qemu_img.compare
-    back      way_back.undo, or way_back.finish
+    back      undo.undo, or undo.finish
 
-Done by the operator on the host where the instance is; no Nova is needed.
+The operator does it on the host where the instance is; no Nova is needed.
 """

@@ -8,11 +8,12 @@ import json
 import os
 from collections.abc import Callable
 
-from nova_rbd_backend import errors, metadata, names
-from nova_rbd_backend.convert import domain_xml, qemu_img
-from nova_rbd_backend.convert.guest import Guest
-from nova_rbd_backend.storage import conversion
-from nova_rbd_backend.storage.pool import Pool
+from nova_rbd_backend import errors, names
+from nova_rbd_backend import metadata as metadata_
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.convert import qemu_img, rbd_disk
+from nova_rbd_backend.domains import disk_xml
+from nova_rbd_backend.domains.guest import Guest
 
 #: Given what is done to which disk, and its size: told how far it is.
 Tell = Callable[
@@ -35,7 +36,7 @@ class Job:
     pool: Pool
     storage_class: str
     guest: Guest | None
-    access: domain_xml.Access
+    access: disk_xml.Access
     ceph_conf: str | None
     retention_seconds: int
     tell: Tell
@@ -65,15 +66,15 @@ class Job:
 
     def metadata(self, disk: str) -> dict[str, str]:
         """What the disk says of itself, as one that Nova booted."""
-        project, image = domain_xml.owner(self.domain.xml())
+        project, image = disk_xml.owner(self.domain.xml())
         name = names.DiskName(self.instance, disk)
-        return metadata.describe(name, project, image, self.storage_class)
+        return metadata_.describe(name, project, image, self.storage_class)
 
-    def local_disks(self, live: bool = False) -> list[domain_xml.LocalDisk]:
+    def local_disks(self, live: bool = False) -> list[disk_xml.LocalDisk]:
         """Those that are not on RBD yet."""
         guest = self.domain
         xml = guest.live_xml() if live else guest.xml()
-        return domain_xml.local_disks(xml, self.instance, self.folder)
+        return disk_xml.local_disks(xml, self.instance, self.folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,13 +84,13 @@ class Plan:
     :ivar found: what an earlier run left in its place
     """
 
-    disk: domain_xml.LocalDisk
-    facts: qemu_img.Facts
-    found: conversion.Found | None
+    disk: disk_xml.LocalDisk
+    facts: qemu_img.ImageInfo
+    found: rbd_disk.Copy | None
 
     @property
-    def source(self) -> qemu_img.Image:
-        return qemu_img.Image(self.disk.path, self.disk.format)
+    def source(self) -> qemu_img.QemuImage:
+        return qemu_img.QemuImage(self.disk.path, self.disk.format)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Row:
     result: str
 
 
-def plan(job: Job, disks: list[domain_xml.LocalDisk]) -> list[Plan]:
+def plan(job: Job, disks: list[disk_xml.LocalDisk]) -> list[Plan]:
     """Look at all that could be in the way, before anything is done.
 
     :raises ConversionRefused: something is; nothing has changed
@@ -115,12 +116,12 @@ def plan(job: Job, disks: list[domain_xml.LocalDisk]) -> list[Plan]:
     return plans
 
 
-def _planned(job: Job, disk: domain_xml.LocalDisk) -> Plan:
+def _planned(job: Job, disk: disk_xml.LocalDisk) -> Plan:
     _refuse_other_format(job, disk)
-    source = qemu_img.Image(disk.path, disk.format)
-    facts = qemu_img.look(source, job.instances)
+    source = qemu_img.QemuImage(disk.path, disk.format)
+    facts = qemu_img.inspect(source, job.instances)
     image = job.image(disk.name)
-    found = conversion.look(job.pool, image)
+    found = rbd_disk.find(job.pool, image)
     if found and not found.marked:
         raise errors.ConversionRefused(
             f"{job.pool}/{image} is there already, and no conversion made "
@@ -136,7 +137,7 @@ def _planned(job: Job, disk: domain_xml.LocalDisk) -> Plan:
     return Plan(disk, facts, found)
 
 
-def _refuse_other_format(job: Job, disk: domain_xml.LocalDisk) -> None:
+def _refuse_other_format(job: Job, disk: disk_xml.LocalDisk) -> None:
     """Compare with what Nova found out when it made the disk."""
     path = os.path.join(job.folder, "disk.info")
     try:

@@ -10,14 +10,14 @@ nobody writes to any more, is compared afterwards.
 import time
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.convert import domain_xml, record, switching
+from nova_rbd_backend.convert import cutover, rbd_disk, record
 from nova_rbd_backend.convert import job as jobs
-from nova_rbd_backend.convert.guest import Guest
 from nova_rbd_backend.convert.job import Job, Plan, Row
+from nova_rbd_backend.convert.offline import bring
 from nova_rbd_backend.convert.qemu_img import STALL_SECONDS
-from nova_rbd_backend.convert.record import Record, State
-from nova_rbd_backend.convert.stopped import bring
-from nova_rbd_backend.storage import conversion
+from nova_rbd_backend.convert.record import Record, Stage
+from nova_rbd_backend.domains import disk_xml
+from nova_rbd_backend.domains.guest import Guest
 
 _TICK_SECONDS = 0.5
 
@@ -31,7 +31,7 @@ def convert(job: Job) -> list[Row]:
         raise errors.ConversionRefused(
             f"{job.instance} is not running: leave out --live"
         )
-    earlier = switching.settle(job)
+    earlier = cutover.settle(job)
     if job.domain.is_paused():
         raise errors.ConversionRefused(
             f"{job.instance} is paused: unpause it, or stop it"
@@ -44,13 +44,13 @@ def convert(job: Job) -> list[Row]:
     for each in moving:
         if each.found:  # of a run when it was stopped: QEMU copies anew
             image = job.image(each.disk.name)
-            conversion.delete(job.pool, image, 0)
+            rbd_disk.delete(job.pool, image, 0)
     disks = earlier.disks if earlier else ()
-    disks += tuple(switching.old_disk(each, verified=True) for each in fixed)
+    disks += tuple(cutover.old_disk(each, verified=True) for each in fixed)
     return _Move(job, moving, disks).run(fixed)
 
 
-def _used_disks(job: Job) -> list[domain_xml.LocalDisk]:
+def _used_disks(job: Job) -> list[disk_xml.LocalDisk]:
     """Those it runs with; each as it is defined, where that is the same."""
     defined = {(d.dev, d.path): d for d in job.local_disks()}
     return [
@@ -74,16 +74,16 @@ class _Move:
         self._job = job
         self._plans = plans
         self._mirrors = [
-            conversion.Mirror.new(job.pool, job.image(plan.disk.name))
+            rbd_disk.Mirror.new(job.pool, job.image(plan.disk.name))
             for plan in plans
         ]
         self._disks = disks + tuple(
-            switching.old_disk(plan, verified=False, draft=mirror.draft)
+            cutover.old_disk(plan, verified=False, draft=mirror.draft)
             for plan, mirror in zip(plans, self._mirrors, strict=True)
         )
 
     def run(self, fixed: list[Plan]) -> list[Row]:
-        self._note(State.MIRRORING)
+        self._note(Stage.MIRRORING)
         try:
             for plan, mirror in zip(self._plans, self._mirrors, strict=True):
                 self._begin(plan, mirror)
@@ -92,9 +92,9 @@ class _Move:
         except BaseException:
             # The guest is as before. What cannot be undone now, the next run
             # finds in the record.
-            switching.settle(self._job)
+            cutover.settle(self._job)
             raise
-        written = self._note(State.SWITCHING)
+        written = self._note(Stage.SWITCHING)
         if self._plans:
             try:
                 self._lead_over()
@@ -103,13 +103,13 @@ class _Move:
                 raise
         for plan in fixed:
             self._guest.change_medium(self._on_rbd(plan))
-        return switching.switch(self._job, written, lambda: None)
+        return cutover.switch(self._job, written, lambda: None)
 
     @property
     def _guest(self) -> Guest:
         return self._job.domain
 
-    def _note(self, state: State) -> Record:
+    def _note(self, state: Stage) -> Record:
         job = self._job
         written = Record(job.instance, str(job.pool), state, self._disks)
         record.write(job.folder, written)
@@ -117,9 +117,9 @@ class _Move:
 
     def _on_rbd(self, plan: Plan) -> str:
         job = self._job
-        return domain_xml.rbd_disk(plan.disk, job.instance, job.access)
+        return disk_xml.rbd_disk(plan.disk, job.instance, job.access)
 
-    def _begin(self, plan: Plan, mirror: conversion.Mirror) -> None:
+    def _begin(self, plan: Plan, mirror: rbd_disk.Mirror) -> None:
         said = self._job.metadata(plan.disk.name)
         mirror.create(plan.facts.size_bytes, said)
         mirror.show()
@@ -136,7 +136,7 @@ class _Move:
         with self._job.tell(
             f"mirror {plan.disk.name}", plan.facts.size_bytes
         ) as tell:
-            while dev not in domain_xml.ready_mirrors(guest.live_xml()):
+            while dev not in disk_xml.ready_mirrors(guest.live_xml()):
                 found = guest.mirrored(dev)
                 if found is None:
                     raise errors.ConversionError(
@@ -177,7 +177,7 @@ class _Move:
         :raises ConversionError: that cannot be done now, or some are there
         """
         try:
-            kept = switching.settle(self._job)
+            kept = cutover.settle(self._job)
         except Exception as again:
             raise errors.ConversionError(
                 f"{self._job.instance} stands still, as its disks could not "

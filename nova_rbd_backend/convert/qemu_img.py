@@ -24,17 +24,22 @@ from nova_rbd_backend import errors
 Progress = Callable[[int], None]
 
 _ASK_SECONDS = 60
+
 #: Without any progress for so long it is given up.
 STALL_SECONDS = 600.0
+
 _TICK_SECONDS = 1.0
+
 _SHARE = re.compile(rb"\((\d+\.\d+)/100%\)")
+
 #: No smaller hole is looked for, as when an image is imported.
 _HOLE_BYTES = "64k"
+
 _DIFFERS = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class ImageInfo:
     """:ivar size_bytes: what the guest sees
     :ivar needed_bytes: what of it holds data, at most
     """
@@ -44,14 +49,14 @@ class Facts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Image:
+class QemuImage:
     """What qemu-img can open: a path, or ``rbd:...`` as raw."""
 
     path: str
     format: str
 
 
-def look(image: Image, instances: str) -> Facts:
+def inspect(image: QemuImage, instances: str) -> ImageInfo:
     """Sizes of a local disk, and whether it may be read at all.
 
     :param instances: where Nova keeps disks and what they are based on
@@ -62,7 +67,7 @@ def look(image: Image, instances: str) -> Facts:
         _refuse_strange(layer, index, instances)
     found = _asked("measure", "-U", "-O", "raw", "-f", image.format, image)
     size = int(said[0]["virtual-size"])
-    return Facts(size, min(size, int(found["required"])))
+    return ImageInfo(size, min(size, int(found["required"])))
 
 
 def _refuse_strange(layer: Any, index: int, instances: str) -> None:
@@ -91,7 +96,9 @@ def _is_below(path: str, folder: str) -> bool:
     return os.path.realpath(path).startswith(f"{folder}{os.sep}")
 
 
-def copy(source: Image, target: str, size: int, progress: Progress) -> None:
+def copy(
+    source: QemuImage, target: str, size: int, progress: Progress
+) -> None:
     """Write all data into an empty image of the same size.
 
     Zeros and holes are left out. On return all is stored.
@@ -107,7 +114,9 @@ def copy(source: Image, target: str, size: int, progress: Progress) -> None:
         raise errors.ConversionError(f"copy {source.path}: {said}")
 
 
-def are_same(one: Image, other: str, size: int, progress: Progress) -> bool:
+def are_same(
+    one: QemuImage, other: str, size: int, progress: Progress
+) -> bool:
     """Read both from end to end, and compare each byte.
 
     :param other: ``rbd:...``
@@ -121,8 +130,8 @@ def are_same(one: Image, other: str, size: int, progress: Progress) -> bool:
     return code == 0
 
 
-def _asked(what: str, *words: str | Image) -> Any:
-    path = [w.path if isinstance(w, Image) else w for w in words]
+def _asked(what: str, *words: str | QemuImage) -> Any:
+    path = [w.path if isinstance(w, QemuImage) else w for w in words]
     try:
         done = subprocess.run(  # noqa: S603
             ["qemu-img", what, "--output=json", *path],  # noqa: S607

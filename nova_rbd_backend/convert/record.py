@@ -19,7 +19,7 @@ from nova_rbd_backend import errors
 NAME = "nova-rbd-convert.json"
 
 
-class State(enum.StrEnum):
+class Stage(enum.StrEnum):
     """MIRRORING: a guest's disks are copied while it runs; it uses the old.
 
     SWITCHING: a running guest is led over, or its disks are compared.
@@ -55,7 +55,7 @@ class Record:
 
     instance: str
     pool: str
-    state: State
+    state: Stage
     disks: tuple[OldDisk, ...]
 
 
@@ -78,7 +78,7 @@ def _decoded(found: dict[str, Any]) -> Record:
     return Record(
         found["instance"],
         found["pool"],
-        State(found["state"]),
+        Stage(found["state"]),
         tuple(OldDisk(**disk) for disk in found["disks"]),
     )
 

@@ -10,47 +10,31 @@ next one breaks. A client that gives a sign of life is never touched. One of
 rbd-mirror is no guest, and is left alone.
 """
 
-import collections
 import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 
-from nova_rbd_backend import errors, names
-from nova_rbd_backend.storage import offload
-from nova_rbd_backend.storage.cluster import Cluster, once_more
-from nova_rbd_backend.storage.disk import Client
-from nova_rbd_backend.storage.image_holders import Answer, Lock
-from nova_rbd_backend.storage.pool import Pool
+from nova_rbd_backend import errors, names, notices, threads
+from nova_rbd_backend.ceph.cluster import Cluster, once_more
+from nova_rbd_backend.ceph.holders import Answer, Client, Lock
+from nova_rbd_backend.ceph.pool import Pool
 
 #: A client is asked twice, and dead when it is silent both times.
 ANSWER_SECONDS = 1
+
 #: Snaps, resizes and the like of other hosts are waited for.
 ALIVE_LIMIT_SECONDS = 5.0
+
 #: Of several clients some are silent, and who is not said: when
 #: osd_client_watch_timeout (30 s) is over, the dead ones are gone.
 UNCLEAR_LIMIT_SECONDS = 40.0
+
 _PAUSE_SECONDS = 0.5
+
 _LATE_SECONDS = 1.0
+
 # One to fence, one to see that nothing is left; more where others die.
 _ROUNDS = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Fenced:
-    """:ivar lock_broken: it had the disk's exclusive lock
-    :ivar blocklist_seconds: for how long it can write no more
-    """
-
-    pool: str
-    image: str
-    client_id: int
-    address: str
-    lock_broken: bool
-    blocklist_seconds: int
-
-
-#: What was fenced and not yet told to the operator; popped by who logs.
-untold: collections.deque[Fenced] = collections.deque()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +103,7 @@ def fence(pool: Pool, images: Mapping[str, str]) -> dict[str, Verdict]:
     """Fence the dead clients of images; blocks, 2 s where there are some.
 
     Nobody holds one, the usual case: known in under 1 ms for each image,
-    which is not opened for it. Facts for the operator go into ``untold``.
+    which is not opened for it. Notes each client that is fenced.
 
     :param images: name -> id
     :returns: the images that are still held, by whom it may be
@@ -127,7 +111,7 @@ def fence(pool: Pool, images: Mapping[str, str]) -> dict[str, Verdict]:
     held: dict[str, Verdict] = {}
     fenced: set[tuple[str, Client]] = set()
     for _ in range(_ROUNDS):
-        held = look(pool, images)
+        held = verdicts(pool, images)
         dead = {
             (name, client)
             for name, verdict in held.items()
@@ -153,7 +137,7 @@ def fence_for_start(pool: Pool, instance_uuid: str) -> None:
     prefix = names.DiskName.prefix(instance_uuid)
     images = {
         name: image_id
-        for name, image_id in pool.ids(prefix).items()
+        for name, image_id in pool.directory.ids(prefix).items()
         if names.final_name(name) == name
     }
     while held := fence(pool, images):
@@ -161,7 +145,7 @@ def fence_for_start(pool: Pool, instance_uuid: str) -> None:
         limit = UNCLEAR_LIMIT_SECONDS if unclear else ALIVE_LIMIT_SECONDS
         if time.monotonic() - began > limit:
             raise _in_use(pool, images, next(iter(held)))
-        offload.native_sleep(_PAUSE_SECONDS)
+        threads.native_sleep(_PAUSE_SECONDS)
         images = {name: images[name] for name in held}
 
 
@@ -179,7 +163,7 @@ def _in_use(
 
 def guests(pool: Pool, image_id: str) -> tuple[Client, ...]:
     """Who holds an image, but for this process and rbd-mirror."""
-    mirrors = pool.ask_mirrors(ANSWER_SECONDS)
+    mirrors = pool.holders.ask_mirrors(ANSWER_SECONDS)
     no_guests = {pool.cluster.client_id(), *mirrors.awake}
     return tuple(
         client
@@ -197,14 +181,16 @@ def clients(pool: Pool, image_id: str) -> tuple[Client, ...]:
         return ()
 
 
-def look(pool: Pool, images: Mapping[str, str]) -> dict[str, Verdict]:
+def verdicts(pool: Pool, images: Mapping[str, str]) -> dict[str, Verdict]:
     """The verdicts on the images that somebody else holds.
 
     :param images: name -> id
     """
     own_id = pool.cluster.client_id()
-    locks = {name: pool.locks(image_id) for name, image_id in images.items()}
-    answers = pool.ask_watchers(images.values(), ANSWER_SECONDS)
+    locks = {
+        name: pool.holders.locks(image_id) for name, image_id in images.items()
+    }
+    answers = pool.holders.ask_watchers(images.values(), ANSWER_SECONDS)
     suspects = {
         name: answers.get(image_id)
         for name, image_id in images.items()
@@ -226,10 +212,12 @@ def look(pool: Pool, images: Mapping[str, str]) -> dict[str, Verdict]:
 
 def _mirrors(pool: Pool, images: Mapping[str, str]) -> dict[str, Answer]:
     """What the daemons of rbd-mirror answer, for images that they copy."""
-    copied = [name for name in images if pool.is_mirrored(images[name])]
+    copied = [
+        name for name in images if pool.holders.is_mirrored(images[name])
+    ]
     if not copied:
         return {}
-    return dict.fromkeys(copied, pool.ask_mirrors(ANSWER_SECONDS))
+    return dict.fromkeys(copied, pool.holders.ask_mirrors(ANSWER_SECONDS))
 
 
 def _is_held(
@@ -253,7 +241,7 @@ def _judged(
     mirrors: Mapping[str, Answer],
 ) -> dict[str, Verdict]:
     before = {name: clients(pool, images[name]) for name in images}
-    answers = pool.ask_watchers(images.values(), ANSWER_SECONDS)
+    answers = pool.holders.ask_watchers(images.values(), ANSWER_SECONDS)
     return {
         name: judge(
             before[name],
@@ -275,9 +263,9 @@ def _fence_all(
     for name, client in dead:
         if client.lock_cookie is not None:
             lock = Lock(client.client_id, client.lock_cookie)
-            pool.break_lock(images[name], lock)
-        untold.append(
-            Fenced(
+            pool.holders.break_lock(images[name], lock)
+        notices.note(
+            notices.Fenced(
                 pool=str(pool),
                 image=name,
                 client_id=client.client_id,
@@ -305,21 +293,21 @@ def _blocklist_all(cluster: Cluster, addresses: Iterable[str]) -> None:
         except BaseException as error:
             failed.append(error)
 
-    threading = offload.original_threading()
-    threads = [
+    threading = threads.original_threading()
+    workers = [
         threading.Thread(target=attempt, args=(address,), daemon=True)
         for address in addresses
     ]
-    for thread in threads:
-        thread.start()
+    for worker in workers:
+        worker.start()
     limit = cluster.settings.operation_timeout_seconds
     # librados' own time-out of the command comes first.
     end = time.monotonic() + limit + _LATE_SECONDS
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()) if limit else None)
+    for worker in workers:
+        worker.join(max(0.0, end - time.monotonic()) if limit else None)
     if failed:
         raise failed[0]
-    if any(thread.is_alive() for thread in threads):
+    if any(worker.is_alive() for worker in workers):
         raise errors.OperationTimedOut(
             "the monitors gave no answer", operation="blocklist dead clients"
         )

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is under construction or deletion in a pool, for whoever comes next.
+"""What is being made or deleted in a pool, for the process that comes next.
 
 One RADOS object per pool; its omap has an entry ``create_<draft>`` while an
 image is being made under its draft's name, ``delete_<image id>`` until the
 space of a deleted image is free, and ``detach_<image id>`` while a snapshot
-shares data with the disk it is of. The entries are a record of what to look
-for after a process died, not of what is whole: an image that has its own name
-is.
+shares data with its disk. The entries record what to look for after a process
+died. They do not record what is whole: an image that has its own name is whole.
 """
 
 import contextlib
@@ -19,17 +18,17 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from nova_rbd_backend import errors, names
-from nova_rbd_backend.storage import offload, processes
-from nova_rbd_backend.storage.cluster import once_more
-from nova_rbd_backend.storage.pool import Pool
+from nova_rbd_backend import errors, names, threads
+from nova_rbd_backend.ceph.cluster import once_more
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage.process import Process, this_process
 
 OBJECT = "nova_rbd_journal"
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A snap made for a snapshot; by id, since its disk may be renamed."""
+    """A snap made for a snapshot, by its disk's id: disks may be renamed."""
 
     pool: str
     image_id: str
@@ -46,15 +45,17 @@ class Offer(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """:ivar image: the name that is made, or was deleted
-    :ivar draft: of what is made: its name until it is whole
-    :ivar image_id: of what is deleted or detached
+    """One piece of work on an image.
+
+    :ivar image: the name of the image that is made, or was deleted
+    :ivar draft: of an image that is made: its name until it is whole
+    :ivar image_id: of an image that is deleted or detached
     :ivar own_snaps: names, and prefixes with ``*``, that deletion removes
-    :ivar host, pid, process: whose entry it is
-    :ivar source: of a snapshot: the snap it is made of, which goes when
+    :ivar host, pid, process: who wrote the entry
+    :ivar source: of a snapshot: the snap it is made of, which is removed when
         the snapshot is detached
     :ivar offer: of a snapshot: what Glance knows of it
-    :ivar claim: who is at it now, as ``host/pid/process``
+    :ivar claim: who works on it now, as ``host/pid/process``
     :ivar claimed_until: when the claim ends, if its process does not
     :ivar stored: the entry as the pool has it, for compare-and-swap; it may
         have fields of a later version
@@ -80,15 +81,15 @@ class Entry:
         return f"{self.operation}_{self.draft or self.image_id}"
 
     @property
-    def writer(self) -> processes.Process:
-        return processes.Process(self.host, self.pid, self.process)
+    def writer(self) -> Process:
+        return Process(self.host, self.pid, self.process)
 
     @property
     def age_seconds(self) -> float:
         return max(0.0, time.time() - self.begun_at)
 
     def encoded(self) -> "Entry":
-        """The same, with ``stored`` set."""
+        """Return the same entry with ``stored`` set."""
         facts = dataclasses.asdict(self)
         del facts["stored"]
         text = json.dumps(facts, sort_keys=True)
@@ -96,7 +97,7 @@ class Entry:
 
     @classmethod
     def decoded(cls, value: bytes) -> "Entry":
-        """Read an entry; what a later version added is passed over."""
+        """Read an entry; fields that a later version added are skipped."""
         known = {field.name for field in dataclasses.fields(cls)}
         found: dict[str, Any] = {
             key: part
@@ -109,7 +110,7 @@ class Entry:
                 source["pool"], source["image_id"], source["snap"]
             )
         if offer := found.get("offer"):
-            # One that is not known here is looked into before anything goes.
+            # An offer unknown here: Glance is asked before anything is removed.
             known_offer = offer in list(Offer)
             found["offer"] = Offer(offer) if known_offer else Offer.UNDER_WAY
         found["stored"] = value.decode()
@@ -120,100 +121,111 @@ def _stamped(operation: str, image: str, **facts: Any) -> Entry:
     return Entry(
         operation,
         image,
-        **dataclasses.asdict(processes.this()),
+        **dataclasses.asdict(this_process()),
         begun_at=time.time(),
         **facts,
     ).encoded()
 
 
-# What this process is making, so that a second thread is told so.
-_making: set[tuple[int, str, str]] = set()
-_making_lock = offload.original_threading().Lock()
+class _Here:
+    """What this process itself is at, which no entry can tell.
+
+    A claim of this process that is not among ``claims`` is left from a run
+    that lost Ceph before it could end the claim.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threads.original_threading().Lock()
+        #: Images being made, by cluster, pool and name.
+        self.making: set[tuple[int, str, str]] = set()
+        #: Keys of the claimed entries.
+        self.claims: set[str] = set()
+
+    def after_fork(self) -> None:
+        """In the child: all of it is the parent's work."""
+        self.lock = threads.original_threading().Lock()
+        self.making.clear()
+        self.claims.clear()
 
 
-def _after_fork_in_child() -> None:
-    global _making_lock
-    _making_lock = offload.original_threading().Lock()
-    _making.clear()
-    _claimed_here.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+_HERE = _Here()
+os.register_at_fork(after_in_child=_HERE.after_fork)
 
 
 @contextlib.contextmanager
 def sole_maker(pool: Pool, name: str) -> Iterator[None]:
     """Keep other threads of this process from making the same image.
 
-    :raises BeingCreated: one of them does
+    :raises BeingCreated: another thread makes it
     """
     slot = (id(pool.cluster), str(pool), name)
-    with _making_lock:
-        if slot in _making:
+    with _HERE.lock:
+        if slot in _HERE.making:
             raise errors.BeingCreated(
                 operation="create", pool=str(pool), image=name
             )
-        _making.add(slot)
+        _HERE.making.add(slot)
     try:
         yield
     finally:
-        with _making_lock:
-            _making.discard(slot)
+        with _HERE.lock:
+            _HERE.making.discard(slot)
 
 
 def is_abandoned(pool: Pool, entry: Entry) -> bool:
-    """Whether nobody works on a creation any more, as far as seen from here.
+    """Return whether nobody works on a creation any more, as seen from here.
 
-    Its process is gone; or it is this one, and could not undo what it made
-    since the cluster did not answer.
+    Its process is gone; or it is this process, which could not undo what it
+    had made because the cluster did not answer.
     """
-    if entry.writer == processes.this():
-        with _making_lock:
-            return (id(pool.cluster), str(pool), entry.image) not in _making
+    if entry.writer == this_process():
+        with _HERE.lock:
+            slot = (id(pool.cluster), str(pool), entry.image)
+            return slot not in _HERE.making
     return not entry.writer.may_live()
 
 
 def begin_creation(
     pool: Pool, name: str, source: Source | None = None
 ) -> Entry:
-    """Remember that an image is made, under the entry's ``draft``.
+    """Record that an image is being made, under the entry's ``draft``.
 
-    :param source: a snap that is made for it, and goes if it is undone
+    :param source: a snap made for it, which is removed if it is undone
     """
     entry = _stamped(
         "create", name, draft=names.new_draft(name), source=source
     )
-    pool.omap_swap(OBJECT, entry.key, None, entry.stored)
+    pool.objects.omap_swap(OBJECT, entry.key, None, entry.stored)
     return entry
 
 
 def creations(pool: Pool, prefix: str = "") -> list[Entry]:
-    """Entries of the images being made whose names begin so."""
+    """Return the entries of images being made whose names begin so."""
     return _entries(pool, f"create_{prefix}")
 
 
 def _entries(pool: Pool, prefix: str) -> list[Entry]:
     """Oldest first."""
-    found = pool.omap_get(OBJECT, prefix).values()
+    found = pool.objects.omap_get(OBJECT, prefix).values()
     entries = [Entry.decoded(value) for value in found]
     return sorted(entries, key=lambda entry: entry.begun_at)
 
 
 def deletion(pool: Pool, image_id: str) -> Entry | None:
-    """The entry of an image being deleted; None: nobody deletes it."""
-    value = pool.omap_value(OBJECT, f"delete_{image_id}")
+    """Return the entry of an image being deleted; None: nobody deletes it."""
+    value = pool.objects.omap_value(OBJECT, f"delete_{image_id}")
     return None if value is None else Entry.decoded(value)
 
 
 def deletions(pool: Pool) -> list[Entry]:
-    """All that still has to be deleted in this pool, oldest first."""
+    """Return all that still has to be deleted in this pool, oldest first."""
     return _entries(pool, "delete_")
 
 
 def begin_deletion(
     pool: Pool, image: str, image_id: str, own_snaps: tuple[str, ...]
 ) -> Entry:
-    """Remember that the image goes; already remembered: that entry."""
+    """Record that an image is deleted; recorded already: return that entry."""
     entry = _stamped("delete", image, image_id=image_id, own_snaps=own_snaps)
     if not _swap(pool, entry.key, None, entry.stored):
         return deletion(pool, image_id) or entry
@@ -221,9 +233,10 @@ def begin_deletion(
 
 
 def renew_deletion(pool: Pool, entry: Entry) -> None:
-    """Have the entry there, and newer than what anybody has read of it.
+    """Make the entry newer than what any other process has read of it.
 
-    Who was about to drop it then does not; dropped already: made again.
+    A process that was about to end it then does not. It is made again if it
+    has been ended already.
     """
     new = dataclasses.replace(
         entry, begun_at=time.time(), claim="", claimed_until=0.0
@@ -235,7 +248,7 @@ def renew_deletion(pool: Pool, entry: Entry) -> None:
 
 
 def begin_detachment(pool: Pool, creation: Entry, image_id: str) -> Entry:
-    """Remember that a snapshot still shares data with its disk."""
+    """Record that a snapshot still shares data with its disk."""
     entry = _stamped(
         "detach",
         creation.image,
@@ -243,25 +256,25 @@ def begin_detachment(pool: Pool, creation: Entry, image_id: str) -> Entry:
         source=creation.source,
         offer=Offer.NOT_MADE,
     )
-    pool.omap_swap(OBJECT, entry.key, None, entry.stored)
+    pool.objects.omap_swap(OBJECT, entry.key, None, entry.stored)
     return entry
 
 
 def detachments(pool: Pool) -> list[Entry]:
-    """All snapshots of the pool that still share data, oldest first."""
+    """Return all snapshots of the pool that still share data, oldest first."""
     return _entries(pool, "detach_")
 
 
 @once_more
 def record_offer(pool: Pool, entry: Entry, offer: Offer) -> Entry:
-    """Remember what Glance knows; remembered already: done.
+    """Record what Glance knows. Recorded already: done.
 
-    :raises Conflict: another process is at it, or has removed the snapshot
+    :raises Conflict: another process removes the snapshot, or has done so
     """
     while True:
         if changed := _replaced(pool, entry, offer=offer):
             return changed
-        value = pool.omap_value(OBJECT, entry.key)
+        value = pool.objects.omap_value(OBJECT, entry.key)
         now = None if value is None else Entry.decoded(value)
         if now is not None and now.offer is offer:
             return now
@@ -275,42 +288,65 @@ def record_offer(pool: Pool, entry: Entry, offer: Offer) -> Entry:
         entry = now
 
 
-def claim(pool: Pool, entry: Entry, seconds: float) -> Entry | None:
-    """Take an entry for this process alone; None: another has it.
+class Claim:
+    """An entry that this process alone works on."""
 
-    A claim ends with its process where that can be seen, else after
-    seconds, so that no two hosts report each other as in the way.
+    def __init__(self, entry: Entry):
+        self.entry = entry
+        self.finished = False
+
+    def finish(self) -> None:
+        """End the entry with the claim: its work is done."""
+        self.finished = True
+
+
+@contextlib.contextmanager
+def claimed(
+    pool: Pool, entry: Entry, seconds: float
+) -> Iterator[Claim | None]:
+    """Take an entry for this process alone, for the time of the block.
+
+    Lends None if another process has it, or has changed it. The claim ends
+    with the block; if its process dies, where that can be seen; and else
+    after ``seconds``, so that no two hosts report each other as in the way.
     """
-    if is_claimed(entry):
-        return None
     until = time.time() + seconds
-    claimed = _replaced(
-        pool, entry, claim=str(processes.this()), claimed_until=until
-    )
-    if claimed is not None:
-        _claimed_here.add(entry.key)
-    return claimed
-
-
-# Of this process's claims those that it is at: another is left from a run
-# that lost Ceph before it could end it.
-_claimed_here: set[str] = set()
+    taken = None
+    if not is_claimed(entry):
+        taken = _replaced(
+            pool, entry, claim=str(this_process()), claimed_until=until
+        )
+    if taken is None:
+        yield None
+        return
+    _HERE.claims.add(taken.key)
+    claim = Claim(taken)
+    try:
+        yield claim
+        if claim.finished:
+            end(pool, taken)
+    finally:
+        _HERE.claims.discard(taken.key)
+        # An error of the block says more, and the claim ends by itself. After
+        # end() there is no such entry any more, and nothing is changed.
+        with contextlib.suppress(errors.StorageError):
+            if not claim.finished:
+                _replaced(pool, taken, claim="", claimed_until=0.0)
 
 
 def is_claimed(entry: Entry) -> bool:
-    """Whether a process that may be alive is at it."""
+    """Return whether a process that may be alive works on the entry."""
     if entry.claimed_until <= time.time():
         return False
-    claimant = processes.Process.parsed(entry.claim)
-    if claimant == processes.this():
-        return entry.key in _claimed_here
+    claimant = Process.parsed(entry.claim)
+    if claimant == this_process():
+        return entry.key in _HERE.claims
     return claimant.may_live()
 
 
-def give_back(pool: Pool, claimed: Entry) -> None:
-    """End a claim: the work could not be done now."""
-    _claimed_here.discard(claimed.key)
-    _replaced(pool, claimed, claim="", claimed_until=0.0)
+def end(pool: Pool, entry: Entry) -> None:
+    """Remove an entry whose work is done; a newer version of it stays."""
+    _swap(pool, entry.key, entry.stored, None)
 
 
 def _replaced(pool: Pool, entry: Entry, **changes: Any) -> Entry | None:
@@ -319,12 +355,6 @@ def _replaced(pool: Pool, entry: Entry, **changes: Any) -> Entry | None:
     return new if swapped else None
 
 
-def drop(pool: Pool, entry: Entry) -> None:
-    """The work is done; somebody else's newer entry stays."""
-    _claimed_here.discard(entry.key)
-    _swap(pool, entry.key, entry.stored, None)
-
-
 def _swap(pool: Pool, key: str, old: str | None, new: str | None) -> bool:
-    """Change an entry, be the pool full: all but what begins to make one."""
-    return pool.omap_swap(OBJECT, key, old, new, frees=True)
+    """Change an entry, in a full pool too (but begin_creation does not)."""
+    return pool.objects.omap_swap(OBJECT, key, old, new, frees=True)

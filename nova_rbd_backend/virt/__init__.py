@@ -14,6 +14,6 @@ def __getattr__(name: str) -> typing.Any:
     if name == "LibvirtDriver":
         # By full name: this folder is also installed as nova.virt.rbd_backend
         # and a relative import would make a second copy of every class.
-        startup = importlib.import_module("nova_rbd_backend.virt.startup")
-        return startup.driver_class()
+        loading = importlib.import_module("nova_rbd_backend.virt.loading")
+        return loading.driver_class()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

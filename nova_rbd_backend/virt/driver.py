@@ -6,6 +6,7 @@ Only what Nova has no other way to ask of an image backend is overridden,
 with signatures that are the same from Nova 26 to 34.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,30 +16,27 @@ from nova.storage import rbd_utils as nova_rbd_utils
 from nova.virt.libvirt import driver
 from oslo_log import log as logging
 
-from nova_rbd_backend import conf
-from nova_rbd_backend.storage import health, offload
+from nova_rbd_backend import threads
+from nova_rbd_backend.checks import run, steps
 from nova_rbd_backend.virt import (
-    ager,
     compat,
-    detacher,
-    disk_place,
-    frozen,
+    edge,
+    fatal,
     imagebackend,
+    rbd_utils,
+)
+from nova_rbd_backend.virt.background import purger
+from nova_rbd_backend.virt.boot import ager, fetch, precache
+from nova_rbd_backend.virt.moves import (
     instance_folder,
     kept_disks,
-    known_pools,
     live_migration,
-    placement,
-    precache,
-    purger,
-    quiesce,
-    rbd_utils,
-    secret,
-    staging,
-    startup,
 )
+from nova_rbd_backend.virt.pools import choice, placement
+from nova_rbd_backend.virt.snapshot import detacher, frozen, quiesce
 
 CONF = nova.conf.CONF
+
 LOG = logging.getLogger(__name__)
 
 
@@ -46,7 +44,7 @@ class LibvirtDriver(driver.LibvirtDriver):
     """compute_driver = rbd_backend.LibvirtDriver, with images_type rbd."""
 
     def __init__(self, virtapi: Any, read_only: bool = False) -> None:
-        startup.require(compat.check_nova)
+        fatal.require(compat.check_nova)
         super().__init__(virtapi, read_only)
         self.image_backend = imagebackend.Backend(CONF.use_cow_images)
         # For Nova's own modules that use it beside the image backend.
@@ -56,15 +54,16 @@ class LibvirtDriver(driver.LibvirtDriver):
         """Start only when the disks can be what nova.conf asks for."""
         super().init_host(host)
         frozen.thaw_left(self._host)
-        settings = conf.settings(CONF)
-        startup.require(lambda: offload.run(health.check, settings))
-        startup.require(lambda: offload.run(known_pools.start, settings))
-        startup.require(
-            lambda: secret.check(self._host.get_connection(), settings)
-        )
-        staging.clear()
+        checks = run.start_steps(edge.settings(), self._lend_libvirt)
+        for doubt in fatal.require(lambda: steps.require(checks)):
+            LOG.warning("%s", doubt)
+        fatal.require(lambda: threads.run(edge.store().start))
+        fetch.clear_staged()
         purger.PURGER.start()
         detacher.DETACHER.start()
+
+    def _lend_libvirt(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext(self._host.get_connection())
 
     def spawn(
         self,
@@ -84,12 +83,12 @@ class LibvirtDriver(driver.LibvirtDriver):
         is refused before a disk that is missing is made: Nova would take
         the others for new ones too, and delete them.
         """
-        disk_place.require_classes(instance)
-        rbd_utils.RBDDriver().fence_for_start(instance.uuid)
-        if disk_place.is_evacuated(
-            instance
-        ) and not self._is_booted_from_volume(block_device_info):
-            disk_place.require_root(instance)
+        choice.require_classes(instance)
+        self._fence_for_start(instance)
+        if choice.is_evacuated(instance) and not self._is_booted_from_volume(
+            block_device_info
+        ):
+            choice.require_root(instance)
         with kept_disks.scope(instance):
             super().spawn(
                 context,
@@ -118,15 +117,24 @@ class LibvirtDriver(driver.LibvirtDriver):
         down itself just before (soft reboot).
         """
         if power_on or pause:
-            rbd_utils.RBDDriver().fence_for_start(instance.uuid)
+            self._fence_for_start(instance)
         return super()._create_guest(
             context, xml, instance, power_on, pause, **kwargs
         )
 
+    def _fence_for_start(self, instance: Any) -> None:
+        """Let no guest start beside a living one, nor wait for a dead one."""
+        store = edge.store()
+        edge.run(lambda: store.fence_for_start(instance.uuid))
+
     def _delete_disks(
-        self, instance: Any, only: Callable[[str], bool] | None = None
+        self, instance: Any, only: Callable[[str], bool]
     ) -> None:
-        reports = rbd_utils.RBDDriver().delete_disks(instance.uuid, only)
+        store = edge.store()
+        # It waits for clients that hold an image's lock, never for a copy.
+        reports = edge.run(
+            lambda: store.delete(instance.uuid, only), waits=True
+        )
         for pool, report in reports.items():
             LOG.info(
                 "Deleted %(disks)s from pool %(pool)s in %(seconds).3f s",
@@ -170,7 +178,7 @@ class LibvirtDriver(driver.LibvirtDriver):
                 instance, lambda disk: disk.endswith("disk.local")
             )
         else:
-            self._delete_disks(instance, kept_disks.may_be_deleted(instance))
+            self._delete_disks(instance, kept_disks.filter_for(instance))
 
     def snapshot(
         self,
@@ -225,8 +233,9 @@ class LibvirtDriver(driver.LibvirtDriver):
         self, context: Any, instance: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Boot a rescue image, and not what a failed rescue has left."""
-        there = rbd_utils.RBDDriver().disks(instance.uuid)
-        left = {disk for disk in there if disk.endswith(".rescue")}
+        store = edge.store()
+        disks = edge.run(lambda: store.disks(instance.uuid))
+        left = {disk for disk in disks if disk.endswith(".rescue")}
         if left:
             self._delete_disks(instance, left.__contains__)
         super().rescue(context, instance, *args, **kwargs)
@@ -239,7 +248,7 @@ class LibvirtDriver(driver.LibvirtDriver):
 
     @staticmethod
     def _get_local_gb_info() -> dict[str, float]:
-        settings = conf.settings(CONF)
+        settings = edge.settings()
         return placement.capacity_gib(settings, settings.default_class)
 
     def update_provider_tree(

@@ -89,7 +89,7 @@ def objection() -> str | None:
     handled at the end of the line.
     """
     errors = importlib.import_module("nova_rbd_backend.errors")
-    options = importlib.import_module("nova_rbd_backend.conf")
+    options = importlib.import_module("nova_rbd_backend.conf.mapping")
     nova_conf = sys.modules["nova.conf"].CONF
     try:
         options.check_driver(nova_conf)

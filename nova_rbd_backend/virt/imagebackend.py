@@ -5,10 +5,9 @@
 Nova's signatures (Image of nova.virt.libvirt.imagebackend, 26 to 34).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import nova.conf
 from nova import exception
 from nova.compute import task_states
 from nova.virt import images
@@ -16,18 +15,15 @@ from nova.virt.libvirt import imagebackend
 from oslo_log import log as logging
 
 from nova_rbd_backend import names
-from nova_rbd_backend.virt import (
-    disk_making,
-    disk_place,
-    disk_xml,
-    rbd_utils,
-    snapshot,
-)
+from nova_rbd_backend.virt import disk_xml, edge, rbd_utils
+from nova_rbd_backend.virt.boot import create_image
+from nova_rbd_backend.virt.disk import Disk
+from nova_rbd_backend.virt.pools import choice
+from nova_rbd_backend.virt.snapshot import to_glance
 
-CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
-# What has Nova do a snapshot its own way (driver.py, snapshot()).
+# What makes Nova take a snapshot its own way (driver.py, snapshot()).
 _MAKES_NOVA_COPY = (
     NotImplementedError,
     exception.ImageUnacceptable,
@@ -35,10 +31,13 @@ _MAKES_NOVA_COPY = (
 )
 
 
-class Rbd(disk_making.DiskMaking):
+class Rbd(imagebackend.Image):
     """One disk of one instance, in the pool where it is or is to be made."""
 
     SUPPORTS_CLONE = True
+
+    #: Nova's: ask Glance to copy the image into its store in this cluster.
+    copy_to_store = imagebackend.Rbd.copy_to_store
 
     def __init__(
         self,
@@ -51,12 +50,12 @@ class Rbd(disk_making.DiskMaking):
             found = names.ImagePath.of_qemu(path)
             if found is None:
                 raise exception.InvalidDevicePath(path=path)
-            self.rbd_name = found.image
-            self.driver = rbd_utils.RBDDriver(pool=found.pool)
+            self.disk = Disk(instance, disk_name, found.image)
+            self.disk.place = choice.in_pool(found.pool)
         else:
-            self.rbd_name = str(names.DiskName(instance.uuid, str(disk_name)))
-        self._instance = instance
-        self._disk_name = disk_name
+            image = str(names.DiskName(instance.uuid, str(disk_name)))
+            self.disk = Disk(instance, disk_name, image)
+        self._maker = create_image.Maker(self.disk, self)
         super().__init__(
             None,
             "block",
@@ -68,62 +67,105 @@ class Rbd(disk_making.DiskMaking):
     @property
     def path(self) -> str:
         """What qemu-img opens it by."""
-        return names.ImagePath(self.driver.pool, "", self.rbd_name).for_qemu(
-            self.driver.rbd_user, self.driver.ceph_conf
+        return self._image_path.for_qemu(
+            edge.settings().user, edge.settings().ceph_conf
         )
 
     @path.setter
     def path(self, value: Any) -> None:
-        """Nova's __init__ sets it; it depends on where the disk is found."""
+        """Nova's __init__ sets it; ours depends on where the disk is found."""
+
+    @property
+    def _image_path(self) -> names.ImagePath:
+        return names.ImagePath(self.disk.pool, "", self.disk.image)
+
+    # -- making it
+
+    def create_image(
+        self,
+        prepare_template: Callable[..., None],
+        base: str,
+        size: int | None,
+        safe: bool = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Make the disk whole and at least ``size`` bytes big.
+
+        :param base: Nova's file for a fetched image, in its local cache
+        :param size: bytes; None: as big as the image
+        :param safe: for Nova's file backends; an RBD disk is always raw
+        """
+        self._maker.create(prepare_template, base, size, *args, **kwargs)
+
+    def clone(self, context: Any, image_id_or_uri: str) -> None:
+        """Clone the first of the image's locations that is in this cluster.
+
+        :raises nova.exception.ImageUnacceptable: no location can be cloned,
+            or its signature must be verified, which needs all its bytes
+        :raises nova.exception.FlavorDiskSmallerThanImage: before any change
+        """
+        self._maker.clone(context, image_id_or_uri)
+
+    def import_file(
+        self, instance: Any, local_file: str, remote_name: str
+    ) -> None:
+        """Put a local raw file (the config drive) in place of the disk."""
+        image = str(names.DiskName(instance.uuid, remote_name))
+        disk = Disk(instance, self.disk.nova_name, image)
+        disk.place = self.disk.place
+        self.disk, self._maker = disk, create_image.Maker(disk, self)
+        self._maker.replace(local_file)
 
     # -- asking and changing it
 
     def exists(self) -> bool:
-        """Whether the disk is there and whole."""
-        return self.driver.exists(self.rbd_name)
+        """Return whether the disk exists, whole."""
+        return self.disk.exists()
 
     def get_disk_size(self, name: str) -> int:
-        """Bytes of the virtual disk; Nova's name for it is not needed."""
-        return self.driver.size(self.rbd_name)
+        """Return the virtual disk's bytes; Nova's name for it is not used."""
+        return self.disk.size_bytes()
 
     def resize_image(self, size: int) -> None:
-        """Grow to ``size`` bytes; already as big or bigger: done."""
-        self.driver.resize(self.rbd_name, size)
+        """Grow to ``size`` bytes. As big already: done."""
+        self.disk.grow(size)
 
     def flatten(self) -> None:
-        """Detach from the parent image; no parent: done."""
-        self.driver.flatten(self.rbd_name)
-        LOG.info("Flattened %s/%s", self.driver.pool, self.rbd_name)
+        """Detach the disk from its parent image. No parent: done."""
+        self.disk.flatten()
+        LOG.info("Flattened %s", self._image_path)
 
     def create_snap(self, name: str) -> None:
         """Keep the disk's content as it was before a resize or migration.
 
         Nova asks on the destination, and makes a disk next if there is none
-        (driver.py:_create_and_inject_local_root): right only in another cell,
-        where it is made from a snapshot.
+        (driver.py:_create_and_inject_local_root). That is right only in
+        another cell, where the disk is made from a snapshot.
 
         :raises nova.exception.DiskNotFound: the disk is not where this host
-            looks; a new one would stand for it
+            looks; a new disk would take its place
         """
-        if self.exists() or self._look_in_new_pools():
-            self.driver.create_snap(self.rbd_name, name)
-        elif not disk_place.is_made_in_another_cell(self._instance):
-            raise disk_place.not_here(self.rbd_name)
+        if self.exists() or self.disk.look_in_new_pools():
+            self.disk.replace_snap(name)
+        elif not choice.is_made_in_another_cell(self.disk.instance):
+            raise choice.not_here(self.disk.image)
 
     def remove_snap(self, name: str, ignore_errors: bool = False) -> None:
-        """Remove a snap of the disk; not there: done."""
-        self.driver.remove_snap(self.rbd_name, name)
+        """Remove a snap of the disk. No such snap: done."""
+        self.disk.remove_snap(name)
 
     def rollback_to_snap(self, name: str) -> None:
         """Put the disk's content back to the snap's.
 
-        Not while the disk has yet to arrive: a nova-compute that died there
-        reverts when it is started (manager.py:_init_instance), the resize has
-        made no snap by then, and one of an earlier attempt is out of date.
+        Does nothing while the disk has yet to arrive: a nova-compute that
+        died there reverts when it is started (manager.py:_init_instance). The
+        resize has made no snap by then, and a snap of an earlier attempt is
+        out of date.
         """
-        state = getattr(self._instance, "task_state", None)
+        state = getattr(self.disk.instance, "task_state", None)
         if state != task_states.RESIZE_MIGRATING:
-            self.driver.rollback_to_snap(self.rbd_name, name)
+            self.disk.roll_back(name)
 
     def direct_snapshot(
         self,
@@ -138,13 +180,16 @@ class Rbd(disk_making.DiskMaking):
         All is done on return: Nova is left with no location to add, and
         with nothing to clean up where it fails later.
 
-        :raises nova.exception.StorageError: and never what would have Nova
-            suspend the guest and copy the disk instead
+        :raises nova.exception.StorageError: and never an exception that would
+            have Nova suspend the guest and copy the disk instead
         """
-        disk = names.ImagePath(self.driver.pool, "", self.rbd_name)
         try:
-            snapshot.ToGlance(
-                context, self._instance, disk, image_id, image_format
+            to_glance.ToGlance(
+                context,
+                self.disk.instance,
+                self._image_path,
+                image_id,
+                image_format,
             ).run()
         except _MAKES_NOVA_COPY as error:
             raise exception.StorageError(reason=str(error)) from error
@@ -161,8 +206,8 @@ class Rbd(disk_making.DiskMaking):
     def snapshot_extract(self, target: str, out_format: str) -> None:
         """Copy the disk of a stopped guest into a local file.
 
-        Abstract in Nova's Image; asked for where direct_snapshot() gives up,
-        which ours does not.
+        Abstract in Nova's Image, which calls it where direct_snapshot() gives
+        up. Ours does not.
         """
         images.convert_image(self.path, target, "raw", out_format)
 
@@ -194,13 +239,14 @@ class Rbd(disk_making.DiskMaking):
         return disk_xml.guestfs_model(self._source(), connection)
 
     def _source(self) -> disk_xml.Source:
-        hosts, ports = self.driver.get_mon_addrs()
+        hosts, ports = rbd_utils.RBDDriver().get_mon_addrs()
+        settings = edge.settings()
         return disk_xml.Source(
-            pool=self.driver.pool,
-            image=self.rbd_name,
+            pool=self.disk.pool,
+            image=self.disk.image,
             monitors=list(zip(hosts, ports, strict=True)),
-            user=self.driver.rbd_user,
-            secret_uuid=CONF.libvirt.rbd_secret_uuid,
+            user=settings.user,
+            secret_uuid=settings.secret_uuid,
         )
 
 

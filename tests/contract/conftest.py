@@ -7,9 +7,11 @@ import uuid
 import pytest
 
 from nova_rbd_backend import names
-from nova_rbd_backend.storage import cluster
-from tests.clusters import started_ceph
-from tests.contract.fake_pool import FakeCluster
+from nova_rbd_backend.ceph import cluster
+from nova_rbd_backend.settings import ClusterSettings
+from tests.contract.either import pool_of
+from tests.contract.fake.state import FakeCluster
+from tests.support.clusters import started_ceph
 
 
 @pytest.fixture(scope="session")
@@ -19,9 +21,7 @@ def real_ceph():
 
 
 def _real(ceph, user):
-    return cluster.connect(
-        cluster.ClusterSettings(str(ceph.conf), user, 10, 30)
-    )
+    return cluster.connect(ClusterSettings(str(ceph.conf), user, 10, 30))
 
 
 @pytest.fixture(params=["fake", "real"])
@@ -36,7 +36,7 @@ def clusters(request):
 
 @pytest.fixture
 def pool(clusters):
-    return clusters[0].pool("vms")
+    return pool_of(clusters[0], "vms")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def instance():
 @pytest.fixture
 def parent(clusters):
     """A SnapPath in Glance's pool: 8 MiB, some bytes, protected."""
-    pool = clusters[1].pool("images")
+    pool = pool_of(clusters[1], "images")
     name = str(uuid.uuid4())
     pool.create(name, 8 << 20)
     with pool.open(name, read_only=False) as disk:

@@ -13,11 +13,13 @@ from openstack.image.v2.image import Image
 
 from tests.conftest import Tell
 from tests.e2e import proof, told
-from tests.testbed import guest, paths, rbd_view
+from tests.testbed import paths
+from tests.testbed.ceph import rbd_view
 from tests.testbed.conf_file import Conf
-from tests.testbed.host import ComputeHost
+from tests.testbed.guest import building as guest
+from tests.testbed.host.compute_host import ComputeHost
+from tests.testbed.openstack.servers import Servers
 from tests.testbed.process import TestbedError, wait_for
-from tests.testbed.servers import Servers
 from tests.testbed.whole import Testbed
 
 # Each of pytest-xdist's workers has its own.

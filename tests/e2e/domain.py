@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from openstack.compute.v2.server import Server
 
-from tests.testbed.host import ComputeHost
+from tests.testbed.host.compute_host import ComputeHost
 
 # QEMU's monitor waits for a disk without a limit.
 ANSWER_SECONDS = 20

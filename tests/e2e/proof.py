@@ -2,8 +2,8 @@
 
 """What a guest had flushed is there: its counter, before and after a change.
 
-The guest (tests/testbed/guest/init) flushes each number before it announces
-it, and reads the disk for numbers that are missing when it boots.
+The guest (tests/testbed/guest/parts/init) flushes each number before it
+announces it, and reads the disk for numbers that are missing when it boots.
 """
 
 import collections
@@ -15,7 +15,7 @@ from typing import Any
 from openstack.compute.v2.server import Server
 
 from tests.e2e import standstill
-from tests.testbed import guest_console
+from tests.testbed.guest import console as console_
 from tests.testbed.process import TestbedError
 from tests.testbed.whole import Testbed
 
@@ -40,7 +40,7 @@ def explained(stack: Testbed, server: Server) -> Iterator[None]:
 
 def written(stack: Testbed, server: Server) -> int:
     """The last number known to be safe, after some more were written."""
-    so_far = guest_console.read(stack.console(server)).counter
+    so_far = console_.read(stack.console(server)).counter
     return _come_to(stack, server, so_far + STEP, so_far)
 
 
@@ -76,7 +76,7 @@ def _come_to(stack: Testbed, server: Server, at_least: int, safe: int) -> int:
         with explained(stack, server):
             console = stack.wait_for_counter(server, at_least, WRITE_SECONDS)
     except AssertionError:
-        failed = guest_console.read(stack.console(server)).failed
+        failed = console_.read(stack.console(server)).failed
         if failed or not standstill.is_qemus_fault(stack, server):
             raise
         return _start_again(stack, server, safe)

@@ -24,8 +24,9 @@ import rbd
 from openstack.compute.v2.server import Server
 
 from tests.e2e import domain
-from tests.testbed import ceph_pools, guest_disk
-from tests.testbed.host import ComputeHost
+from tests.testbed.ceph import pools
+from tests.testbed.guest import disk as disk_
+from tests.testbed.host.compute_host import ComputeHost
 from tests.testbed.whole import Testbed
 
 LINES = 12
@@ -102,7 +103,7 @@ def takes_writes(stack: Testbed, host: ComputeHost, server: Server) -> bool:
     disk = domain.xml(host, server).find("devices/disk[@device='disk']")
     device = disk.find("alias").get("name")
     qemu_io = f"qemu-io -d /machine/peripheral/{device}/virtio-backend"
-    offset, length = UNUSED_SECTOR * guest_disk.SECTOR, guest_disk.SECTOR
+    offset, length = UNUSED_SECTOR * disk_.SECTOR, disk_.SECTOR
     # Not what is there already.
     found = read(stack, root(host, server), offset, length)
     byte = (found[0] + 1 + os.urandom(1)[0] % 255) % 256
@@ -136,8 +137,8 @@ def read(stack: Testbed, image: str, offset: int, length: int) -> bytes:
 
 def last_counter(stack: Testbed, image: str) -> int:
     """The highest number in the guest's ring on the disk; none: 0."""
-    first, sectors, _ = guest_disk.RING
-    size = guest_disk.SECTOR
+    first, sectors, _ = disk_.RING
+    size = disk_.SECTOR
     ring = read(stack, image, first * size, sectors * size)
     return max(map(int, re.findall(rb"COUNTER (\d+)", ring)), default=0)
 
@@ -221,7 +222,7 @@ def _holders(stack: Testbed, host: ComputeHost, server: Server) -> str:
 
 def _blocklist(stack: Testbed) -> object:
     with stack.cluster.admin() as connection:
-        return ceph_pools.command(connection, "osd dump")["blocklist"]
+        return pools.command(connection, "osd dump")["blocklist"]
 
 
 def _qemu_log(host: ComputeHost, server: Server) -> str:

@@ -14,9 +14,10 @@ from openstack.compute.v2.server import Server
 
 from tests.e2e import domain, proof, standstill
 from tests.e2e.conftest import FIRST, Images
-from tests.testbed import ceph_pools, guest_console
-from tests.testbed.host import ComputeHost
-from tests.testbed.servers import Servers
+from tests.testbed.ceph import pools
+from tests.testbed.guest import console as console_
+from tests.testbed.host.compute_host import ComputeHost
+from tests.testbed.openstack.servers import Servers
 from tests.testbed.whole import Testbed
 
 pytestmark = pytest.mark.timeout(400)
@@ -54,7 +55,7 @@ def forbid(stack: Testbed) -> Iterator[Callable[[str], None]]:
 
         def change(operation: str, address: str) -> None:
             what = {"blocklistop": operation, "addr": address}
-            ceph_pools.command(connection, "osd blocklist", **what)
+            pools.command(connection, "osd blocklist", **what)
 
         def forbid(address: str) -> None:
             forbidden.append(address)
@@ -117,7 +118,7 @@ def test_guest_that_hangs_after_a_live_migration(
 
 def test_line_that_is_not_whole() -> None:
     whole = 'GUEST-DISKS {"vda": {}}\r\nGUEST-COUNTER 20\r\n'
-    console = guest_console.parse(f"{whole}GUEST-DISKS {{\r\nGUEST-COUNTER 4")
+    console = console_.parse(f"{whole}GUEST-DISKS {{\r\nGUEST-COUNTER 4")
     assert console.disks == {"vda": {}}
     assert console.counter == 20
 

@@ -8,7 +8,7 @@ Its log goes with the testbed.
 import signal
 import time
 
-from tests.testbed.compute import Compute
+from tests.testbed.openstack.compute import Compute
 from tests.testbed.whole import Testbed
 
 _LINES = 60

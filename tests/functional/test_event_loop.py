@@ -19,8 +19,11 @@ PROGRAM = """
 import eventlet
 eventlet.monkey_patch()
 import json, sys, time
-from nova_rbd_backend import errors
-from nova_rbd_backend.storage import cluster, offload, provision
+from nova_rbd_backend import errors, threads
+from nova_rbd_backend.ceph import cluster
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.settings import ClusterSettings
+from nova_rbd_backend.storage.disks import provision
 
 conf_file, name = sys.argv[1:]
 gaps, done = [], []
@@ -34,9 +37,9 @@ def tick():
         last = now
 
 def work():
-    here = cluster.connect(cluster.ClusterSettings(conf_file, "nova", 3, 30))
+    here = cluster.connect(ClusterSettings(conf_file, "nova", 3, 30))
     try:
-        offload.run(provision.blank_disk, here.pool("vms"), name, 1 << 30)
+        threads.run(provision.blank_disk, Pool(here, "vms"), name, 1 << 30)
         return "made"
     except errors.ClusterUnreachable:
         return "unreachable"

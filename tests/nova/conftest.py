@@ -7,12 +7,13 @@ import uuid
 
 import pytest
 
-from nova_rbd_backend.storage import cluster
-from tests.functional import conftest as functional
+from nova_rbd_backend.ceph import cluster
+from nova_rbd_backend.settings import ClusterSettings
 from tests.nova.images import MIB, Glance
+from tests.support import ceph_fixtures
 
-ceph = functional.ceph
-vms = functional.vms
+ceph = ceph_fixtures.ceph
+vms = ceph_fixtures.vms
 
 
 @pytest.fixture
@@ -28,9 +29,9 @@ def nova_conf(tmp_path, monkeypatch):
     kept.setUp()
     conf.register(nova.conf.CONF)
 
-    from nova_rbd_backend.virt import background, purger
+    from nova_rbd_backend.virt.background import purger, worker
 
-    own = background.Background(purger.PURGER._do)
+    own = worker.Background(purger.PURGER._do)
     monkeypatch.setattr(purger, "PURGER", own)
 
     def flags(group=None, **options):
@@ -53,7 +54,7 @@ def pools(ceph, nova_conf):
         rbd_user="nova",
         rbd_secret_uuid=str(uuid.uuid4()),
     )
-    settings = cluster.ClusterSettings(str(ceph.conf), "nova", 5, 60)
+    settings = ClusterSettings(str(ceph.conf), "nova", 5, 60)
     return types.SimpleNamespace(
         vms=cluster.connect(settings).pool("vms"), conf=nova_conf
     )
@@ -62,7 +63,7 @@ def pools(ceph, nova_conf):
 @pytest.fixture
 def parent(ceph):
     """A raw image of 8 MiB in Glance's pool; its location."""
-    settings = cluster.ClusterSettings(str(ceph.conf), "glance", 5, 60)
+    settings = ClusterSettings(str(ceph.conf), "glance", 5, 60)
     here = cluster.connect(settings)
     images, name = here.pool("images"), str(uuid.uuid4())
     images.create(name, 8 * MIB)
@@ -76,9 +77,9 @@ def parent(ceph):
 @pytest.fixture
 def glance(monkeypatch):
     def answers(**facts):
-        from nova_rbd_backend.virt import disk_making
+        from nova_rbd_backend.virt.boot import create_image
 
-        monkeypatch.setattr(disk_making, "IMAGE_API", Glance(**facts))
+        monkeypatch.setattr(create_image, "IMAGE_API", Glance(**facts))
 
     return answers
 
@@ -107,7 +108,7 @@ def configure(nova_conf, **classes):
     """Set storage classes as a nova.conf would: a pool for each."""
     import nova.conf
 
-    from nova_rbd_backend import class_options
+    from nova_rbd_backend.conf import class_options
 
     class_options.register(nova.conf.CONF, classes)
     nova_conf(group="nova_rbd", storage_classes=list(classes))
@@ -118,7 +119,7 @@ def configure(nova_conf, **classes):
 @pytest.fixture
 def classes(pools, monkeypatch):
     """Call it to set other classes; a new nova-compute knows nothing yet."""
-    from nova_rbd_backend.storage import pool_registry
+    from nova_rbd_backend.storage import registry
     from nova_rbd_backend.virt import known_pools
 
     def become(**classes):
@@ -127,5 +128,5 @@ def classes(pools, monkeypatch):
 
     become(fast="snapshots")
     yield become
-    for name in pool_registry.names(pools.vms):
-        pool_registry.forget(pools.vms, name)
+    for name in registry.names(pools.vms):
+        registry.forget(pools.vms, name)

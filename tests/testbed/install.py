@@ -28,7 +28,9 @@ POLICY = pathlib.Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# nova-rbd testbed: install only\nexit 101\n"
 NEEDED_BYTES = 8 << 30
 REPORT_SECONDS = 5
-TEMPEST_VERSIONS = pathlib.Path(__file__).with_name("tempest-constraints.txt")
+TEMPEST_VERSIONS = (
+    paths.CHECKOUT / "tests/testbed/tempest/tempest-constraints.txt"
+)
 NOVA_TESTS = paths.CHECKOUT / "tests/nova/requirements.txt"
 # What an editable install reads; its code is found where it lies.
 PROJECT_FILES = ("requirements.txt", "setup.cfg", "setup.py", "pyproject.toml")

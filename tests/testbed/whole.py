@@ -13,22 +13,17 @@ from openstack.compute.v2.server import Server
 from openstack.compute.v2.service import Service
 from openstack.exceptions import BadRequestException
 
-from tests.testbed import (
-    compute_conf,
-    conf_file,
-    guest_console,
-    install,
-    paths,
-    versions,
-)
-from tests.testbed.ceph import CephCluster
-from tests.testbed.compute import Compute, is_enabled_as_nova_says
+from tests.testbed import conf_file, install, paths, versions
+from tests.testbed.ceph.cluster import CephCluster
 from tests.testbed.conf_file import Conf
-from tests.testbed.control import OpenStack
-from tests.testbed.host import ComputeHost
-from tests.testbed.moves import Moves
+from tests.testbed.guest import console as console_
+from tests.testbed.host.compute_host import ComputeHost
+from tests.testbed.openstack import compute_conf
+from tests.testbed.openstack.compute import Compute, is_enabled_as_nova_says
+from tests.testbed.openstack.control import OpenStack
+from tests.testbed.openstack.moves import Moves
+from tests.testbed.openstack.servers import Servers
 from tests.testbed.process import TestbedError, wait_for
-from tests.testbed.servers import Servers
 from tests.testbed.steps import Steps
 
 DEFAULT_NAME = "default"
@@ -288,17 +283,17 @@ class Testbed:
 
     def wait_for_guest(
         self, server: Server, boots: int = 1, limit_seconds: float = 90
-    ) -> guest_console.Console:
+    ) -> console_.Console:
         """What the guest said, once it has come up ``boots`` times."""
         path = self.console(server)
-        return guest_console.wait_for_boot(path, boots, limit_seconds)
+        return console_.wait_for_boot(path, boots, limit_seconds)
 
     def wait_for_counter(
         self, server: Server, at_least: int, limit_seconds: float = 90
-    ) -> guest_console.Console:
+    ) -> console_.Console:
         """What the guest said, once its counter has come so far."""
         path = self.console(server)
-        return guest_console.wait_for_counter(path, at_least, limit_seconds)
+        return console_.wait_for_counter(path, at_least, limit_seconds)
 
     def wait_for_config_drive(
         self, server: Server, limit_seconds: float = 90
@@ -310,7 +305,7 @@ class Testbed:
         path = self.console(server)
         return wait_for(
             f"the guest reports its config drive in {path}",
-            lambda: guest_console.read(path).config_drive or {},
+            lambda: console_.read(path).config_drive or {},
             limit_seconds,
         )
 

@@ -5,7 +5,7 @@
 import pytest
 from oslo_config import cfg
 
-from nova_rbd_backend import conf as options
+from nova_rbd_backend import conf as conf_
 
 SECRET_UUID = "457eb676-33da-42ec-9a8c-9293d545c337"
 RBD = """
@@ -21,7 +21,7 @@ def parse(tmp_path):
 
     def parse(*texts):
         conf = cfg.ConfigOpts()
-        options.register_nova_options(conf)
+        conf_.register_nova_options(conf)
         paths = []
         for number, text in enumerate(texts):
             path = tmp_path / f"{number}.conf"

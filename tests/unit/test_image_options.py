@@ -4,7 +4,7 @@
 
 import pytest
 
-from nova_rbd_backend import conf as options
+from nova_rbd_backend import conf as conf_
 from nova_rbd_backend import errors
 from nova_rbd_backend.image_options import ImageOptions, Striping
 from tests.unit.conftest import RBD
@@ -19,7 +19,7 @@ def image_options(parse):
 
     def image_options(text):
         conf = parse(f"{RBD}[nova_rbd]\n{text}\n")
-        return options.apply(conf).image_options
+        return conf_.apply(conf).image_options
 
     return image_options
 
@@ -187,11 +187,11 @@ def test_other_types_of_images_need_no_valid_options(parse):
         "[nova_rbd]\nstripe_count = 4\n"
     )
 
-    assert not options.apply(conf).uses_rbd
+    assert not conf_.apply(conf).uses_rbd
 
 
 def test_summary_shows_them(parse):
-    settings = options.apply(
+    settings = conf_.apply(
         parse(
             f"{RBD}[nova_rbd]\nobject_size = 8M\n"
             "image_conf = rbd_cache:false\n"

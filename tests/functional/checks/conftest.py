@@ -6,9 +6,8 @@ import uuid
 
 import pytest
 
-from nova_rbd_backend import conf as options
-from nova_rbd_backend.image_options import ImageOptions
-from tests.clusters import started_ceph
+from tests.support.checking import settings_of
+from tests.support.clusters import started_ceph
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +28,4 @@ def secret_uuid():
 
 @pytest.fixture
 def good(ceph, secret_uuid):
-    return options.Settings(
-        images_type="rbd",
-        pool="vms",
-        snapshot_pool="snapshots",
-        image_options=ImageOptions(data_pool="vms-data"),
-        user="nova",
-        secret_uuid=secret_uuid,
-        ceph_conf=str(ceph.conf),
-        connect_timeout_seconds=5,
-        operation_timeout_seconds=10,
-        trash_retention_seconds=0,
-        blocklist_seconds=3600,
-        import_workers=4,
-        import_at_once=2,
-        detach_at_once=2,
-        clone_depth_soft_limit=4,
-        clone_depth_hard_limit=8,
-    )
+    return settings_of(ceph, secret_uuid=secret_uuid)

@@ -13,12 +13,11 @@ import libvirt
 import pytest
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.checks import secret
 from nova_rbd_backend.image_options import FEATURES, ImageOptions
-from nova_rbd_backend.storage import health
-from nova_rbd_backend.virt import secret
-from tests.functional.checking import probes, refusal, secret_xml
-from tests.functional.clients import make_user
-from tests.testbed import ceph_pools, ceph_users
+from tests.support.checking import probes, refusal, require, secret_xml
+from tests.support.clients import make_user
+from tests.testbed.ceph import pools, users
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def define(secrets, secret_uuid):
 
 @pytest.mark.parametrize("data_pool", [None, "vms-data"])
 def test_documented_caps_suffice(ceph, good, data_pool):
-    health.check(
+    require(
         dataclasses.replace(
             good, image_options=ImageOptions(data_pool=data_pool)
         )
@@ -115,7 +114,7 @@ def test_options_for_new_images(ceph, good):
     )
     wanted.check()
 
-    health.check(dataclasses.replace(good, image_options=wanted))
+    require(dataclasses.replace(good, image_options=wanted))
 
     assert probes(ceph, "vms") == []
 
@@ -163,7 +162,7 @@ def test_no_data_pool(good):
 
 def test_pool_that_is_not_prepared(ceph, good):
     with ceph.admin() as admin:
-        ceph_pools.command(admin, "osd pool create", pool="bare", pg_num=8)
+        pools.command(admin, "osd pool create", pool="bare", pg_num=8)
 
     line = refusal(dataclasses.replace(good, pool="bare"))
 
@@ -230,11 +229,13 @@ def _secretrefusal(secrets, settings):
 def test_secret_with_the_key(ceph, secrets, good, define):
     define(base64.b64decode(ceph.key("nova")))
 
-    secret.check(secrets, good)
+    assert secret.check(secrets, good) is None
 
 
 def test_no_secret_wanted(secrets, good):
-    secret.check(secrets, dataclasses.replace(good, secret_uuid=None))
+    none_wanted = dataclasses.replace(good, secret_uuid=None)
+
+    assert secret.check(secrets, none_wanted) is None
 
 
 def test_secret_missing(secrets, good):
@@ -250,7 +251,7 @@ def test_secret_without_a_value(secrets, good, define):
 
 
 def test_secret_with_another_key(secrets, good, define):
-    key = ceph_users.new_key()
+    key = users.new_key()
     define(base64.b64decode(key))
 
     line = _secretrefusal(secrets, good)

@@ -7,11 +7,13 @@ import dataclasses
 import pytest
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.checks import ceph as ceph_
 from nova_rbd_backend.image_options import ImageOptions
-from nova_rbd_backend.storage import health, pool_registry
+from nova_rbd_backend.storage import registry
 from nova_rbd_backend.storage_classes import StorageClass
-from tests.functional.checking import probes, refusal
-from tests.functional.clients import connect, make_user
+from tests.support.checking import probes, refusal, require
+from tests.support.clients import connect, make_user
 
 
 @pytest.fixture
@@ -28,14 +30,14 @@ def with_class(good):
 
 
 def names(settings):
-    return [step.name for step in health.steps(settings)]
+    return [step.name for step in ceph_.steps(settings)]
 
 
 def test_good_class(ceph, with_class):
     """In the pool of the snapshots, which is not tried a second time."""
     settings = with_class("snapshots", object_size_bytes=1 << 20)
 
-    health.check(settings)
+    require(settings)
 
     assert "rights for disks in snapshots (class fast)" in names(settings)
     assert "rights for snapshots in snapshots" not in names(settings)
@@ -45,7 +47,7 @@ def test_good_class(ceph, with_class):
 def test_class_on_the_same_pool(ceph, with_class):
     settings = with_class("vms")
 
-    health.check(settings)
+    require(settings)
 
     assert names(settings).count("pool vms") == 1
     assert "rights for disks in vms (class fast)" in names(settings)
@@ -91,21 +93,21 @@ def test_refused(ceph, with_class, wanted, expected):
 
 
 def test_pool_of_a_former_class_that_may_not_be_read(ceph, good):
-    home = connect(ceph).pool("vms")
+    home = Pool(connect(ceph), "vms")
     for name in ("volumes", "nowhere"):
-        pool_registry.add(home, name, "old")
+        registry.add(home, name, "old")
     try:
         line = refusal(good)
     finally:
         for name in ("volumes", "nowhere"):
-            pool_registry.forget(home, name)
+            registry.remove(home, name)
 
     assert "disks were made in pool 'volumes'" in line
-    health.check(good)  # and the one that is gone is no matter
+    require(good)  # and the one that is gone is no matter
 
 
 def test_glance_reads_snapshots_of_each_class(ceph, with_class):
-    from nova_rbd_backend.storage import glance_rights
+    from nova_rbd_backend.checks import glance
 
     user = make_user(
         ceph,
@@ -114,7 +116,7 @@ def test_glance_reads_snapshots_of_each_class(ceph, with_class):
         osd="profile rbd pool=snapshots, profile rbd-read-only pool=vms, "
         "profile rbd-read-only pool=vms-data",
     )
-    glance_rights.check(with_class("snapshots"), user)
+    glance.check(with_class("snapshots"), user)
     nova = make_user(
         ceph,
         "nova-of-images",
@@ -124,11 +126,11 @@ def test_glance_reads_snapshots_of_each_class(ceph, with_class):
     )
     settings = dataclasses.replace(with_class("images"), user=nova)
     with pytest.raises(errors.ConfigError, match="of a disk in 'images'"):
-        glance_rights.check(settings, user)
+        glance.check(settings, user)
 
 
 def test_glance_reads_data_pools(ceph, good, with_class):
-    from nova_rbd_backend.storage import glance_rights
+    from nova_rbd_backend.checks import glance
 
     user = make_user(
         ceph,
@@ -138,12 +140,12 @@ def test_glance_reads_data_pools(ceph, good, with_class):
     )
     where = "of a disk in 'vms' with data in 'vms-data'"
     with pytest.raises(errors.ConfigError, match=where):
-        glance_rights.check(good, user)
+        glance.check(good, user)
 
     # One that has its data elsewhere than the default, in the same pool.
     settings = with_class("vms", data_pool="vms-data")
     settings = dataclasses.replace(settings, image_options=ImageOptions())
     with pytest.raises(errors.ConfigError, match=where):
-        glance_rights.check(settings, user)
+        glance.check(settings, user)
     for pool in ("vms", "snapshots"):
         assert probes(ceph, pool) == []

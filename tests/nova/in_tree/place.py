@@ -41,8 +41,6 @@ def _replace_driver():
     from nova.virt import libvirt
     from nova.virt.libvirt import driver as nova_driver
 
-    from nova_rbd_backend.virt import driver
-
     nova, ours = nova_driver.LibvirtDriver, driver.LibvirtDriver
     # mock makes of an inherited static method a bound one (CPython 3.11,
     # unittest/mock.py:get_original): ours has Nova's, so that it is not.
@@ -84,18 +82,14 @@ def _replace_backend():
     from nova.storage import rbd_utils as nova_rbd_utils
     from nova.virt.libvirt import imagebackend as nova_imagebackend
 
-    from nova_rbd_backend.virt import (
-        disk_making,
-        image_service,
-        imagebackend,
-        precache,
-        rbd_utils,
-    )
+    from nova_rbd_backend.virt import imagebackend, rbd_utils
+    from nova_rbd_backend.virt.boot import create_image, precache
+    from nova_rbd_backend.virt.snapshot import glance
 
     nova_imagebackend.Rbd = imagebackend.Rbd
     nova_rbd_utils.RBDDriver = rbd_utils.RBDDriver
     _share(rbd_utils, "RBDDriver", nova_rbd_utils)
-    for module in (disk_making, image_service, precache):
+    for module in (create_image, glance, precache):
         module.IMAGE_API = _Late(nova_imagebackend, "IMAGE_API")
     # Nova's: whether rados and rbd were imported. Tests switch it off.
     rbd_utils.RBDDriver._check_for_import_failure = lambda self: None
@@ -149,15 +143,11 @@ def _without_a_cluster():
     Nova's tests have neither a Ceph nor a libvirt: what is left out here is
     tested with real ones, in tests/nova, tests/functional and tests/e2e.
     """
-    from nova_rbd_backend.storage import health
-    from nova_rbd_backend.virt import (
-        background,
-        disk_place,
-        known_pools,
-        live_migration,
-        rbd_utils,
-        secret,
-    )
+    from nova_rbd_backend.checks import ceph, secret
+    from nova_rbd_backend.virt import known_pools, rbd_utils
+    from nova_rbd_backend.virt.background import worker
+    from nova_rbd_backend.virt.moves import live_migration
+    from nova_rbd_backend.virt.pools import choice
 
     rbd = rbd_utils.RBDDriver
     rbd.get_pool_info = lambda self: dict.fromkeys(
@@ -167,10 +157,10 @@ def _without_a_cluster():
     rbd.fence_for_start = lambda self, instance_uuid: None
     rbd.read_pools = lambda self: ()
     rbd.disks = lambda self, instance_uuid: []
-    background.Background.start = lambda self: None
+    worker.Background.start = lambda self: None
     for module, name in (
-        (health, "check"),
-        (disk_place, "require_root"),
+        (ceph, "check"),
+        (choice, "require_root"),
         (known_pools, "start"),
         (secret, "check"),
         (live_migration, "check_source"),

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The way to one pool: its ioctx, and its name in every error."""
+
+import contextlib
+from collections.abc import Iterator
+
+import rados
+
+from nova_rbd_backend.ceph.cluster import Cluster
+from nova_rbd_backend.ceph.connection import Connection
+
+
+class Access:
+    """A pool (and namespace) of a cluster, as the parts of Pool reach it."""
+
+    def __init__(self, cluster: Cluster, pool: str, namespace: str = ""):
+        self.cluster = cluster
+        self.pool = pool
+        self.namespace = namespace
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.pool, self.namespace) if part)
+
+    @contextlib.contextmanager
+    def reach(
+        self,
+        operation: str,
+        image: str | None = None,
+        kind: str = "",
+        connection: Connection | None = None,
+        frees: bool = False,
+    ) -> Iterator[rados.Ioctx]:
+        """Lend the pool's ioctx; errors within name the pool and the image.
+
+        :param kind: what is reached for, where the names do not tell it
+            ("object")
+        :param connection: None: the current one
+        :param frees: see Connection.ioctx
+        """
+        connection = connection or self.cluster.connection()
+        key = (self.pool, self.namespace, frees)
+        ioctx = connection.open_ioctxs.get(key)
+        if ioctx is None:
+            with self.cluster.reach(operation, connection, pool=self.pool):
+                ioctx = connection.ioctx(*key)
+        with self.cluster.reach(
+            operation, connection, pool=str(self), image=image, kind=kind
+        ):
+            yield ioctx

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What rados and rbd raise, as this package's errors.
+
+``rados.Error`` and ``rbd.Error`` share no base class, and ENOENT may mean a
+pool, an image, a snap or a conf file. So what was reached for is part of
+the translation: see ``translated``. Neither module is imported here: the
+classes are known by name, so that a host without them can say so clearly.
+"""
+
+import contextlib
+import errno
+from collections.abc import Iterator, Mapping
+
+from nova_rbd_backend import errors
+
+_Class = type[errors.StorageError]
+
+_ByKind = Mapping[str, _Class]
+
+# What one errno means, by the kind of what was reached for.
+_BY_ERRNO: Mapping[int, _Class | _ByKind] = {
+    errno.ENOENT: {
+        "conf file": errors.ConfFileNotFound,
+        "cluster": errors.KeyringNotFound,
+        "pool": errors.PoolNotFound,
+        "image": errors.ImageNotFound,
+        "snap": errors.SnapNotFound,
+        "object": errors.ObjectNotFound,
+    },
+    errno.EEXIST: {
+        "image": errors.ImageExists,
+        "snap": errors.SnapExists,
+        "": errors.AlreadyExists,
+    },
+    errno.ETIMEDOUT: {
+        "cluster": errors.ClusterUnreachable,
+        "": errors.OperationTimedOut,
+    },
+    errno.EINTR: errors.OperationTimedOut,
+    # EBLOCKLISTED is ESHUTDOWN in Ceph (include/rados.h)
+    errno.ESHUTDOWN: errors.ConnectionLost,
+    errno.ENOTCONN: errors.ConnectionLost,
+    errno.EPERM: errors.NotPermitted,
+    errno.EACCES: errors.NotPermitted,
+    # An open image that lost its exclusive lock for good, or a snap.
+    errno.EROFS: errors.NotPermitted,
+    errno.EBUSY: errors.DiskBusy,
+    errno.ENOTEMPTY: errors.HasSnaps,
+    # librbd's Trash::remove of an image that is not in state NORMAL
+    errno.EUCLEAN: errors.MoveUnfinished,
+    errno.ENOSPC: errors.NoSpace,
+    errno.EDQUOT: errors.NoSpace,
+    errno.EOPNOTSUPP: errors.NotSupported,
+    errno.ENOSYS: errors.NotSupported,
+    errno.ECANCELED: errors.Conflict,
+    errno.EINPROGRESS: errors.Conflict,
+    # cls_rbd and the omap compare: changed meanwhile
+    errno.ESTALE: errors.Conflict,
+    errno.ERANGE: errors.Conflict,
+    errno.EINVAL: {
+        "conf file": errors.ConfFileInvalid,
+        "": errors.StorageFault,
+    },
+    errno.EDOM: errors.StorageFault,
+    errno.EIO: errors.StorageFault,
+    errno.ENODATA: errors.NotFound,
+    errno.EISCONN: errors.StorageFault,
+}
+
+# Every exception class of rados and rbd (16.2 to 18.2) with the errno to
+# read it as when the exception bears none. 0: it is a fault of the caller.
+_CLASS_ERRNO: Mapping[str, int] = {
+    "rados.ConnectionShutdown": errno.ESHUTDOWN,
+    "rados.Error": 0,
+    "rados.ExtendMismatch": errno.EDOM,
+    "rados.IOError": errno.EIO,
+    "rados.InProgress": errno.EINPROGRESS,
+    "rados.InterruptedOrTimeoutError": errno.EINTR,
+    "rados.InvalidArgumentError": errno.EINVAL,
+    "rados.IoctxStateError": errno.ENOTCONN,
+    "rados.IsConnected": errno.EISCONN,
+    "rados.LogicError": 0,
+    "rados.NoData": errno.ENODATA,
+    "rados.NoSpace": errno.ENOSPC,
+    "rados.NotConnected": errno.ENOTCONN,
+    "rados.OSError": 0,
+    "rados.ObjectBusy": errno.EBUSY,
+    "rados.ObjectExists": errno.EEXIST,
+    "rados.ObjectNotFound": errno.ENOENT,
+    "rados.ObjectStateError": 0,
+    "rados.PermissionDeniedError": errno.EACCES,
+    "rados.PermissionError": errno.EPERM,
+    "rados.RadosStateError": errno.ENOTCONN,
+    "rados.TimedOut": errno.ETIMEDOUT,
+    "rbd.ArgumentOutOfRange": errno.EDOM,
+    "rbd.ConnectionShutdown": errno.ESHUTDOWN,
+    "rbd.DiskQuotaExceeded": errno.EDQUOT,
+    "rbd.Error": 0,
+    "rbd.FunctionNotSupported": errno.ENOSYS,
+    "rbd.IOError": errno.EIO,
+    "rbd.ImageBusy": errno.EBUSY,
+    "rbd.ImageExists": errno.EEXIST,
+    "rbd.ImageHasSnapshots": errno.ENOTEMPTY,
+    "rbd.ImageNotFound": errno.ENOENT,
+    "rbd.IncompleteWriteError": errno.EIO,
+    "rbd.InvalidArgument": errno.EINVAL,
+    "rbd.LogicError": 0,
+    "rbd.NoSpace": errno.ENOSPC,
+    "rbd.OSError": 0,
+    "rbd.ObjectExists": errno.EEXIST,
+    "rbd.ObjectNotFound": errno.ENOENT,
+    "rbd.OperationCanceled": errno.ECANCELED,
+    "rbd.OperationNotSupported": errno.EOPNOTSUPP,
+    "rbd.PermissionError": errno.EPERM,
+    "rbd.ReadOnlyImage": errno.EROFS,
+    "rbd.Timeout": errno.ETIMEDOUT,
+}
+
+
+def _kind(pool: str | None, image: str | None, snap: str | None) -> str:
+    if snap is not None:
+        return "snap"
+    if image is not None:
+        return "image"
+    return "pool" if pool is not None else "cluster"
+
+
+def _class_for(number: int, kind: str) -> _Class:
+    found = _BY_ERRNO.get(number, errors.StorageFault)
+    if isinstance(found, Mapping):
+        return found.get(kind) or found.get("") or errors.StorageFault
+    return found
+
+
+def ceph_errno(error: BaseException) -> int | None:
+    """The errno of an exception of rados or rbd; None: it is neither's."""
+    name = f"{type(error).__module__}.{type(error).__name__}"
+    if name not in _CLASS_ERRNO:
+        return None
+    number = getattr(error, "errno", None)
+    return abs(number) if number else _CLASS_ERRNO[name]
+
+
+@contextlib.contextmanager
+def translated(
+    operation: str,
+    *,
+    pool: str | None = None,
+    image: str | None = None,
+    snap: str | None = None,
+    kind: str = "",
+) -> Iterator[None]:
+    """Turn what rados and rbd raise into the tree of errors.py.
+
+    :param kind: what was reached for, when the names do not tell it
+        ("conf file", "object")
+    :raises StorageError: the subclass that fits; the cause is kept
+    """
+    try:
+        yield
+    except Exception as error:
+        number = ceph_errno(error)
+        if number is None:
+            raise
+        found = _class_for(number, kind or _kind(pool, image, snap))
+        raise found(
+            str(error), operation=operation, pool=pool, image=image, snap=snap
+        ) from error

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What keeps no nova-compute from starting, but needs the operator's care.
+
+Each check returns a line for the operator; None: there is nothing to say.
+"""
+
+import datetime
+import functools
+import json
+from collections.abc import Iterator
+
+from nova_rbd_backend.ceph import cluster
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.checks.ceph import LOGIN, pool_step_name
+from nova_rbd_backend.checks.steps import Step
+from nova_rbd_backend.settings import Settings
+from nova_rbd_backend.storage import journal
+
+# Ceph warns when an OSD is at 85 % (mon_osd_nearfull_ratio).
+_FULL_SHARE = 0.8
+
+_LONGEST_DELETION = datetime.timedelta(days=1)
+
+
+def steps(settings: Settings) -> Iterator[Step]:
+    """Yield the checks of the cluster's health, its space and its trash."""
+    ceph = cluster.connect(settings.cluster)
+    yield Step("cluster's health", lambda: _cluster(ceph), (LOGIN,))
+    spaces = [
+        (each.pool, each.image_options.data_pool) for each in settings.classes
+    ]
+    for pool, data_pool in dict.fromkeys(spaces):
+        yield Step(
+            f"space in {data_pool or pool}",
+            functools.partial(_space, ceph, pool, data_pool),
+            (LOGIN, pool_step_name(pool)),
+        )
+    for pool in dict.fromkeys(pool for pool, _ in spaces):
+        yield Step(
+            f"deletions in {pool}",
+            functools.partial(_deletions, Pool(ceph, pool)),
+            (LOGIN, pool_step_name(pool)),
+        )
+
+
+def _cluster(ceph: cluster.Cluster) -> str | None:
+    """What the monitors complain about."""
+    health = json.loads(ceph.mon_command("health"))
+    if health["status"] == "HEALTH_OK":
+        return None
+    said = [each["summary"]["message"] for each in health["checks"].values()]
+    return f"{health['status']}: {'; '.join(said)}: see `ceph health detail`"
+
+
+def _space(
+    ceph: cluster.Cluster, pool: str, data_pool: str | None = None
+) -> str | None:
+    """Whether a pool is nearly full."""
+    capacity = ceph.capacity(pool, data_pool)
+    if capacity.used_bytes < _FULL_SHARE * capacity.total_bytes:
+        return None
+    share = capacity.used_bytes / max(1, capacity.total_bytes)
+    return (
+        f"{share:.0%} of what pool {data_pool or pool!r} can hold is used: "
+        "add OSDs, raise its quota, or see `nova-rbd trash list`"
+    )
+
+
+def _deletions(pool: Pool) -> str | None:
+    """Whether deleted images keep their space for longer than they should."""
+    now = datetime.datetime.now(datetime.UTC)
+    due = {
+        image.image_id
+        for image in pool.trash.entries()
+        if now - image.kept_until > _LONGEST_DELETION
+    }
+    late = [
+        entry.image
+        for entry in journal.deletions(pool)
+        if entry.image_id in due
+    ]
+    if not late:
+        return None
+    return (
+        f"{len(late)} deleted images have not been freed for a day, such as "
+        f"{late[0]}: `nova-rbd trash purge` says why"
+    )

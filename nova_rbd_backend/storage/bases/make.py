@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Flow: make a base once in a pool, for all hosts.
+
+A base is an image with a snap that disks are cloned from. A lease keeps two
+hosts from copying the same image. When its holder dies the lease ends, and the
+next host begins anew. A host that finds the name taken discards its own draft,
+so that a lease which was lost without notice costs only time.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Mapping
+
+from nova_rbd_backend import errors, metadata, names
+from nova_rbd_backend.ceph import lease, transfer
+from nova_rbd_backend.ceph.cluster import once_more
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage.images.draft import (
+    draft,
+    free_name,
+    import_file,
+    settle_attempts,
+)
+
+SNAP = "base"
+
+# Raised when another process took us for dead: it has removed our draft, or
+# put us on the blocklist.
+_TAKEN_FOR_DEAD = (
+    errors.ConnectionLost,
+    errors.ImageExists,
+    errors.ImageNotFound,
+    errors.TakenOver,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseAttempt:
+    """A base between begin and finish.
+
+    :ivar right: to be the only process that makes it
+    :ivar done: to be closed when the attempt has ended
+    """
+
+    name: str
+    right: lease.Lease
+    done: contextlib.ExitStack
+
+    def require_right(self) -> None:
+        """:raises TakenOver: another process has the right now"""
+        if self.right.lost:
+            raise errors.TakenOver(
+                "another process has the right to make it now",
+                operation="make a base",
+                image=self.name,
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class MadeBase:
+    """:ivar size_bytes: of the virtual disk"""
+
+    name: str
+    size_bytes: int
+    bytes_written: int
+    seconds: float
+
+
+@once_more
+def size_bytes(pool: Pool, name: str) -> int | None:
+    """Return the size of a base's virtual disk; None: no such base."""
+    try:
+        return pool.snap_size_bytes(name, SNAP)
+    except (errors.ImageNotFound, errors.SnapNotFound):
+        return None
+
+
+def snap(pool: Pool, name: str) -> names.SnapPath:
+    """Return the snap of a base that disks are cloned from."""
+    return names.SnapPath(pool.name, pool.namespace, name, SNAP)
+
+
+@once_more
+def begin(pool: Pool, name: str) -> BaseAttempt | None:
+    """Take on the making of a base. Does not wait.
+
+    :returns: None: another process makes it, or has made it meanwhile
+    """
+    with contextlib.ExitStack() as undo:
+        taken = lease.take(pool, name)
+        if taken is None:
+            return None
+        undo.callback(taken.end)
+        try:
+            undo.enter_context(journal.sole_maker(pool, name))
+        except errors.BeingCreated:
+            return None
+        # Nobody else works on them: we have the lease.
+        settle_attempts(pool, name)
+        if size_bytes(pool, name) is not None:
+            return None
+        free_name(pool, name)
+        return BaseAttempt(name, taken, undo.pop_all())
+
+
+def finish(
+    pool: Pool,
+    attempt: BaseAttempt,
+    path: str,
+    facts: Mapping[str, str],
+    progress: transfer.Progress | None = None,
+    workers: int = transfer.WORKERS,
+) -> MadeBase:
+    """Make the base of a local raw file. Takes long.
+
+    Does nothing if another process has made it already.
+
+    :param facts: metadata of the base
+    :raises TakenOver: another process took us for dead and makes it now
+    """
+    started = time.monotonic()
+    with attempt.done:
+        try:
+            attempt.require_right()
+            written = _make(pool, attempt, path, facts, progress, workers)
+        except _TAKEN_FOR_DEAD as error:
+            if size_bytes(pool, attempt.name) is None:
+                raise errors.TakenOver(
+                    "what was made of it is gone",
+                    operation="make a base",
+                    pool=str(pool),
+                    image=attempt.name,
+                ) from error
+            written = 0
+        found = size_bytes(pool, attempt.name)
+    return MadeBase(
+        attempt.name, found or 0, written, time.monotonic() - started
+    )
+
+
+def _make(
+    pool: Pool,
+    attempt: BaseAttempt,
+    path: str,
+    facts: Mapping[str, str],
+    progress: transfer.Progress | None,
+    workers: int,
+) -> int:
+    """Make the base whole under a draft's name, and name it; bytes written."""
+
+    def told(done_bytes: int) -> None:
+        attempt.require_right()
+        if progress is not None:
+            progress(done_bytes)
+
+    with draft(pool, attempt.name) as begun:
+        written = import_file(pool, begun.name, path, None, told, workers)
+        with pool.open(begun.name, read_only=False) as image:
+            image.create_snap(SNAP)
+            # No clone of the old format is made while it is in use.
+            image.protect_snap(SNAP)
+            image.set_metadata({**facts, metadata.LAST_USED: now()})
+            begun.image_id = image.image_id
+    return written
+
+
+def now() -> str:
+    """Return the date for metadata.LAST_USED."""
+    return str(int(time.time()))
+
+
+def give_up(attempt: BaseAttempt) -> None:
+    """Let another process make the base. Finished already: done."""
+    attempt.done.close()

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Flow: free the space of deleted images, and undo what died half made."""
+
+import contextlib
+import dataclasses
+import datetime
+import fnmatch
+import time
+
+from nova_rbd_backend import errors, names
+from nova_rbd_backend.ceph.cluster import once_more
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage.images.discard import (
+    BUSY_LIMIT_SECONDS,
+    own_snaps,
+)
+from nova_rbd_backend.storage.images.draft import settle
+
+# An import of terabytes takes hours. What takes longer is reported.
+_LONGEST_CREATION_SECONDS = 24 * 3600.0
+
+# A discard tries a busy image for BUSY_LIMIT_SECONDS; its last try may wait
+# for a dead client's watch, 30 s.
+_LONGEST_MOVE_SECONDS = 2 * BUSY_LIMIT_SECONDS
+
+# Errors that are no fault of one image: the others would fail, too.
+_UNREACHED = (
+    errors.ClusterUnreachable,
+    errors.ConnectionLost,
+    errors.OperationTimedOut,
+)
+
+# Longer than freeing the largest image takes: the claim is not renewed.
+_CLAIM_SECONDS = 2 * 3600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """An image that was not freed, and why."""
+
+    image: str
+    image_id: str
+    reason: str
+    age_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PurgeReport:
+    """What a purge did.
+
+    :ivar waiting: kept until their retention is over, or being freed by
+        another host at this moment
+    :ivar stuck: due, but something holds them: the operator has to know
+    :ivar left: how many were not tried, because a limit was reached
+    """
+
+    purged: tuple[str, ...]
+    waiting: tuple[Kept, ...]
+    stuck: tuple[Kept, ...]
+    left: int
+    seconds: float
+
+
+@once_more
+def purge(
+    pool: Pool, limit_seconds: float = 300.0, max_images: int = 1000
+) -> PurgeReport:
+    """Free the space of deleted images, whichever host deleted them.
+
+    The oldest first. Each limit ends the run between two images. Takes long:
+    run it in the background.
+    """
+    started = time.monotonic()
+    run = _Run(pool)
+    for entry in journal.creations(pool):
+        if journal.is_abandoned(pool, entry):
+            run.settle(entry)
+        elif entry.age_seconds > _LONGEST_CREATION_SECONDS:
+            reason = f"made by {entry.host} since then, as {entry.draft}"
+            run.stuck.append(_kept(entry, reason))
+    _adopt(pool)
+    left = 0
+    entries = journal.deletions(pool)
+    while entries:
+        purged = len(run.purged)
+        for entry in entries:
+            full = len(run.purged) >= max_images
+            if full or time.monotonic() - started > limit_seconds:
+                left += 1
+            else:
+                run.free(entry)
+        # A parent may have come before its clones.
+        again = run.held if len(run.purged) > purged else {}
+        entries = [e for e in journal.deletions(pool) if e.image_id in again]
+    return PurgeReport(
+        tuple(run.purged),
+        (*run.waiting, *run.held.values()),
+        tuple(run.stuck),
+        left,
+        time.monotonic() - started,
+    )
+
+
+@once_more
+def purge_one(
+    pool: Pool, name: str, image_id: str, force: bool = False
+) -> Kept | None:
+    """Free the space of one trashed image. Freed already: done.
+
+    :param force: although its retention is not over
+    :returns: why it is kept; None: it is freed
+    """
+    entry = journal.begin_deletion(pool, name, image_id, own_snaps(name))
+    run = _Run(pool)
+    run.free(entry, force)
+    kept = (*run.waiting, *run.held.values(), *run.stuck)
+    return kept[0] if kept else None
+
+
+class _Run:
+    """One purge of a pool."""
+
+    def __init__(self, pool: Pool):
+        self.pool = pool
+        self.purged: list[str] = []
+        self.waiting: list[Kept] = []
+        self.held: dict[str, Kept] = {}
+        self.stuck: list[Kept] = []
+
+    def settle(self, entry: journal.Entry) -> None:
+        try:
+            settle(self.pool, entry)
+        except _UNREACHED:
+            raise
+        except errors.StorageError as error:
+            self.stuck.append(_kept(entry, str(error)))
+
+    def free(self, entry: journal.Entry, force: bool = False) -> None:
+        reason = None if force else retention(self.pool, entry.image_id)
+        if reason is not None:
+            self.waiting.append(_kept(entry, reason))
+            return
+        with journal.claimed(self.pool, entry, _CLAIM_SECONDS) as claim:
+            if claim is None:
+                host = entry.claim.split("/")[0] or "another process"
+                self.waiting.append(_kept(entry, f"being freed by {host}"))
+                return
+            self.held.pop(entry.image_id, None)
+            held = _free(self.pool, claim.entry, force)
+            if held is None or held.is_disk:
+                claim.finish()
+        if held is None:
+            self.purged.append(entry.image)
+        elif held.by_clones:
+            self.held[entry.image_id] = _kept(entry, held.reason)
+        elif held.is_disk:
+            self.waiting.append(_kept(entry, held.reason))
+        else:
+            self.stuck.append(_kept(entry, held.reason))
+
+
+def _kept(entry: journal.Entry, reason: str) -> Kept:
+    return Kept(entry.image, entry.image_id, reason, entry.age_seconds)
+
+
+def retention(pool: Pool, image_id: str) -> str | None:
+    """Return until when the trash keeps an image; None: it is due."""
+    trashed = pool.trash.get(image_id)
+    now = datetime.datetime.now(datetime.UTC)
+    if trashed is None or trashed.kept_until <= now:
+        return None
+    return f"kept until {trashed.kept_until:%F %T} UTC"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """Why an image could not be freed.
+
+    :ivar by_clones: only clones hold it that will be detached or deleted
+    :ivar is_disk: it is not deleted after all
+    """
+
+    reason: str
+    by_clones: bool = False
+    is_disk: bool = False
+
+
+def _free(
+    pool: Pool, entry: journal.Entry, force: bool = False
+) -> _Held | None:
+    """Free one image; return what holds it, or None."""
+    try:
+        try:
+            pool.trash.remove(entry.image_id, force)
+        except errors.HasSnaps:
+            held = _remove_snaps(pool, entry)
+            if held is not None:
+                return held
+            pool.trash.remove(entry.image_id, force)
+    except errors.ImageNotFound:
+        return _look_outside(pool, entry)
+    except errors.MoveUnfinished as error:
+        if entry.age_seconds < BUSY_LIMIT_SECONDS:
+            return _Held(str(error))
+        # No process waits for it any more. The next run frees it.
+        pool.trash.finish_move(entry.image_id, entry.image)
+        return _Held("its broken-off move to the trash is finished now")
+    except _UNREACHED:
+        raise
+    except errors.DiskBusy as error:
+        return _Held(_busy_reason(pool, entry) or str(error))
+    except errors.StorageError as error:
+        return _Held(str(error))
+    return None
+
+
+def _look_outside(pool: Pool, entry: journal.Entry) -> _Held | None:
+    """Judge an image that is not in the trash."""
+    listed = pool.directory.listed_name(entry.image_id) is not None
+    if listed and entry.age_seconds < _LONGEST_MOVE_SECONDS:
+        return _Held("its move to the trash is under way")
+    if listed:
+        # An operator has restored it, or it was never moved to the trash.
+        return _Held("it is a disk, and stays one", is_disk=True)
+    return None
+
+
+def _busy_reason(pool: Pool, entry: journal.Entry) -> str | None:
+    with (
+        contextlib.suppress(errors.StorageError),
+        pool.open(image_id=entry.image_id) as disk,
+    ):
+        return f"open by {', '.join(disk.watchers()) or 'a client'}"
+    return None
+
+
+def _remove_snaps(pool: Pool, entry: journal.Entry) -> _Held | None:
+    """Remove our snaps; return what else holds the image, or None.
+
+    librbd hides a removed snap that has clones, and keeps it for them.
+    """
+    with pool.open(
+        image_id=entry.image_id, read_only=False, frees=True
+    ) as disk:
+        for snap in disk.snaps():
+            if snap.user and _is_own(snap.name, entry.own_snaps):
+                disk.remove_snap(snap.name)
+        left = disk.snaps()
+        if not left:
+            return None
+        children = disk.children()
+    reason = f"has snaps {', '.join(snap.name for snap in left)}"
+    if children:
+        reason += f" with clones {', '.join(map(str, children))}"
+    # A snapshot will be detached; a deleted snapshot, or an aged base, serves
+    # the disks made of it; and clones in the trash are not listed.
+    passing = (
+        names.is_snapshot(entry.image)
+        or names.is_base(entry.image)
+        or all(names.is_snapshot(child.image) for child in children)
+    )
+    return _Held(
+        reason, by_clones=passing and not any(snap.user for snap in left)
+    )
+
+
+def _adopt(pool: Pool) -> None:
+    """Take over images of ours that others have moved to the trash.
+
+    Glance does so with a snapshot that disks were booted from, and never
+    looks again. A snapshot that is still being detached is freed after that.
+    An operator may do so with a base.
+    """
+    known = {
+        entry.image_id
+        for entry in (*journal.deletions(pool), *journal.detachments(pool))
+    }
+    for trashed in pool.trash.entries():
+        name, image_id = trashed.name, trashed.image_id
+        ours = names.is_snapshot(name) or names.is_base(name)
+        if ours and image_id not in known:
+            journal.begin_deletion(pool, name, image_id, own_snaps(name))
+
+
+def _is_own(snap: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(snap, pattern) for pattern in patterns)

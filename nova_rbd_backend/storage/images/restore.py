@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Flow: list what is in the trash, and restore a disk from there."""
+
+import contextlib
+import dataclasses
+import datetime
+import enum
+from collections.abc import Iterator
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.ceph.cluster import once_more
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.ceph.trash import TrashedImage
+from nova_rbd_backend.storage import journal
+
+# Restoring takes a moment. The claim of a dead process ends after this time.
+_CLAIM_SECONDS = 600.0
+
+
+class Fate(enum.StrEnum):
+    """What becomes of a trashed image if nobody acts."""
+
+    KEPT = "kept"  # until its retention is over
+    DUE = "due"  # the next purge frees it
+    BEING_FREED = "being freed"
+    UNMANAGED = "unmanaged"  # moved there by other means: it stays
+
+
+@dataclasses.dataclass(frozen=True)
+class Deleted:
+    """A trashed image, and what is known of its deletion.
+
+    :ivar deleted_at: None: not known, moved there by other means
+    """
+
+    image: TrashedImage
+    size_bytes: int
+    deleted_at: datetime.datetime | None
+    fate: Fate
+
+
+def trashed(pool: Pool) -> Iterator[Deleted]:
+    """Yield all that the pool's trash holds, in the order of its due time."""
+    entries = {each.image_id: each for each in journal.deletions(pool)}
+    images = pool.trash.entries()
+    for image in sorted(images, key=lambda each: each.kept_until):
+        # An image may be freed meanwhile.
+        with contextlib.suppress(errors.ImageNotFound):
+            yield _trashed(pool, image, entries.get(image.image_id))
+
+
+def _trashed(
+    pool: Pool, image: TrashedImage, entry: journal.Entry | None
+) -> Deleted:
+    deleted_at = None
+    if entry is None:
+        fate = Fate.UNMANAGED
+    else:
+        deleted_at = datetime.datetime.fromtimestamp(
+            entry.begun_at, datetime.UTC
+        )
+        kept = image.kept_until > datetime.datetime.now(datetime.UTC)
+        fate = Fate.KEPT if kept else Fate.DUE
+        if journal.is_claimed(entry):
+            fate = Fate.BEING_FREED
+    size_bytes = pool.headers.size_bytes(image.image_id)
+    return Deleted(image, size_bytes, deleted_at, fate)
+
+
+def find(pool: Pool, image: str) -> list[TrashedImage]:
+    """Return the trashed images of a name, or the one with that id."""
+    return [
+        each
+        for each in pool.trash.entries()
+        if image in (each.name, each.image_id)
+    ]
+
+
+@once_more
+def restore(pool: Pool, image: TrashedImage) -> None:
+    """Give a trashed image its name again, and keep it for good.
+
+    :raises ImageExists: the name is taken
+    :raises BeingCreated: a disk of that name is being made
+    :raises DiskBusy: its space is being freed
+    :raises ImageNotFound: it is not in the trash any more
+    """
+    check(pool, image)
+    entry = journal.deletion(pool, image.image_id)
+    if entry is None:
+        pool.trash.restore(image.image_id, image.name)
+        return
+    with journal.claimed(pool, entry, _CLAIM_SECONDS) as claim:
+        if claim is None:
+            raise _being_freed(pool, image)
+        pool.trash.restore(image.image_id, image.name)
+        claim.finish()
+
+
+def check(pool: Pool, image: TrashedImage) -> None:
+    """Refuse what cannot be restored now; raises what restore raises."""
+    facts = _facts(pool, image)
+    # The image has the name itself if a restore was interrupted half-way.
+    if pool.directory.image_id(image.name) not in (None, image.image_id):
+        raise errors.ImageExists("the name is taken", **facts)
+    attempts = journal.creations(pool, f"{image.name}.")
+    if not all(journal.is_abandoned(pool, entry) for entry in attempts):
+        raise errors.BeingCreated("it is being made anew", **facts)
+    entry = journal.deletion(pool, image.image_id)
+    if entry is not None and journal.is_claimed(entry):
+        raise _being_freed(pool, image)
+
+
+def _being_freed(pool: Pool, image: TrashedImage) -> errors.DiskBusy:
+    return errors.DiskBusy(
+        "its space is being given back", **_facts(pool, image)
+    )
+
+
+def _facts(pool: Pool, image: TrashedImage) -> dict[str, str]:
+    return {
+        "operation": "restore from the trash",
+        "pool": str(pool),
+        "image": image.name,
+    }

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The snaps that snapshots are made of, on the disks of instances.
+
+Such a snap is needed until its clone is detached. If it is removed before
+that, librbd hides it, and removes it with its last clone (clone v2).
+"""
+
+import contextlib
+import uuid
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage.journal import Source
+
+
+def new(pool: Pool, image_id: str) -> Source:
+    """Return a new name for a snap of the image."""
+    return Source(str(pool), image_id, f"nova-rbd-{uuid.uuid4().hex[:12]}")
+
+
+def make(pool: Pool, source: Source) -> None:
+    """Make the snap. A guest that has the disk open goes on writing.
+
+    :raises ImageNotFound: the disk is gone
+    """
+    with pool.open(image_id=source.image_id, read_only=False) as disk:
+        disk.create_snap(source.snap)
+
+
+def remove(near: Pool, source: Source) -> None:
+    """Remove the snap. The snap, its disk or its pool is gone: done.
+
+    :param near: a pool of the same cluster
+    """
+    name, _, namespace = source.pool.partition("/")
+    with contextlib.suppress(errors.NotFound):
+        pool = near.beside(name, namespace)
+        with pool.open(
+            image_id=source.image_id, read_only=False, frees=True
+        ) as disk:
+            disk.remove_snap(source.snap)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Age out the pools' unused bases, by the settings of Nova's image cache."""
+
+import nova.conf
+from oslo_log import log as logging
+
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage.bases import age
+from nova_rbd_backend.virt import edge
+from nova_rbd_backend.virt.background.purger import PURGER
+from nova_rbd_backend.virt.background.worker import Background
+
+CONF = nova.conf.CONF
+
+LOG = logging.getLogger(__name__)
+
+# The period of Nova's periodic task when its interval is 0 (oslo.service).
+_SHORTEST_PERIOD_SECONDS = 60
+
+# The lease is shorter than the period, so that the host that had it is not too
+# late for its own next period.
+_OF_PERIOD = 0.9
+
+
+def _age_once() -> bool:
+    """Age the bases of all pools; a failure is left to the next period."""
+    cache = CONF.image_cache
+    unused_seconds: int | None = None
+    if cache.remove_unused_base_images:
+        unused_seconds = cache.remove_unused_original_minimum_age_seconds
+    period = max(_SHORTEST_PERIOD_SECONDS, cache.manager_interval)
+    store = edge.store()
+    try:
+        edge.run(store.read_pools)
+    except Exception as error:
+        LOG.error("Unused bases were not aged: %s", error)
+        return True
+    for name in store.pool_names():
+        _age(store.pool(name), unused_seconds, int(period * _OF_PERIOD))
+    return True
+
+
+def _age(pool: Pool, unused_seconds: int | None, period_seconds: int) -> None:
+    try:
+        found = edge.run(
+            lambda: age.age(pool, unused_seconds, period_seconds), long=True
+        )
+    except Exception as error:
+        LOG.error("Unused bases of pool %s were not aged: %s", pool, error)
+        return
+    if found is None:
+        return
+    for why in found.failed:
+        LOG.warning("A base was not aged: %s", why)
+    if found.removed or found.undone:
+        LOG.info(
+            "Removed unused bases from pool %(pool)s: %(removed)s; undone, "
+            "half made by dead hosts: %(undone)s; left: %(in_use)d in use, "
+            "%(kept)d not",
+            {
+                "pool": pool,
+                "removed": ", ".join(found.removed) or "none",
+                "undone": ", ".join(found.undone) or "none",
+                "in_use": found.in_use,
+                "kept": found.kept,
+            },
+        )
+        PURGER.start()
+
+
+#: This nova-compute's.
+AGER = Background(_age_once)

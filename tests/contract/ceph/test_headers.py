@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is known of an image by its id, without opening it."""
+
+import datetime
+
+import pytest
+
+from nova_rbd_backend import errors
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def image_id(pool, instance):
+    """An image with a snap "s"."""
+    pool.create(instance, MIB)
+    with pool.open(instance, read_only=False) as image:
+        image.create_snap("s")
+    return pool.directory.image_id(instance)
+
+
+@pytest.mark.parametrize("trashed", [False, True])
+def test_parent_and_clones(pool, instance, image_id, trashed):
+    headers = pool.headers
+    assert pool.parent_of(image_id) is None
+    assert not headers.has_clones(image_id)
+    assert headers.clone_ids(image_id) == []
+    pool.clone(pool, instance, "s", f"{instance}c")
+    clone_id = pool.directory.image_id(f"{instance}c")
+    if trashed:
+        pool.trash.move(f"{instance}c")
+    parent_pool, parent_id = pool.parent_of(clone_id)
+    assert (str(parent_pool), parent_id) == ("vms", image_id)
+    assert headers.has_clones(image_id)
+    ((pool_id, namespace, found),) = headers.clone_ids(image_id)
+    assert (namespace, found) == ("", clone_id)
+    assert pool.cluster.pool_name(pool_id) == "vms"
+    assert headers.parent_id(clone_id) == (pool_id, "", image_id)
+
+
+def test_times(pool, image_id):
+    made, used = pool.headers.times(image_id)
+    now = datetime.datetime.now(datetime.UTC)
+    assert abs(now - made) < datetime.timedelta(seconds=60)
+    assert made <= used
+
+
+def test_metadata(pool, image_id):
+    headers = pool.headers
+    assert headers.metadata(image_id) == {}
+    headers.set_metadata(image_id, {"key": "välue", "conf_rbd_cache": "true"})
+    headers.set_metadata(image_id, {"other": "y"})
+    assert headers.metadata(image_id) == {
+        "key": "välue",
+        "conf_rbd_cache": "true",
+        "other": "y",
+    }
+    headers.set_metadata(image_id, {"key": "x"}, conf={"conf_rbd_qos": "1"})
+    assert headers.metadata(image_id) == {
+        "key": "x",
+        "conf_rbd_qos": "1",
+        "other": "y",
+    }
+
+
+def test_empty_metadata(pool, image_id):
+    pool.headers.set_metadata(image_id, {"key": ""})
+    assert pool.headers.metadata(image_id) == {"key": ""}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda headers: headers.size_bytes("no-id"),
+        lambda headers: headers.snap_size_bytes("no-id", "s"),
+        lambda headers: headers.parent_id("no-id"),
+        lambda headers: headers.has_clones("no-id"),
+        lambda headers: headers.striping("no-id"),
+        lambda headers: headers.set_metadata("no-id", {"key": "x"}),
+    ],
+)
+def test_no_such_image(pool, ask):
+    with pytest.raises(errors.ImageNotFound):
+        ask(pool.headers)
+    assert pool.headers.clone_ids("no-id") == []
+    assert pool.headers.metadata("no-id") == {}

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Who holds a disk.
+
+What is done to clients of other processes is in
+tests/functional/storage/test_fencing.py.
+"""
+
+import pytest
+
+from nova_rbd_backend import notices
+from nova_rbd_backend.ceph.holders import Answer, Lock
+from nova_rbd_backend.storage import fencing
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def name(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    return name
+
+
+def clients(pool, name):
+    with pool.open(name) as disk:
+        return disk.clients()
+
+
+def test_ids(pool, instance, name):
+    pool.create(f"{instance}_disk.swap", MIB)
+    assert pool.directory.ids(f"{instance}_") == {
+        disk: pool.directory.image_id(disk)
+        for disk in (name, f"{instance}_disk.swap")
+    }
+
+
+def test_nobody_holds_it(pool, name):
+    image_id = pool.directory.image_id(name)
+    assert pool.holders.locks(image_id) == ()
+    assert pool.holders.ask_watchers([image_id], 1) == {image_id: Answer()}
+    assert clients(pool, name) == ()
+
+
+def test_nothing_is_mirrored(pool, name):
+    assert not pool.holders.is_mirrored(pool.directory.image_id(name))
+    assert pool.holders.ask_mirrors(1) == Answer()
+
+
+def test_no_such_image(pool):
+    assert pool.holders.locks("no-id") == ()
+    assert pool.holders.ask_watchers(["no-id"], 1) == {"no-id": Answer()}
+    pool.holders.break_lock("no-id", Lock(1, "auto 1"))
+
+
+def test_writer_is_seen(pool, name):
+    own_id = pool.cluster.client_id()
+    image_id = pool.directory.image_id(name)
+    with pool.open(name, read_only=False) as disk:
+        assert pool.holders.ask_watchers([image_id], 1) == {
+            image_id: Answer(frozenset([own_id]))
+        }
+        disk.write(b"x", 0)
+        disk.flush()
+        (lock,) = pool.holders.locks(image_id)
+        (client,) = clients(pool, name)
+        assert client.client_id == lock.client_id == own_id
+        assert client.lock_cookie == lock.cookie
+        assert client.watches
+        assert (client.address,) == disk.watchers()
+    assert pool.holders.locks(image_id) == ()
+
+
+def test_another_lock_is_not_broken(pool, name):
+    image_id = pool.directory.image_id(name)
+    with pool.open(name, read_only=False) as disk:
+        disk.write(b"x", 0)
+        disk.flush()
+        (lock,) = pool.holders.locks(image_id)
+        pool.holders.break_lock(
+            image_id, Lock(lock.client_id, f"{lock.cookie}1")
+        )
+        pool.holders.break_lock(
+            image_id, Lock(lock.client_id + 1, lock.cookie)
+        )
+        assert pool.holders.locks(image_id) == (lock,)
+
+
+def test_own_client_is_never_fenced(pool, instance, name):
+    with (
+        notices.collected() as found,
+        pool.open(name, read_only=False) as disk,
+    ):
+        disk.write(b"x", 0)
+        disk.flush()
+        before = clients(pool, name)
+        assert fencing.fence(pool, pool.directory.ids(f"{instance}_")) == {}
+        fencing.fence_for_start(pool, instance)
+        assert clients(pool, name) == before
+        disk.write(b"y", 0)
+        disk.flush()
+    assert found == []

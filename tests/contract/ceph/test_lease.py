@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""An exclusive right with an end, on the fake and on a real pool."""
+
+import time
+import uuid
+
+import pytest
+
+from nova_rbd_backend.ceph import lease
+
+
+@pytest.fixture
+def key():
+    return f"a-lease.{uuid.uuid4()}"
+
+
+def test_one_holder(pool, key):
+    assert pool.objects.leases(key) == []
+    assert pool.objects.lease(key, "it", "one", 30, "me")
+    assert not pool.objects.lease(key, "it", "other", 30, "me")
+    assert pool.objects.lease(key, "another", "other", 30, "me")
+    assert pool.objects.lease(key, "it", "one", 30, "me")  # renewed
+    assert sorted(pool.objects.leases(key)) == ["another", "it"]
+    assert not pool.objects.end_lease(key, "it", "other")
+    assert pool.objects.end_lease(key, "it", "one")
+    assert not pool.objects.end_lease(key, "it", "one")
+    assert pool.objects.leases(key) == ["another"]
+    assert pool.objects.lease(key, "it", "other", 30, "me")
+    assert pool.objects.end_lease(key, "it", "other")
+
+
+def test_ends_by_itself(pool, key):
+    assert pool.objects.lease(key, "it", "dead", 1, "me")
+    assert not pool.objects.lease(key, "it", "next", 30, "me")
+    limit = time.monotonic() + 10
+    while not pool.objects.lease(key, "it", "next", 30, "me"):
+        assert time.monotonic() < limit, "the lease did not end"
+        time.sleep(0.1)
+    assert not pool.objects.end_lease(key, "it", "dead")
+    assert pool.objects.end_lease(key, "it", "next")
+
+
+def test_is_renewed_while_its_holder_lives(pool, key, monkeypatch):
+    monkeypatch.setattr(lease, "SECONDS", 2)
+    monkeypatch.setattr(lease, "_RENEW_SECONDS", 0.3)
+    held = lease.take(pool, key)
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        assert lease.take(pool, key) is None
+        time.sleep(0.2)
+    held.end()
+    held.end()
+    again = lease.take(pool, key)
+    assert again is not None
+    again.end()
+
+
+def test_holder_learns_that_it_is_lost(pool, key, monkeypatch):
+    monkeypatch.setattr(lease, "_RENEW_SECONDS", 0.1)
+    held = lease.take(pool, key)
+    assert not held.lost
+    # As if Ceph had been away for longer than it lasts.
+    assert pool.objects.end_lease(
+        lease.OBJECT, key, held.cookie, held.connection
+    )
+    other = lease.take(pool, key)
+    limit = time.monotonic() + 10
+    while not held.lost:
+        assert time.monotonic() < limit, "the holder does not know"
+        time.sleep(0.05)
+    held.end()
+    assert lease.take(pool, key) is None
+    other.end()
+
+
+def test_for_a_time(pool, key):
+    assert lease.take_for(pool, key, 1)
+    assert not lease.take_for(pool, key, 1)
+
+
+def test_dead_holders_are_forgotten(pool, key):
+    alive = lease.take(pool, f"{key}-alive")
+    assert lease.take_for(pool, f"{key}-dead", 1)
+    limit = time.monotonic() + 10
+    while f"{key}-dead" in pool.objects.leases(lease.OBJECT):
+        assert time.monotonic() < limit, "the lease is not forgotten"
+        lease.remove_dead(pool, key)
+        time.sleep(0.1)
+    assert f"{key}-alive" in pool.objects.leases(lease.OBJECT)
+    alive.end()

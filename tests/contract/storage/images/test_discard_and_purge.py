@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Names are free at once, space comes back, nothing is forgotten."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import time
+from contextlib import suppress
+
+import pytest
+
+from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage import process as process_
+from nova_rbd_backend.storage.disks import delete, provision
+from nova_rbd_backend.storage.images import discard, purge
+
+MIB = 1 << 20
+
+
+def _kept(kept, name):
+    return [entry.reason for entry in kept if entry.image == name]
+
+
+def _delete_and_purge(pool, instance):
+    deleted = delete.delete_disks(pool, instance).deleted
+    return deleted, purge.purge(pool)
+
+
+def test_delete(pool, instance):
+    for disk in ("disk", "disk.eph0"):
+        pool.create(f"{instance}_{disk}", MIB)
+    names = (f"{instance}_disk", f"{instance}_disk.eph0")
+    report = delete.delete_disks(pool, instance)
+    assert report.deleted == names
+    assert report.undone == ()
+    assert pool.directory.names(instance) == []
+    assert set(names) <= set(purge.purge(pool).purged)
+    assert not [e for e in journal.deletions(pool) if e.image in names]
+    assert delete.delete_disks(pool, instance).deleted == ()
+
+
+def test_delete_some(pool, instance):
+    for disk in ("disk", "disk.local"):
+        pool.create(f"{instance}_{disk}", MIB)
+    report = delete.delete_disks(
+        pool, instance, lambda name: name.endswith("disk.local")
+    )
+    assert report.deleted == (f"{instance}_disk.local",)
+    assert pool.directory.names(instance) == [f"{instance}_disk"]
+
+
+def test_own_snaps_go_too(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    with pool.open(name, read_only=False) as disk:
+        disk.create_snap("nova-resize")
+        disk.create_snap("nova-rbd-x")
+        disk.protect_snap("nova-rbd-x")
+    _, report = _delete_and_purge(pool, instance)
+    assert name in report.purged
+
+
+def test_foreign_snaps_are_reported_until_they_are_gone(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    image_id = pool.directory.image_id(name)
+    with pool.open(name, read_only=False) as disk:
+        disk.create_snap("backup")
+        disk.create_snap("nova-resize")
+    deleted, report = _delete_and_purge(pool, instance)
+    assert deleted == (name,)
+    assert _kept(report.stuck, name) == ["has snaps backup"]
+    assert _kept(purge.purge(pool).stuck, name)
+    with pool.open(image_id=image_id, read_only=False) as disk:
+        disk.remove_snap("backup")
+    assert name in purge.purge(pool).purged
+
+
+def test_open_image_is_reported_until_it_is_closed(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    with pool.open(name, read_only=False) as disk:
+        watcher = disk.watchers()[0]
+        deleted, report = _delete_and_purge(pool, instance)
+        assert deleted == (name,)
+        (reason,) = _kept(report.stuck, name)
+        assert watcher in reason
+    assert name in purge.purge(pool).purged
+
+
+def test_retention(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    delete.delete_disks(pool, instance, retention_seconds=3600)
+    report = purge.purge(pool)
+    (reason,) = _kept(report.waiting, name)
+    assert reason.startswith("kept until ")
+    assert not _kept(report.stuck, name)
+
+
+def test_parent_waits_for_its_clones(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    with pool.open(name, read_only=False) as disk:
+        disk.write(b"parent", 0)
+        disk.create_snap("published")
+    pool.clone(pool, name, "published", f"child-{instance}")
+    deleted, report = _delete_and_purge(pool, instance)
+    assert deleted == (name,)
+    assert _kept(report.stuck, name) == [
+        f"has snaps published with clones vms/child-{instance}"
+    ]
+    with pool.open(f"child-{instance}") as child:
+        assert child.read(0, 6) == b"parent"
+
+
+def test_half_made_disks_are_undone(pool, instance):
+    names = [f"{instance}_disk", f"{instance}_swap"]
+    pool.create(journal.begin_creation(pool, names[0]).draft, MIB)
+    journal.begin_creation(pool, names[1])
+    report = delete.delete_disks(pool, instance)
+    assert report.undone == (names[0],)
+    assert report.deleted == ()
+    assert journal.creations(pool, instance) == []
+    assert pool.directory.names(instance) == []
+
+
+def test_half_made_rescue_disk_goes_with_the_rescue_disks(pool, instance):
+    entries = {
+        disk: journal.begin_creation(pool, f"{instance}_{disk}")
+        for disk in ("disk", "disk.rescue")
+    }
+    for entry in entries.values():
+        pool.create(entry.draft, MIB)
+    report = delete.delete_disks(
+        pool, instance, lambda name: name.endswith(".rescue")
+    )
+    assert report.undone == (f"{instance}_disk.rescue",)
+    assert pool.directory.names(instance) == [entries["disk"].draft]
+
+
+def test_purge_undoes_what_this_process_could_not(pool, instance):
+    entry = journal.begin_creation(pool, f"{instance}_disk")
+    pool.create(entry.draft, MIB)
+    purge.purge(pool)
+    assert not pool.directory.exists(entry.draft)
+
+
+def test_purge_undoes_what_dead_processes_of_this_host_made(pool, instance):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    entry = journal.begin_creation(pool, f"{instance}_disk")
+    pool.create(entry.draft, MIB)
+    with journal.sole_maker(pool, entry.image):
+        purge.purge(pool)
+        assert pool.directory.exists(entry.draft), "it is being made"
+    left = dataclasses.replace(entry, pid=dead.pid).encoded()
+    assert pool.objects.omap_swap(
+        journal.OBJECT, entry.key, entry.stored, left.stored
+    )
+    purge.purge(pool)
+    assert not pool.directory.exists(entry.draft)
+    assert journal.creations(pool, instance) == []
+
+
+def test_entry_of_what_is_gone_is_dropped(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    journal.begin_deletion(pool, name, pool.directory.image_id(name), ())
+    pool.remove(name)
+    purge.purge(pool)
+    assert not [e for e in journal.deletions(pool) if e.image == name]
+
+
+def test_purge_ends_at_its_limits(pool, instance):
+    for disk in ("disk", "swap"):
+        provision.blank_disk(pool, f"{instance}_{disk}", MIB)
+    delete.delete_disks(pool, instance)
+    report = purge.purge(pool, max_images=1)
+    assert len(report.purged) == 1
+    assert report.left >= 1
+    assert purge.purge(pool, limit_seconds=-1).left >= 1
+    assert {f"{instance}_disk", f"{instance}_swap"} >= set(
+        purge.purge(pool).purged
+    )
+
+
+@pytest.mark.parametrize("snap", ["base", "snap"])
+def test_own_snap_of_another_kind_of_image_is_none_of_a_disk(
+    pool, instance, snap
+):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    with pool.open(name, read_only=False) as disk:
+        disk.create_snap(snap)
+    _, report = _delete_and_purge(pool, instance)
+    assert _kept(report.stuck, name) == [f"has snaps {snap}"]
+
+
+def _deletion(pool, instance):
+    """Delete a disk; return its entry."""
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    delete.delete_disks(pool, instance)
+    (entry,) = [e for e in journal.deletions(pool) if e.image == name]
+    return entry
+
+
+def _claimed_by(pool, entry, process, seconds=60):
+    """Change the entry as another process does; return it."""
+    changed = dataclasses.replace(
+        entry, claim=str(process), claimed_until=time.time() + seconds
+    ).encoded()
+    assert pool.objects.omap_swap(
+        journal.OBJECT, entry.key, entry.stored, changed.stored
+    )
+    return changed
+
+
+def test_what_another_host_frees_is_no_fault(pool, instance):
+    elsewhere = process_.Process("elsewhere", 1, "x")
+    entry = _claimed_by(pool, _deletion(pool, instance), elsewhere)
+    report = purge.purge(pool)
+    assert _kept(report.waiting, entry.image) == ["being freed by elsewhere"]
+    _claimed_by(pool, entry, elsewhere, seconds=-1)
+    assert entry.image in purge.purge(pool).purged
+
+
+def test_one_claim_at_a_time(pool, instance):
+    entry = _deletion(pool, instance)
+    with journal.claimed(pool, entry, 60) as claim:
+        with journal.claimed(pool, claim.entry, 60) as second:
+            assert second is None
+        with journal.claimed(pool, entry, 60) as outdated:
+            assert outdated is None
+        assert entry.image not in purge.purge(pool).purged
+    (entry,) = [e for e in journal.deletions(pool) if e.key == entry.key]
+    with suppress(KeyError), journal.claimed(pool, entry, 60) as claim:
+        assert claim, "the first claim has not ended"
+        raise KeyError
+    assert entry.image in purge.purge(pool).purged
+
+
+def test_claim_that_finishes_ends_the_entry(pool, instance):
+    entry = _deletion(pool, instance)
+    with journal.claimed(pool, entry, 60) as claim:
+        claim.finish()
+    assert journal.deletion(pool, entry.image_id) is None
+    pool.trash.remove(entry.image_id)
+
+
+def test_claim_of_a_living_process_counts(pool, instance):
+    entry = _claimed_by(
+        pool, _deletion(pool, instance), process_.of_pid(os.getppid())
+    )
+    with journal.claimed(pool, entry, 60) as claim:
+        assert claim is None
+    assert entry.image not in purge.purge(pool).purged
+
+
+def test_claim_of_a_dead_process_counts_for_nothing(pool, instance):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    entry = _claimed_by(
+        pool,
+        _deletion(pool, instance),
+        dataclasses.replace(process_.this_process(), pid=dead.pid),
+    )
+    assert entry.image in purge.purge(pool).purged
+
+
+def test_claim_that_this_process_could_not_end_counts_for_nothing(
+    pool, instance
+):
+    """Ceph did not answer when its block ended."""
+    entry = _claimed_by(
+        pool, _deletion(pool, instance), process_.this_process()
+    )
+    assert entry.image in purge.purge(pool).purged
+
+
+def test_a_purge_between_the_entry_and_the_move(pool, instance):
+    """Another host's: the image is freed all the same, once it is moved."""
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    image_id = pool.directory.image_id(name)
+    journal.begin_deletion(pool, name, image_id, discard.OWN_SNAPS)
+    assert name not in purge.purge(pool).purged
+    pool.trash.move(name)
+    assert name in purge.purge(pool).purged
+    assert pool.trash.get(image_id) is None
+
+
+def _purged_during_the_move(pool):
+    """Have a purge run while trash_move waits; what it told."""
+    reports = []
+    move = pool.trash.move
+
+    def move_as_another_purges(name, retention_seconds=0):
+        reports.append(purge.purge(pool))
+        move(name, retention_seconds)
+
+    pool.trash.move = move_as_another_purges
+    return reports
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_purge_that_takes_the_entry_for_forgotten(
+    pool, instance, older, monkeypatch
+):
+    """It is an older attempt's, or the purge is of a host that is ahead."""
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    image_id = pool.directory.image_id(name)
+    if older:
+        entry = journal.begin_deletion(pool, name, image_id, discard.OWN_SNAPS)
+        old = dataclasses.replace(entry, begun_at=entry.begun_at - 300)
+        assert pool.objects.omap_swap(
+            journal.OBJECT, entry.key, entry.stored, old.encoded().stored
+        )
+    else:
+        monkeypatch.setattr(purge, "_LONGEST_MOVE_SECONDS", -1.0)
+    reports = _purged_during_the_move(pool)
+    delete.delete_disks(pool, instance)
+    (report,) = reports
+    assert name not in report.purged
+    assert _kept(report.waiting, name) == ["it is a disk, and stays one"]
+    assert name in purge.purge(pool).purged
+    assert pool.trash.get(image_id) is None
+    assert journal.deletion(pool, image_id) is None
+
+
+def test_entry_of_a_later_version_is_purged_too(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    delete.delete_disks(pool, instance)
+    (entry,) = [e for e in journal.deletions(pool) if e.image == name]
+    later = json.dumps({**json.loads(entry.stored), "colour": "red"})
+    assert pool.objects.omap_swap(
+        journal.OBJECT, entry.key, entry.stored, later
+    )
+    assert name in purge.purge(pool).purged
+    assert not [e for e in journal.deletions(pool) if e.image == name]
+
+
+def test_a_purge_that_comes_to_drop_the_entry_too_late(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    image_id = pool.directory.image_id(name)
+    as_read = journal.begin_deletion(pool, name, image_id, discard.OWN_SNAPS)
+    delete.delete_disks(pool, instance)
+    journal.end(pool, as_read)
+    assert name in purge.purge(pool).purged
+    assert pool.trash.get(image_id) is None
+
+
+def test_disk_restored_under_another_name_is_not_told_as_purged(
+    pool, instance, monkeypatch
+):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    image_id = pool.directory.image_id(name)
+    delete.delete_disks(pool, instance)
+    pool.trash.restore(image_id, f"{name}.kept")
+    monkeypatch.setattr(purge, "_LONGEST_MOVE_SECONDS", -1.0)
+    assert name not in purge.purge(pool).purged
+    assert journal.deletion(pool, image_id) is None
+    assert pool.directory.image_id(f"{name}.kept") == image_id
+    delete.delete_disks(pool, instance)
+    purge.purge(pool)
+
+
+def test_disk_restored_from_the_trash_is_a_disk_again(pool, instance):
+    name = f"{instance}_disk"
+    pool.create(name, MIB)
+    image_id = pool.directory.image_id(name)
+    delete.delete_disks(pool, instance, retention_seconds=3600)
+    pool.trash.restore(image_id, name)
+    assert provision.is_whole(pool, name)
+    assert not provision.blank_disk(pool, name, MIB).created
+    purge.purge(pool)
+    assert pool.directory.image_id(name) == image_id

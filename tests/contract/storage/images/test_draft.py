@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""An image has its name when it is whole, and leaves nothing if it fails."""
+
+import pytest
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage.images import draft, purge
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def name(instance):
+    return f"{instance}_disk"
+
+
+def left(pool, name):
+    """Return all names that begin so, of images and of creations."""
+    entries = [entry.draft for entry in journal.creations(pool, name)]
+    return [*pool.directory.names(name), *entries]
+
+
+def test_named_at_the_end(pool, name):
+    with draft.draft(pool, name) as begun:
+        pool.create(begun.name, MIB)
+        assert not pool.directory.exists(name)
+        image_id = begun.image_id
+    assert pool.directory.image_id(name) == image_id
+    assert left(pool, name) == [name]
+
+
+@pytest.mark.parametrize("created", [True, False])
+def test_an_error_leaves_nothing(pool, name, created):
+    def fail():
+        with draft.draft(pool, name) as begun:
+            if created:
+                pool.create(begun.name, MIB)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert left(pool, name) == []
+    purge.purge(pool)
+
+
+def test_name_is_taken_meanwhile(pool, name):
+    def make():
+        with draft.draft(pool, name) as begun:
+            pool.create(begun.name, MIB)
+            pool.create(name, 2 * MIB)
+
+    with pytest.raises(errors.ImageExists):
+        make()
+    assert left(pool, name) == [name]
+    image_id = pool.directory.image_id(name)
+    assert pool.headers.size_bytes(image_id) == 2 * MIB
+
+
+@pytest.mark.parametrize("looked_up", [True, False])
+def test_draft_is_removed_meanwhile(pool, name, looked_up):
+    def make():
+        with draft.draft(pool, name) as begun:
+            pool.create(begun.name, MIB)
+            assert not looked_up or begun.image_id
+            draft.settle_attempts(pool, name)
+
+    with pytest.raises(errors.TakenOver):
+        make()
+    assert left(pool, name) == []
+    purge.purge(pool)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Entries of the journal that another process changes meanwhile."""
+
+import dataclasses
+import time
+
+import pytest
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.storage import journal, process
+
+ASKING = journal.Offer.UNDER_WAY
+
+
+@pytest.fixture
+def entry(pool, instance):
+    """Of a snapshot of which Glance is not told yet."""
+    creation = journal.begin_creation(pool, f"snapshot_{instance}")
+    journal.end(pool, creation)
+    entry = journal.begin_detachment(pool, creation, "1f")
+    yield entry
+    for left in entries_now(pool, entry):
+        journal.end(pool, left)
+
+
+def entries_now(pool, entry):
+    """What became of it; the pool has those of other tests too."""
+    return [
+        each for each in journal.detachments(pool) if each.key == entry.key
+    ]
+
+
+def test_offer_is_noted_though_the_first_answer_was_lost(pool, entry):
+    noted = journal.record_offer(pool, entry, ASKING)
+    assert journal.record_offer(pool, entry, ASKING) == noted
+    assert entries_now(pool, entry) == [noted]
+    # By whoever has an older reading.
+    accepted = journal.record_offer(pool, entry, journal.Offer.ACCEPTED)
+    assert entries_now(pool, entry) == [accepted]
+
+
+def test_no_offer_while_another_process_removes_it(pool, entry):
+    claimed = dataclasses.replace(
+        entry,
+        claim=str(process.Process("elsewhere", 1, "a.b.3.4")),
+        claimed_until=time.time() + 60,
+    ).encoded()
+    assert pool.objects.omap_swap(
+        journal.OBJECT, entry.key, entry.stored, claimed.stored
+    )
+    with pytest.raises(errors.Conflict, match="another process removes it"):
+        journal.record_offer(pool, entry, ASKING)
+    journal.end(pool, claimed)
+    with pytest.raises(errors.Conflict, match="or has done so"):
+        journal.record_offer(pool, entry, ASKING)

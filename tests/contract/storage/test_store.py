@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Hosts that share pools, each of which has its own storage classes."""
+
+import pytest
+
+from nova_rbd_backend.ceph import cluster
+from nova_rbd_backend.image_options import ImageOptions
+from nova_rbd_backend.settings import Settings
+from nova_rbd_backend.storage import registry, store
+from nova_rbd_backend.storage.disks import provision
+from nova_rbd_backend.storage_classes import StorageClass
+from tests.contract.either import pool_of
+
+MIB = 1 << 20
+OPTIONS = ImageOptions(object_size_bytes=MIB)
+FAST = StorageClass("fast", "snapshots", OPTIONS)
+
+
+def settings(*classes):
+    return Settings(
+        images_type="rbd",
+        pool="vms",
+        snapshot_pool="vms",
+        image_options=ImageOptions(),
+        user="nova",
+        secret_uuid=None,
+        ceph_conf=None,
+        connect_timeout_seconds=10,
+        operation_timeout_seconds=30,
+        trash_retention_seconds=0,
+        blocklist_seconds=60,
+        import_workers=1,
+        import_at_once=1,
+        detach_at_once=1,
+        clone_depth_soft_limit=4,
+        clone_depth_hard_limit=8,
+        storage_classes=classes,
+    )
+
+
+@pytest.fixture
+def host(clusters, pool, monkeypatch):
+    """Return a function: storage classes -> the Store of a host with them."""
+    monkeypatch.setattr(store, "Pool", pool_of)
+    monkeypatch.setattr(cluster, "connect", lambda _: clusters[0])
+    yield lambda *classes: store.Store(settings(*classes))
+    for name in registry.names(pool):
+        registry.remove(pool, name)
+
+
+def test_pools_have_the_options_of_their_class(host):
+    here = host(FAST)
+    assert here.pool().name == "vms"
+    assert here.pool("snapshots").options == OPTIONS
+    assert here.of(FAST).options == OPTIONS
+    assert here.snapshots.options == ImageOptions()
+    assert host().pool("snapshots").options == ImageOptions()
+
+
+def test_hosts_learn_of_each_others_pools(host):
+    here, there = host(FAST), host()
+    assert here.pool_names() == ("vms", "snapshots")
+    there.start()
+    assert there.pool_names() == ("vms",)
+    here.start()
+    assert there.read_pools() == ("snapshots",)
+    assert there.read_pools() == ()
+    assert there.pool_names() == ("vms", "snapshots")
+
+
+def test_disk_in_a_pool_of_another_host(host, instance):
+    here, there = host(FAST), host()
+    disk = f"{instance}_disk"
+    here.add_pool(FAST)
+    provision.blank_disk(here.of(FAST), disk, MIB)
+    assert here.pool_of(disk) == "snapshots"
+    assert here.pool_of(disk, first="snapshots") == "snapshots"
+    assert here.pool_of(f"{disk}.swap") is None
+    assert there.pool_of(disk, first="snapshots") is None
+    assert there.pool_of_unknown(disk) == "snapshots"
+    assert there.pool_of(disk) == "snapshots"
+    there.fence_for_start(instance)
+    there.delete(instance)
+
+
+def test_disks_of_an_instance_in_two_pools(host, instance):
+    here = host(FAST)
+    root, swap = f"{instance}_disk", f"{instance}_disk.swap"
+    provision.blank_disk(here.pool(), root, MIB)
+    provision.blank_disk(here.of(FAST), swap, MIB)
+    assert here.disks(instance) == [root, swap]
+    assert here.disks_by_pool(instance) == {"vms": [root], "snapshots": [swap]}
+    reports = here.delete(instance, only=lambda name: name == swap)
+    assert {pool: each.deleted for pool, each in reports.items()} == {
+        "vms": (),
+        "snapshots": (swap,),
+    }
+    here.delete(instance)
+    assert here.disks(instance) == []
+    purged = [name for report in here.purge() for name in report.purged]
+    assert {root, swap} <= set(purged)
+
+
+@pytest.mark.parametrize("clusters", ["real"], indirect=True)
+def test_pool_of_a_former_class_is_deleted(host, instance, pool):
+    registry.add(pool, "gone", "former")
+    here, there = host(), host()
+    there.read_pools()
+    assert there.pool_names() == ("vms", "gone")
+    assert there.pool_of(f"{instance}_disk") is None
+    assert there.disks(instance) == []
+    assert there.pool_names() == ("vms",)
+    here.start()
+    assert registry.names(pool) == ()

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Real starts of nova-compute: each wrong configuration ends it at once.
+
+With exit code 1 and one line that says what is wrong and how to mend it.
+"""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.testbed.conf_file import Conf
+from tests.testbed.host.compute_host import ComputeHost
+from tests.testbed.openstack import compute_conf
+from tests.testbed.whole import Testbed
+
+pytestmark = pytest.mark.timeout(180)
+
+REFUSAL_SECONDS = 60
+REFUSAL = re.compile(r"CRITICAL .*nova-compute cannot start: (.*)")
+# All generic flags away, as on a host that never heard of this backend.
+NO_FLAGS = {
+    "libvirt_images_type": None,
+    "libvirt_images_store": None,
+    "libvirt_images_snapshot_store": None,
+    "rbd_user": None,
+    "rbd_secret_uuid": None,
+}
+# What Nova's own options say instead.
+NOVA_FLAGS = {
+    "images_type": "rbd",
+    "images_rbd_pool": "vms",
+    "rbd_user": "nova",
+    "rbd_secret_uuid": compute_conf.SECRET_UUID,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Wrong:
+    """A configuration to refuse, and words that its line must have."""
+
+    overrides: Conf
+    words: tuple[str, ...]
+
+
+WRONG = {
+    "unknown type": Wrong(
+        {"DEFAULT": {"libvirt_images_type": "rdb"}},
+        ("libvirt_images_type", "rdb"),
+    ),
+    "rbd without a pool": Wrong(
+        {"DEFAULT": {"libvirt_images_store": None}},
+        ("libvirt_images_store", "pool"),
+    ),
+    "type given twice and different": Wrong(
+        {"libvirt": {"images_type": "qcow2"}},
+        ("libvirt_images_type", "images_type", "'qcow2'"),
+    ),
+    "pool given twice and different": Wrong(
+        {"libvirt": {"images_rbd_pool": "images"}},
+        ("libvirt_images_store", "images_rbd_pool", "'images'"),
+    ),
+    "user given twice and different": Wrong(
+        {"libvirt": {"rbd_user": "glance"}}, ("rbd_user", "'glance'")
+    ),
+    "new and old name of the store differ": Wrong(
+        {"DEFAULT": {"libvirt_images_volume_group": "other"}},
+        ("libvirt_images_store", "libvirt_images_volume_group", "'other'"),
+    ),
+    "user without a secret": Wrong(
+        {"DEFAULT": {"rbd_secret_uuid": None}}, ("rbd_secret_uuid",)
+    ),
+    "store for a type that has none": Wrong(
+        {"DEFAULT": {"libvirt_images_type": "qcow2"}},
+        ("libvirt_images_store", "qcow2"),
+    ),
+    "images that stay qcow2": Wrong(
+        {"DEFAULT": {"force_raw_images": False}}, ("force_raw_images",)
+    ),
+    "missing pool": Wrong(
+        {"DEFAULT": {"libvirt_images_store": "nowhere"}},
+        ("'nowhere'", "libvirt_images_store", "rbd pool init"),
+    ),
+    "missing ceph.conf": Wrong(
+        {"libvirt": {"images_rbd_ceph_conf": "/nowhere/ceph.conf"}},
+        ("/nowhere/ceph.conf",),
+    ),
+    "another driver": Wrong(
+        {"DEFAULT": {"compute_driver": "libvirt.LibvirtDriver"}},
+        ("compute_driver", "rbd_backend.LibvirtDriver"),
+    ),
+}
+
+
+def refusal(
+    stack: Testbed,
+    host: ComputeHost,
+    overrides: Conf,
+    env: dict[str, str] | None = None,
+) -> str:
+    """The one line with which nova-compute gave up."""
+    compute = stack.compute(host)
+    compute.configure("plugin", overrides)
+    code, log = compute.run_to_end(REFUSAL_SECONDS, env)
+    assert code == 1, log[-3000:]
+    lines = REFUSAL.findall(log)
+    assert len(lines) == 1, log[-3000:]
+    assert "Traceback" not in log, log[-3000:]
+    assert stack.cluster.key("nova") not in log
+    return str(lines[0])
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+def test_wrong_options(
+    stack: Testbed, spare_host: ComputeHost, wrong: Wrong
+) -> None:
+    line = refusal(stack, spare_host, wrong.overrides)
+    for word in wrong.words:
+        assert word in line
+
+
+def test_no_monitor_answers(
+    stack: Testbed, spare_host: ComputeHost, tmp_path: pathlib.Path
+) -> None:
+    conf = ceph_conf(
+        stack, tmp_path, r"(?m)^mon_host = .*$", "mon_host = 127.0.0.1:9"
+    )
+    line = refusal(
+        stack,
+        spare_host,
+        {"libvirt": {"images_rbd_ceph_conf": conf, "rbd_connect_timeout": 3}},
+    )
+    assert "127.0.0.1:9" in line or str(conf) in line
+
+
+def test_user_without_rights_to_the_pool(
+    stack: Testbed, spare_host: ComputeHost
+) -> None:
+    host = spare_host
+    host.unset_secret(compute_conf.SECRET_UUID)
+    host.set_secret(
+        compute_conf.SECRET_UUID, "glance", stack.cluster.key("glance")
+    )
+    try:
+        line = refusal(stack, host, {"DEFAULT": {"rbd_user": "glance"}})
+    finally:
+        host.unset_secret(compute_conf.SECRET_UUID)
+        give_secret(stack, host)
+    assert "client.glance" in line
+    assert "etc/ceph/client.nova.keyring" in line
+
+
+def test_unknown_user(stack: Testbed, spare_host: ComputeHost) -> None:
+    line = refusal(stack, spare_host, {"DEFAULT": {"rbd_user": "nobody"}})
+    assert "client.nobody" in line
+
+
+def test_secret_missing(stack: Testbed, spare_host: ComputeHost) -> None:
+    spare_host.unset_secret(compute_conf.SECRET_UUID)
+    try:
+        line = refusal(stack, spare_host, {})
+    finally:
+        give_secret(stack, spare_host)
+    assert compute_conf.SECRET_UUID in line
+    assert "virsh secret-define" in line
+
+
+def test_secret_with_another_key(
+    stack: Testbed, spare_host: ComputeHost
+) -> None:
+    other = stack.cluster.key("glance")
+    spare_host.set_secret(compute_conf.SECRET_UUID, "nova", other)
+    try:
+        line = refusal(stack, spare_host, {})
+    finally:
+        give_secret(stack, spare_host)
+    assert compute_conf.SECRET_UUID in line
+    assert "ceph auth get-key client.nova" in line
+    assert other not in line
+
+
+@pytest.mark.parametrize("module", ["rados", "rbd"])
+def test_ceph_bindings_missing(
+    stack: Testbed,
+    spare_host: ComputeHost,
+    tmp_path: pathlib.Path,
+    module: str,
+) -> None:
+    shim = tmp_path / f"{module}.py"
+    shim.write_text("raise ImportError('not here')\n")
+    line = refusal(stack, spare_host, {}, {"PYTHONPATH": str(tmp_path)})
+    assert f"python3-{module}" in line
+
+
+# -- the good ones ---------------------------------------------------------
+
+
+OURS = "Instance disks: images_type=rbd, pool=vms,"
+NOVAS = "Instance disks: images_type={}, through Nova's own code"
+GOOD: dict[str, tuple[Conf, str]] = {
+    "generic flags": ({}, OURS),
+    "Nova's own flags": ({"DEFAULT": NO_FLAGS, "libvirt": NOVA_FLAGS}, OURS),
+    "both, equal": ({"libvirt": NOVA_FLAGS}, OURS),
+    "deprecated name of the store": (
+        {
+            "DEFAULT": {
+                "libvirt_images_store": None,
+                "libvirt_images_volume_group": "vms",
+            }
+        },
+        OURS,
+    ),
+    **{
+        name: (
+            {"DEFAULT": {**NO_FLAGS, "libvirt_images_type": name}},
+            NOVAS.format(name),
+        )
+        for name in ("raw", "qcow2", "default")
+    },
+    "no flags": ({"DEFAULT": NO_FLAGS}, NOVAS.format("default")),
+}
+
+
+@pytest.fixture
+def stopped(stack: Testbed, spare_host: ComputeHost) -> Iterator[None]:
+    """The spare host's nova-compute is ended after the test."""
+    yield
+    stack.compute(spare_host).stop()
+
+
+@pytest.mark.parametrize(("overrides", "said"), GOOD.values(), ids=GOOD)
+def test_right_options(
+    stack: Testbed,
+    spare_host: ComputeHost,
+    stopped: None,
+    overrides: Conf,
+    said: str,
+) -> None:
+    stack.compute(spare_host).log.unlink(missing_ok=True)
+    # Returns when Nova and Placement know the host.
+    log = stack.start_compute(spare_host, overrides).log.read_text()
+    assert said in log
+    assert not REFUSAL.search(log)
+
+
+def give_secret(stack: Testbed, host: ComputeHost) -> None:
+    """The right key again."""
+    host.set_secret(
+        compute_conf.SECRET_UUID, "nova", stack.cluster.key("nova")
+    )
+
+
+def ceph_conf(
+    stack: Testbed, folder: pathlib.Path, pattern: str, text: str
+) -> pathlib.Path:
+    """The cluster's ceph.conf with one line changed."""
+    changed, count = re.subn(pattern, text, stack.cluster.conf.read_text())
+    assert count == 1
+    path = folder / "ceph.conf"
+    path.write_text(changed)
+    return path

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Images and flavors that must not become servers, and leave nothing."""
+
+import pathlib
+
+import openstack.exceptions
+import pytest
+from openstack.compute.v2.flavor import Flavor
+from openstack.image.v2.image import Image
+
+from tests.e2e.conftest import Images, wait_until_empty
+from tests.testbed.ceph import rbd_view
+from tests.testbed.guest import building as guest
+from tests.testbed.guest import odd_images
+from tests.testbed.guest.disk import run
+from tests.testbed.openstack.servers import ServerFault, Servers
+from tests.testbed.whole import Testbed
+
+pytestmark = pytest.mark.timeout(300)
+
+# Glance looks into "bare" containers only (33: location.py), so any other
+# name brings an image past its checks, to Nova's.
+UNCHECKED = "ovf"
+
+
+def refusal(
+    stack: Testbed, servers: Servers, image: Image, flavor: Flavor
+) -> str:
+    """The fault of a boot that must fail; nothing of it is in the pool."""
+    with pytest.raises(ServerFault) as raised:
+        servers.boot("refused", image, flavor)
+    wait_until_empty(stack)
+    return raised.value.message
+
+
+def test_flavor_smaller_than_image(
+    stack: Testbed,
+    servers: Servers,
+    flavor: Flavor,
+    guest_image: guest.GuestImage,
+    tmp_path: pathlib.Path,
+) -> None:
+    # As qcow2: of a raw image Nova's API sees the size, and refuses itself.
+    large = tmp_path / "large.qcow2"
+    large.write_bytes(guest_image.qcow2.read_bytes())
+    run("qemu-img", "resize", "-q", large, "2G")
+    image = servers.upload("large", large, "qcow2", "file")
+    fault = refusal(stack, servers, image, flavor)
+    assert "Flavor's disk is smaller than the minimum size" in fault or (
+        "Flavor's disk is too small for requested image" in fault
+    ), fault
+
+
+def test_corrupt_image(
+    stack: Testbed,
+    servers: Servers,
+    flavor: Flavor,
+    tmp_path: pathlib.Path,
+) -> None:
+    broken = odd_images.corrupt_qcow2(tmp_path / "broken.qcow2")
+    image = servers.upload("broken", broken, "qcow2", "file", UNCHECKED)
+    fault = refusal(stack, servers, image, flavor)
+    assert not stack.cached_images(stack.hosts[0])
+    # Nova's words: its check comes before the backend is asked.
+    assert "Disk info file is invalid" in fault, fault
+
+
+def test_backing_file_on_the_host(
+    stack: Testbed,
+    servers: Servers,
+    flavor: Flavor,
+    tmp_path: pathlib.Path,
+) -> None:
+    thief = odd_images.qcow2_with_host_file(tmp_path / "thief.qcow2")
+    image = servers.upload("thief", thief, "qcow2", "file", UNCHECKED)
+    fault = refusal(stack, servers, image, flavor)
+    assert not stack.cached_images(stack.hosts[0])
+    assert image.id in fault, fault
+    assert "unacceptable" in fault, fault
+
+
+def test_glance_refuses_a_backing_file_by_itself(
+    stack: Testbed, servers: Servers, tmp_path: pathlib.Path
+) -> None:
+    thief = odd_images.qcow2_with_host_file(tmp_path / "thief.qcow2")
+    with pytest.raises(openstack.exceptions.SDKException):
+        servers.upload("thief", thief, "qcow2", "file")
+
+
+def test_next_boot_works(
+    stack: Testbed, servers: Servers, images: Images, flavor: Flavor
+) -> None:
+    server = servers.boot("next", images.raw, flavor)
+    assert f"{server.id}_disk" in rbd_view.images(stack.cluster, "vms")

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""nova-compute killed at each change it makes to the cluster.
+
+After its restart nothing is left that belongs to no server, no image is half
+made, and no server is stuck. (What each step leaves on the cluster itself is
+tested in tests/functional, with storage flows alone.)
+"""
+
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from openstack.compute.v2.flavor import Flavor
+from openstack.compute.v2.server import Server
+
+from tests.e2e.conftest import FIRST, Images, Tell, wait_until_empty
+from tests.support import dying
+from tests.testbed import paths
+from tests.testbed.ceph import rbd_view
+from tests.testbed.guest import building as guest
+from tests.testbed.host.compute_host import ComputeHost
+from tests.testbed.openstack.servers import Servers
+from tests.testbed.process import wait_for
+from tests.testbed.whole import Testbed
+
+pytestmark = pytest.mark.timeout(900)
+
+HOOK = paths.CHECKOUT / "tests/support/killed"
+# More than any of them has; what needs fewer ends by itself.
+MOST_STEPS = 40
+LIMIT_SECONDS = 120
+# Nobody waits longer for a dead host: its lease ends after 30.
+TAKE_OVER_SECONDS = 60
+# What Glance may have been told of is left alone for a minute.
+SETTLE_SECONDS = 180
+
+
+class Doomed:
+    """The first host's nova-compute, which can be told when to die."""
+
+    def __init__(self, stack: Testbed, counter: pathlib.Path) -> None:
+        self._stack = stack
+        self._host = stack.hosts[0]
+        self._counter = counter
+
+    def start(self) -> None:
+        env = {
+            "PYTHONPATH": f"{HOOK}:{paths.CHECKOUT}",
+            "NOVA_RBD_KILL": str(self._counter),
+        }
+        self._stack.compute(self._host).stop()
+        self._stack.start_compute(self._host, env=env)
+
+    def is_dead(self) -> bool:
+        return self._stack.compute(self._host).process.pid() is None
+
+    def die_at(
+        self,
+        step: int,
+        act: Callable[[], object],
+        done: Callable[[], bool],
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> bool:
+        """Act, with death at that change; whether it came before the end.
+
+        :param meanwhile: what to do while it is dead
+        """
+        self._counter.write_text(str(step))
+        act()
+        wait_for(
+            f"nova-compute dies at change {step}, or ends its work",
+            lambda: self.is_dead() or done(),
+            LIMIT_SECONDS,
+        )
+        # What is done in the background has changes too.
+        died = not self._counter.exists()
+        self._counter.unlink(missing_ok=True)
+        if died:
+            wait_for("it is dead", self.is_dead, 10)
+            meanwhile()
+            self.start()
+        return died
+
+
+@pytest.fixture
+def doomed(stack: Testbed, tmp_path: pathlib.Path) -> Iterator[Doomed]:
+    compute = Doomed(stack, tmp_path / "changes-left")
+    compute.start()
+    yield compute
+    stack.restart_compute(stack.hosts[0])
+
+
+def at_each_step(work: Callable[[int], bool]) -> int:
+    """Kill at one change after the other; how many there are."""
+    return len(list(dying.deaths(work, at_least=3, at_most=MOST_STEPS)))
+
+
+def settled(servers: Servers, server: Server) -> Server:
+    """A server with no task under way, whatever became of it."""
+
+    def idle() -> Server | None:
+        now = servers.get(server)
+        return now if now.task_state is None else None
+
+    return wait_for(
+        f"no task is under way for {server.id}",
+        idle,
+        LIMIT_SECONDS,
+        interval_seconds=0.5,
+    )
+
+
+def test_boot(
+    stack: Testbed,
+    images: Images,
+    servers: Servers,
+    flavor: Flavor,
+    doomed: Doomed,
+    tell: Tell,
+) -> None:
+    def boot(step: int) -> bool:
+        made: list[Server] = []
+
+        def create() -> None:
+            made.append(servers.create(f"boot-{step}", images.raw, flavor))
+
+        died = doomed.die_at(
+            step, create, lambda: servers.get(made[0]).status == "ACTIVE"
+        )
+        found = settled(servers, made[0])
+        assert found.status == ("ERROR" if died else "ACTIVE")
+        disk = rbd_view.images(stack.cluster, "vms").get(f"{found.id}_disk")
+        assert disk is None or disk.size_bytes == 1 << 30
+        servers.delete(found)
+        wait_until_empty(stack)
+        return died
+
+    tell(f"boot: killed at each of {at_each_step(boot)} changes")
+
+
+def test_base_is_made_by_another_host(
+    stack: Testbed,
+    guest_image: guest.GuestImage,
+    servers: Servers,
+    flavor: Flavor,
+    other_host: ComputeHost,
+    doomed: Doomed,
+    tell: Tell,
+) -> None:
+    """Killed with all bytes of it copied, and nothing said of it."""
+    image = servers.upload("killed", guest_image.qcow2, "qcow2", "file")
+    asked: list[Server] = []
+    waited_seconds: list[float] = []
+
+    def create() -> None:
+        asked.append(
+            servers.create("dies", image, flavor, availability_zone=FIRST)
+        )
+
+    def boot_elsewhere() -> None:
+        begin = time.monotonic()
+        server = servers.boot(
+            "lives", image, flavor, availability_zone="nova:host2"
+        )
+        waited_seconds.append(time.monotonic() - begin)
+        tell(f"booted elsewhere on a new base in {waited_seconds[0]:.1f} s")
+        stack.wait_for_guest(server)
+
+    # Lease, journal, image: the next change is its snap.
+    died = doomed.die_at(
+        4,
+        create,
+        lambda: servers.get(asked[0]).status == "ACTIVE",
+        boot_elsewhere,
+    )
+    assert died
+    assert waited_seconds[0] < TAKE_OVER_SECONDS
+    found = settled(servers, asked[0])
+    assert found.status == "ERROR"
+    (base,) = (
+        base
+        for base in rbd_view.bases(stack.cluster, "vms").values()
+        if base.metadata.get("nova.image") == image.id
+    )
+    assert rbd_view.snaps(stack.cluster, "vms", base.name) == ["base"]
+    servers.delete_all()
+    wait_until_empty(stack)
+    assert not stack.cached_images(stack.hosts[0])
+
+
+def test_snapshot(
+    stack: Testbed,
+    images: Images,
+    servers: Servers,
+    flavor: Flavor,
+    doomed: Doomed,
+    tell: Tell,
+) -> None:
+    connection = stack.openstack.connection()
+    server = servers.boot("snapshot", images.raw, flavor)
+    kept = 0
+
+    def detached(name: str) -> bool:
+        view = rbd_view.images(stack.cluster, "snapshots").get(name)
+        return view is not None and view.parent is None
+
+    def snapshot(step: int) -> bool:
+        nonlocal kept
+        made: list[str] = []
+
+        def create() -> None:
+            made.append(
+                connection.compute.create_server_image(
+                    server.id, f"snapshot-{step}"
+                ).id
+            )
+
+        died = doomed.die_at(
+            step, create, lambda: detached(f"snapshot_{made[0]}")
+        )
+        assert settled(servers, server).status == "ACTIVE"
+        image = connection.image.get_image(made[0])
+        name = f"snapshot_{image.id}"
+        if image.status == "active":
+            # It is Glance's: kept, and detached by the next run.
+            kept += 1
+            wait_for(f"{name} is detached", lambda: detached(name), 60, 0.5)
+        else:
+            assert died
+        servers.delete_image(image)
+        wait_for(
+            "no snapshot is left",
+            lambda: (
+                not rbd_view.left(stack.cluster, "snapshots")
+                and not rbd_view.snaps(
+                    stack.cluster, "vms", f"{server.id}_disk"
+                )
+            ),
+            SETTLE_SECONDS,
+            0.5,
+        )
+        return died
+
+    steps = at_each_step(snapshot)
+    assert 0 < kept < steps
+    tell(f"snapshot: killed at each of {steps} changes, {kept - 1} kept")
+
+
+def test_resize(
+    stack: Testbed,
+    images: Images,
+    servers: Servers,
+    flavor: Flavor,
+    doomed: Doomed,
+    tell: Tell,
+) -> None:
+    nova = stack.openstack.connection().compute
+    bigger = servers.flavor("bigger", disk_gib=2)
+
+    def resize(step: int) -> bool:
+        server = servers.boot(f"resize-{step}", images.raw, flavor)
+        died = doomed.die_at(
+            step,
+            lambda: nova.resize_server(server, bigger.id),
+            lambda: servers.get(server).status == "VERIFY_RESIZE",
+        )
+        found = servers.get(server)
+        disk = rbd_view.images(stack.cluster, "vms")[f"{found.id}_disk"]
+        assert disk.size_bytes in (1 << 30, 2 << 30)
+        if died:
+            # As an operator does; the disk is there, and starts.
+            nova.reset_server_state(server, "active")
+            nova.reboot_server(server, "HARD")
+            servers.wait(server)
+            stack.wait_for_guest(server)
+        servers.delete(found)
+        wait_until_empty(stack)
+        # Nova keeps the folder's old name when a resize on the same host was
+        # broken off (26 to 34, delete_instance_files).
+        for suffix in ("_resize", "_del"):
+            folder = stack.hosts[0].folder / "state/instances"
+            shutil.rmtree(folder / f"{server.id}{suffix}", ignore_errors=True)
+        return died
+
+    tell(f"resize: killed at each of {at_each_step(resize)} changes")
+
+
+def test_delete(
+    stack: Testbed,
+    images: Images,
+    servers: Servers,
+    flavor: Flavor,
+    doomed: Doomed,
+    tell: Tell,
+) -> None:
+    nova = stack.openstack.connection().compute
+
+    def is_empty() -> bool:
+        return not rbd_view.left(stack.cluster, "vms")
+
+    def delete(step: int) -> bool:
+        server = servers.boot(f"delete-{step}", images.raw, flavor)
+        died = doomed.die_at(
+            step, lambda: nova.delete_server(server.id), is_empty
+        )
+        servers.delete(server)
+        wait_until_empty(stack)
+        return died
+
+    tell(f"delete: killed at each of {at_each_step(delete)} changes")

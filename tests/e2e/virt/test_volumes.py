@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Cinder's RBD volumes beside this backend's disks, and in their place."""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+from openstack.compute.v2.flavor import Flavor
+from openstack.compute.v2.server import Server
+from openstack.exceptions import raise_from_response
+from openstack.image.v2.image import Image
+
+from tests.e2e import domain, proof
+from tests.e2e.conftest import FIRST, Images, Tell
+from tests.testbed.ceph import rbd_view
+from tests.testbed.guest import building as guest
+from tests.testbed.guest import console as console_
+from tests.testbed.guest import disk as disk_
+from tests.testbed.host.compute_host import ComputeHost
+from tests.testbed.openstack.servers import Servers
+from tests.testbed.openstack.volumes import Volume, Volumes
+from tests.testbed.process import wait_for
+from tests.testbed.whole import Testbed
+
+pytestmark = pytest.mark.timeout(400)
+
+# What the guest takes for a file system, and so reports: it has read it.
+LABEL = "of-cinder"
+SWAP_LABEL, SWAP_MAGIC = (1052, LABEL.encode()), (4086, b"SWAPSPACE2")
+PATCH = "application/openstack-images-v2.1-json-patch"
+SECTOR = 512
+NUMBER_SECTOR = 2048
+GUEST_SECONDS = 60
+# Writes the next number after the one that is there, as long as there is a
+# volume: after a boot, a move or a second attach it has to go on.
+WRITER = f"""#!/bin/sh
+while usleep 200000; do
+    # A dd that comes just after the volume went makes a file of that name.
+    [ -b /dev/vdb ] || {{ rm -f /dev/vdb; continue; }}
+    last=$(dd if=/dev/vdb bs={SECTOR} skip={NUMBER_SECTOR} count=1 \\
+        iflag=direct 2>/dev/null | tr -d '\\000' | sed 's/[^0-9]//g')
+    printf '%-511s\\n' "NUMBER $((last + 1))" | dd of=/dev/vdb bs={SECTOR} \\
+        seek={NUMBER_SECTOR} oflag=direct conv=notrunc,fsync 2>/dev/null
+done &
+"""
+
+
+@pytest.fixture
+def volumes(stack: Testbed) -> Iterator[Volumes]:
+    """Cinder; afterwards its volumes are removed, which must all be there.
+
+    To be asked for before ``servers``, so that it outlives them.
+    """
+    url = stack.openstack.site.url("volume")
+    cinder = Volumes(stack.cluster, url)
+    for host in stack.hosts:
+        cinder.give_secret(host)
+    yield cinder
+    cinder.remove_all()
+
+
+@pytest.fixture
+def rescue_image(
+    stack: Testbed, guest_image: guest.GuestImage
+) -> Iterator[Image]:
+    """The guest, as an image that leaves a server its disks' names.
+
+    The only kind that Nova rescues a volume-backed server with (2.87).
+    """
+    glance = stack.openstack.connection().image
+    image = stack.servers().upload("rescue", guest_image.raw, "raw", "rbd")
+    stable = {"hw_rescue_bus": "virtio", "hw_rescue_device": "disk"}
+    # Of the image's own properties update_image knows only some.
+    answer = glance.patch(
+        f"/images/{image.id}",
+        json=[
+            {"op": "add", "path": f"/{name}", "value": value}
+            for name, value in stable.items()
+        ],
+        headers={"Content-Type": PATCH},
+    )
+    raise_from_response(answer)
+    yield image
+    glance.delete_image(image)
+
+
+def test_attached_to_a_running_server(
+    stack: Testbed,
+    images: Images,
+    volumes: Volumes,
+    servers: Servers,
+    flavor: Flavor,
+    other_host: ComputeHost,
+    tell: Tell,
+) -> None:
+    nova = stack.openstack.connection().compute
+    volume = volumes.blank()
+    for offset, data in (SWAP_LABEL, SWAP_MAGIC):
+        volumes.write(volume, offset, data)
+    server = servers.boot(
+        "volume",
+        images.raw,
+        flavor,
+        config_drive=True,
+        user_data=base64.b64encode(WRITER.encode()).decode(),
+        availability_zone=FIRST,
+    )
+    stack.wait_for_config_drive(server)
+    own = set(rbd_view.images(stack.cluster, "vms"))
+    watch = proof.Watch()
+    nova.create_volume_attachment(server, volume.id)
+    wait_for_label(stack, server)
+    volumes.wait(volume, "in-use")
+    tell(f"attached in {watch}")
+    for host in (other_host, stack.hosts[0]):
+        safe = proof.written(stack, server)
+        number = wait_for_next_number(volumes, volume)
+        stack.moves().live(server, host.name)
+        proof.went_on(stack, server, safe)
+        assert wait_for_next_number(volumes, volume) > number
+        assert volumes.hosts(volume) == [host.name]
+    safe = proof.written(stack, server)
+    number = wait_for_next_number(volumes, volume)
+    nova.reboot_server(server.id, "HARD")
+    servers.wait(server)
+    booted = proof.kept(stack, server, safe, boots=2)
+    assert booted["disks"]["vdb"]["label"] == LABEL
+    assert wait_for_next_number(volumes, volume) > number
+
+    nova.delete_volume_attachment(server, volume.id)
+    volumes.wait(volume, "available")
+    wait_for_label(stack, server, there=False)
+    assert set(rbd_view.images(stack.cluster, "vms")) == own
+    nova.create_volume_attachment(server, volume.id)
+    volumes.wait(volume, "in-use")
+    number = wait_for_next_number(volumes, volume)
+    servers.delete(server)
+    volumes.wait(volume, "available")
+    assert last_number(volumes, volume) >= number
+    assert volumes.read(volume, *extent(SWAP_LABEL)) == SWAP_LABEL[1]
+    assert volumes.read(volume, *extent(SWAP_MAGIC)) == SWAP_MAGIC[1]
+
+
+def test_server_that_boots_from_a_volume(
+    stack: Testbed,
+    images: Images,
+    rescue_image: Image,
+    volumes: Volumes,
+    servers: Servers,
+    all_disks: Flavor,
+    other_host: ComputeHost,
+    tell: Tell,
+) -> None:
+    nova = stack.openstack.connection().compute
+    first = stack.hosts[0]
+    volume = volumes.of_image(images.raw)
+    watch = proof.Watch()
+    server = boot_from(stack, volume, all_disks)
+    own = {f"{server.id}_disk.{n}" for n in ("eph0", "swap", "config")}
+    assert set(rbd_view.images(stack.cluster, "vms")) == own
+    assert domain.sources(first, server)["vda"] == f"volumes/{volume.image}"
+    stack.wait_for_guest(server)
+    tell(f"booted in {watch}")
+    safe = proof.written(stack, server)
+    nova.reboot_server(server.id, "HARD")
+    servers.wait(server)
+    proof.kept(stack, server, safe, boots=2)
+
+    safe = proof.written(stack, server)
+    nova.rescue_server(server, image_ref=rescue_image.id)
+    servers.wait(server, "RESCUE")
+    disk = f"{server.id}_disk.rescue"
+    unused = f"{server.id}_disk.swap.rescue"
+    assert unused not in str(domain.sources(first, server))
+    assert domain.boots_from(first, server) == f"vms/{disk}"
+    assert domain.sources(first, server)["vda"] == f"volumes/{volume.image}"
+    added = set(rbd_view.images(stack.cluster, "vms")) - own
+    # Nova (34, _create_image) makes a swap disk too, which nothing uses.
+    assert added == {disk, f"{server.id}_disk.config.rescue", unused}
+    # This guest mounts the first disk that is one: the volume.
+    proof.kept(stack, server, safe, boots=3)
+    safe = proof.written(stack, server)
+    nova.unrescue_server(server)
+    servers.wait(server)
+    assert set(rbd_view.images(stack.cluster, "vms")) == own
+    assert domain.sources(first, server)["vda"] == f"volumes/{volume.image}"
+    proof.kept(stack, server, safe, boots=4)
+
+    safe = proof.written(stack, server)
+    stack.moves().live(server, other_host.name)
+    proof.went_on(stack, server, safe)
+    assert volumes.hosts(volume) == [other_host.name]
+
+    snapshot_is_cinders(stack, volumes, volume, server)
+    safe = proof.written(stack, server)
+    servers.delete(server)
+    volumes.wait(volume, "available")
+    assert ring_number(volumes, volume, safe) >= safe
+
+
+def snapshot_is_cinders(
+    stack: Testbed, volumes: Volumes, volume: Volume, server: Server
+) -> None:
+    """An image of the server names a snapshot of Cinder and holds no data."""
+    connection = stack.openstack.connection()
+    disks = rbd_view.images(stack.cluster, "vms")
+    image = connection.compute.create_server_image(
+        server.id, "of-a-volume", wait=True, timeout=60
+    )
+    mapping = json.loads(image.properties["block_device_mapping"])
+    named = [m["snapshot_id"] for m in mapping if m["snapshot_id"]]
+    assert named == volumes.snapshots(volume) != []
+    assert rbd_view.left(stack.cluster, "snapshots") == []
+    for name in disks:
+        assert rbd_view.snaps(stack.cluster, "vms", name) == []
+    stack.servers().delete_image(image)
+
+
+def boot_from(stack: Testbed, volume: Volume, flavor: Flavor) -> Server:
+    """Boot a server whose root disk the volume is."""
+    root = {
+        "boot_index": 0,
+        "uuid": volume.id,
+        "source_type": "volume",
+        "destination_type": "volume",
+        "delete_on_termination": False,
+    }
+    server = stack.openstack.connection().compute.create_server(
+        name="from-volume",
+        image_id="",
+        flavor_id=flavor.id,
+        networks="none",
+        config_drive=True,
+        availability_zone=FIRST,
+        block_device_mapping=[root],
+    )
+    return stack.servers().wait(server)
+
+
+def wait_for_label(stack: Testbed, server: Server, there: bool = True) -> None:
+    """Wait until the guest sees a disk with the volume's label, or none."""
+    console = stack.console(server)
+
+    def seen() -> bool:
+        disks = console_.read(console).disks.values()
+        return LABEL in [disk["label"] for disk in disks]
+
+    wait_for(
+        f"the guest sees {'the' if there else 'no'} volume in {console}",
+        lambda: seen() == there,
+        GUEST_SECONDS,
+    )
+
+
+def last_number(volumes: Volumes, volume: Volume) -> int:
+    """What the guest's writer has written last; nothing yet: 0."""
+    sector = volumes.read(volume, NUMBER_SECTOR * SECTOR, SECTOR)
+    found = re.match(rb"NUMBER (\d+) ", sector)
+    return int(found[1]) if found else 0
+
+
+def wait_for_next_number(volumes: Volumes, volume: Volume) -> int:
+    """Wait until the guest has written to the volume once more."""
+    before = last_number(volumes, volume)
+
+    def later() -> int:
+        number = last_number(volumes, volume)
+        return number if number > before else 0
+
+    return wait_for(
+        f"the guest writes a number after {before} to volume {volume.id}",
+        later,
+        GUEST_SECONDS,
+    )
+
+
+def ring_number(volumes: Volumes, volume: Volume, number: int) -> int:
+    """What the guest's ring on its root disk has where ``number`` was."""
+    first, sectors, _ = disk_.RING
+    offset = (first + number % sectors) * SECTOR
+    found = re.match(rb"COUNTER (\d+) ", volumes.read(volume, offset, SECTOR))
+    assert found, f"nothing at {offset} of volume {volume.id}"
+    return int(found[1])
+
+
+def extent(written: tuple[int, bytes]) -> tuple[int, int]:
+    """Offset and length of what was written."""
+    offset, data = written
+    return offset, len(data)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Every benchmark runs, on small sizes, and shows all sides."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+CHECKOUT = pathlib.Path(__file__).parents[3]
+SIDES = {"plugin", "in-tree", "floor"}
+TOOLS = {"plugin", "in-tree", "rbd import", "qemu-img convert"}
+SECONDS = 600
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """What one quick run of all printed, and its figures."""
+    figures = tmp_path_factory.mktemp("benchmarks") / "figures.json"
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks"]
+    done = subprocess.run(
+        [*command, "--quick", "--json", str(figures)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout, json.loads(figures.read_text())
+
+
+def medians(run, name):
+    """(case, side) -> the figures."""
+    _, figures = run
+    return {
+        (found["case"], found["side"]): found
+        for found in figures[name]["medians"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "sides", "cases"),
+    [
+        ("operations", SIDES, {"boot", "resize", "snapshot", "delete"}),
+        ("many_qcow2", SIDES, {"1 on 1", "3 on 1", "3 on 2"}),
+        ("many_rbd", SIDES, {"1 on 1", "3 on 1", "3 on 2"}),
+        ("pool_size", SIDES, {"20", "100"}),
+        ("snapshot_size", SIDES, {"8", "64"}),
+        ("import_speed", TOOLS, {"raw file", "qcow2 in Glance"}),
+    ],
+)
+def test_all_sides_in_all_cases(run, name, sides, cases):
+    printed, figures = run
+    assert figures[name]["title"] in printed
+    assert set(medians(run, name)) == {(c, s) for c in cases for s in sides}
+
+
+def test_what_was_counted_is_what_each_side_does(run):
+    found = medians(run, "operations")
+    for case in ("boot", "resize", "snapshot", "delete"):
+        assert found[case, "plugin"]["connections"] == 0
+        assert found[case, "plugin"]["programs"] == 0
+        assert found[case, "in-tree"]["connections"] > 0
+        assert found[case, "floor"]["connections"] == 0
+    assert found["boot", "in-tree"]["programs"] > 0
+
+
+def test_copies_are_counted_by_the_cluster(run):
+    """The qcow2 image has 16 MiB of data, and 3 instances are made of it."""
+    found = medians(run, "many_qcow2")
+    for hosts in (1, 2):
+        case = f"3 on {hosts}"
+        assert found[case, "in-tree"]["stored_mib"] == pytest.approx(48, abs=8)
+        assert found[case, "floor"]["stored_mib"] == pytest.approx(16, abs=8)
+        # One base for all hosts.
+        assert found[case, "plugin"]["stored_mib"] == pytest.approx(16, abs=8)
+    for key, row in medians(run, "many_rbd").items():
+        assert row["stored_mib"] < 8, key
+
+
+def test_a_paused_cluster_was_waited_for(run):
+    """For 1 s the OSDs stood still."""
+    found = medians(run, "event_loop")
+    for side in ("plugin", "in-tree"):
+        for work in ("boot", "delete"):
+            assert found[f"{work}, OSDs paused", side]["ms"] > 700
+    # It connects, and opens, on the loop itself.
+    assert found["boot, OSDs paused", "in-tree"]["stall_ms"] > 500

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""nova-rbd check: all that is known, as a table and for programs."""
+
+import datetime
+import subprocess
+
+from nova_rbd_backend.checks import warnings
+from nova_rbd_backend.image_options import ImageOptions
+from nova_rbd_backend.storage.disks import delete, provision
+from nova_rbd_backend.storage.images import purge
+from tests.support.checking import settings_of
+from tests.testbed.ceph.pools import command
+from tests.testbed.process import wait_for
+
+
+def found(rows):
+    return {row["Check"]: row for row in rows}
+
+
+def test_passed_and_failed(nova_rbd):
+    """There is no libvirtd on this machine, or it has no such secret."""
+    done = nova_rbd.run("check", "-f", "json")
+
+    rows = found(nova_rbd.read(done))
+    assert done.returncode == 1
+    assert rows["libvirt secret"]["Result"] == "failed"
+    assert rows["libvirt secret"]["Remark"]
+    failed = [row for row in rows.values() if row["Result"] == "failed"]
+    assert len(failed) == 1
+    for name in ("options", "compute_driver", "Ceph cluster", "pool vms"):
+        assert rows[name]["Result"] == "passed"
+    assert "pool=vms" in rows["options"]["Remark"]
+    table = nova_rbd.run("check").stdout
+    assert max(map(len, table.splitlines())) < 140
+
+
+def test_says_what_it_could_not_try(nova_rbd):
+    text = nova_rbd.conf.read_text()
+    nova_rbd.conf.write_text(text.replace("= vms", "= vmz"))
+
+    rows = found(nova_rbd.read(nova_rbd.run("check", "-f", "json")))
+
+    assert rows["pool vmz"]["Result"] == "failed"
+    assert "ceph osd pool create vmz" in rows["pool vmz"]["Remark"]
+    assert rows["rights for disks in vmz"]["Result"] == "not tried"
+    assert rows["rights for snapshots in snapshots"]["Result"] == "passed"
+
+
+def test_warns(ceph, nova_rbd):
+    with ceph.admin() as admin:
+        command(admin, "osd set", key="noout")
+    try:
+        rows = found(nova_rbd.read(nova_rbd.run("check", "-f", "json")))
+    finally:
+        with ceph.admin() as admin:
+            command(admin, "osd unset", key="noout")
+
+    row = rows["cluster's health"]
+    assert row["Result"] == "warned"
+    assert "noout" in row["Remark"]
+
+
+def doubt(settings, name):
+    """What the check of this name says; None: nothing."""
+    (step,) = (step for step in warnings.steps(settings) if step.name == name)
+    return step.probe()
+
+
+def test_space(ceph, vms):
+    settings = settings_of(ceph, image_options=ImageOptions())
+    assert doubt(settings, "space in vms") is None
+    vms.create("takes-space", 8 << 20)
+    with vms.open("takes-space", read_only=False) as disk:
+        disk.write(b"x" * (4 << 20), 0)
+    try:
+        _set_quota(ceph, 1 << 20)
+        wait_for(
+            "the monitors count what is stored",
+            lambda: doubt(settings, "space in vms"),
+            60,
+        )
+    finally:
+        _set_quota(ceph, 0)
+    vms.remove("takes-space")
+
+
+def _set_quota(ceph, max_bytes):
+    what = {"pool": "vms", "field": "max_bytes", "val": str(max_bytes)}
+    with ceph.admin() as admin:
+        command(admin, "osd pool set-quota", **what)
+
+
+# Where Debian has QEMU's loadable drivers.
+HIDDEN = """
+for folder in /usr/lib/*/qemu; do mount -t tmpfs none "$folder"; done
+exec "$@"
+"""
+
+
+def test_qemu_without_its_rbd_driver(nova_rbd):
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "sh", "-ec", HIDDEN, "sh"),
+            *nova_rbd.command("check", "-f", "json"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    row = found(nova_rbd.read(done))["QEMU's rbd driver"]
+    assert row["Result"] == "failed"
+    assert "qemu-block-extra" in row["Remark"]
+
+
+def test_deletions(ceph, vms, instance, monkeypatch):
+    settings = settings_of(ceph)
+    name = f"{instance}_disk"
+    provision.blank_disk(vms, name, 1 << 20)
+    delete.delete_disks(vms, instance)
+    assert doubt(settings, "deletions in vms") is None
+
+    monkeypatch.setattr(warnings, "_LONGEST_DELETION", datetime.timedelta())
+
+    assert name in doubt(settings, "deletions in vms")
+    purge.purge(vms)
+    assert doubt(settings, "deletions in vms") is None

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""nova-rbd convert --live where one call fails while the guest stands still.
+
+The guest never runs on a copy that a later run would take for half made.
+"""
+
+import os
+
+import libvirt
+import libvirt_qemu
+import pytest
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.cmd import main as program
+from nova_rbd_backend.convert import rbd_disk
+from nova_rbd_backend.domains.guest import Guest
+from tests.functional.convert.local_instance import MIB
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def content():
+    return {n: os.urandom(MIB) + bytes(MIB) for n in ("disk", "disk.eph0")}
+
+
+@pytest.fixture
+def running(local, content):
+    """A domain without a system: nobody writes but QEMU's copy."""
+    for dev, (name, data) in zip(("vda", "vdb"), content.items(), strict=True):
+        local.path(name).write_bytes(data)
+        local.add(name, dev, "raw")
+    local.define()
+    local.start()
+    return local
+
+
+@pytest.fixture
+def fails(monkeypatch):
+    """Have a method fail at these of its calls."""
+
+    def install(owner, method, calls):
+        real, count = getattr(owner, method), 0
+
+        def call(*args):
+            nonlocal count
+            count += 1
+            if count in calls:
+                raise errors.OperationTimedOut("no answer", operation=method)
+            return real(*args)
+
+        monkeypatch.setattr(owner, method, call)
+
+    return install
+
+
+def convert(local, *words):
+    conf = str(local.program.conf)
+    return program.main(["--config-file", conf, "convert", local.uuid, *words])
+
+
+def is_converted(local, vms, content):
+    for name, data in content.items():
+        with vms.open(local.image(name)) as disk:
+            assert disk.read(0, 2 * MIB) == data
+    assert local.sources() == {
+        "vda": f"vms/{local.image('disk')}",
+        "vdb": f"vms/{local.image('disk.eph0')}",
+    }
+
+
+def state(local):
+    return local.domain.state()[0]
+
+
+def write_as_guest(local, number=0):
+    """Through QEMU, as what runs in the guest would.
+
+    :param number: of the disk
+    """
+    device = f"/machine/peripheral/virtio-disk{number}/virtio-backend"
+    for command in (f"write -P {ord('G')} 0 512", "flush"):
+        said = libvirt_qemu.qemuMonitorCommand(
+            local.domain,
+            f'qemu-io -d {device} "{command}"',
+            libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP,
+        )
+        assert not said, said
+
+
+def written(data):
+    return b"G" * 512 + data[512:]
+
+
+def test_mark_fails(vms, running, content, fails):
+    """The guest has its old disks, and the next run begins anew."""
+    fails(rbd_disk.Mirror, "mark", {2})
+    before = running.sources()
+    assert convert(running, "--live") != 0
+    assert state(running) == libvirt.VIR_DOMAIN_RUNNING
+    assert running.sources(live=True) == before
+    assert vms.directory.names(running.uuid) == []
+    assert convert(running, "--live") == 0
+    is_converted(running, vms, content)
+
+
+def test_second_disk_fails(vms, running, content, fails):
+    """The first is in Ceph for good, and the next run brings the other."""
+    fails(Guest, "pivot", {2})
+    assert convert(running, "--live") != 0
+    assert state(running) == libvirt.VIR_DOMAIN_RUNNING
+    found = running.sources(live=True)
+    assert found["vda"] == f"vms/{running.image('disk')}"
+    assert found["vdb"] == str(running.path("disk.eph0"))
+    assert vms.directory.names(running.uuid) == [running.image("disk")]
+    write_as_guest(running)
+    assert convert(running, "--live") == 0
+    content["disk"] = written(content["disk"])
+    is_converted(running, vms, content)
+
+
+@pytest.mark.parametrize("then", ["next run", "off", "resumed", "restarted"])
+def test_nothing_can_be_done_about_it(
+    vms, running, content, fails, capsys, then
+):
+    """The guest stands still with one disk in Ceph, whatever comes then."""
+    fails(Guest, "pivot", {2})
+    fails(rbd_disk.Mirror, "show", {5})
+    assert convert(running, "--live") != 0
+    assert "stands still" in capsys.readouterr().err
+    assert state(running) == libvirt.VIR_DOMAIN_PAUSED
+    if then in ("resumed", "restarted"):
+        running.domain.resume()
+        write_as_guest(running)
+        content["disk"] = written(content["disk"])
+    if then == "resumed":
+        write_as_guest(running, 1)
+    if then in ("off", "restarted"):
+        running.stop()
+        # libvirt has changed the definition of the disk that was led over.
+        assert running.sources() == {
+            "vda": f"vms/{running.image('disk')}",
+            "vdb": str(running.path("disk.eph0")),
+        }
+    if then == "restarted":
+        running.start()
+        write_as_guest(running, 1)
+    if then in ("resumed", "restarted"):
+        content["disk.eph0"] = written(content["disk.eph0"])
+    live = [] if then == "off" else ["--live"]
+    assert convert(running, *live) == 0
+    is_converted(running, vms, content)
+    if live:
+        assert state(running) == libvirt.VIR_DOMAIN_RUNNING

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A process that makes a base may die at any point: the next one does it."""
+
+import contextlib
+import random
+import uuid
+
+import pytest
+
+from nova_rbd_backend import names
+from nova_rbd_backend.ceph import lease
+from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage.bases import age as age_
+from nova_rbd_backend.storage.bases import make as bases
+from nova_rbd_backend.storage.images import purge
+from tests.support import storage_child
+from tests.support.clients import in_threads
+from tests.support.clusters import make_osds_read_objects_again
+from tests.testbed.process import TestbedError, wait_for
+
+MIB = 1 << 20
+
+
+def _objects(ceph):
+    with ceph.admin() as admin:
+        ioctx = admin.open_ioctx("vms")
+        return {entry.key for entry in ioctx.list_objects()}
+
+
+@pytest.fixture
+def age(vms, monkeypatch):
+    """The periodic run; each is this host's turn."""
+
+    def now(unused_seconds):
+        monkeypatch.setattr(age_, "_TURN", uuid.uuid4().hex)
+        return age_.age(vms, unused_seconds, 1)
+
+    return now
+
+
+def _check_whole(vms, name, content):
+    with vms.open(name, snap=bases.SNAP) as base:
+        assert base.size_bytes() == len(content)
+        assert base.read(0, len(content)) == content
+
+
+def test_each_step(ceph, vms, tmp_path, age):
+    path = tmp_path / "source.raw"
+    content = random.Random(3).randbytes(6 * MIB)
+    path.write_bytes(content)
+
+    def prepare():
+        return names.base_image(str(uuid.uuid4()), ""), str(path)
+
+    before = _objects(ceph)
+    killed = storage_child.kill_at_each_step(ceph, "base", prepare)
+
+    def make_again(entry):
+        step, name = entry
+        whole = bases.size_bytes(vms, name) is not None
+        if whole:
+            _check_whole(vms, name, content)
+        elif step % 2:
+            # Made again, or what the dead one had all but named is named.
+            found = wait_for(
+                "the dead process's lease ends",
+                lambda: bases.begin(vms, name) or bases.size_bytes(vms, name),
+                lease.SECONDS,
+            )
+            if isinstance(found, bases.BaseAttempt):
+                bases.finish(vms, found, str(path), {})
+            _check_whole(vms, name, content)
+        return whole
+
+    whole = in_threads(make_again, killed)
+    print(f"\nbase: {len(killed)} steps, whole after {sum(whole)}")
+    assert not whole[0]
+    assert whole[-1]
+
+    # The other half is left to the periodic run of any host.
+    def nothing_under_way():
+        age(None)
+        return not journal.creations(vms, names.BASE_PREFIX)
+
+    wait_for("what died is undone", nothing_under_way, 60, 1)
+    left = vms.directory.names(names.BASE_PREFIX)
+    assert set(left) <= {name for _, name in killed}
+    for name in left:
+        _check_whole(vms, name, content)
+    age(-1)
+
+    def left():
+        """What must not be there, to be seen in the failure."""
+        report = purge.purge(vms)
+        if report.stuck:
+            make_osds_read_objects_again(ceph)
+        kept = {lease.OBJECT, journal.OBJECT, "rbd_trash"}
+        kept |= {"rbd_directory", "rbd_info", "rbd_children"}
+        leases = vms.objects.leases(lease.OBJECT)
+        return [
+            *report.stuck,
+            *(_objects(ceph) - before - kept),
+            *(name for name in leases if names.is_base(name)),
+        ]
+
+    # Watches of the dead last for the cluster's watch timeout.
+    with contextlib.suppress(TestbedError):
+        wait_for("all of it is purged", lambda: not left(), 60, 1)
+    assert left() == []

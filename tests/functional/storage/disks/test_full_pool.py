@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Deleting in a full pool gives the space back; the rest waits or fails."""
+
+import contextlib
+
+import pytest
+import rbd
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage.disks import delete, provision
+from nova_rbd_backend.storage.images import purge
+from tests.support.clients import connect, is_full, set_quota
+from tests.testbed.ceph import pools as pools_
+from tests.testbed.process import wait_for
+
+MIB = 1 << 20
+# In the order in which each may be made smaller.
+RATIOS = ("nearfull", "backfillfull", "full")
+
+
+@contextlib.contextmanager
+def over_its_quota(admin, pool):
+    set_quota(admin, pool, 1)
+    try:
+        wait_for("the quota is in force", lambda: is_full(admin, pool), 30)
+        yield
+    finally:
+        set_quota(admin, pool, 0)
+        wait_for("the quota is gone", lambda: not is_full(admin, pool), 30)
+
+
+@contextlib.contextmanager
+def on_full_osds(admin, pool):
+    before = pools_.command(admin, "osd dump")
+
+    def is_marked():
+        pools = pools_.command(admin, "osd pool ls", detail="detail")
+        (found,) = [p for p in pools if p["pool_name"] == str(pool)]
+        return "full" in found["flags_names"].split(",")
+
+    for ratio in RATIOS:
+        pools_.command(admin, f"osd set-{ratio}-ratio", ratio=0.00001)
+    try:
+        wait_for("the OSDs are full", is_marked, 30)
+        yield
+    finally:
+        for ratio in reversed(RATIOS):
+            value = before[f"{ratio}_ratio"]
+            pools_.command(admin, f"osd set-{ratio}-ratio", ratio=value)
+        wait_for("the OSDs have room", lambda: not is_marked(), 30)
+
+
+@pytest.fixture
+def hasty(ceph):
+    """The pool of the disks, of a connection that soon gives up."""
+    return Pool(connect(ceph, operation_timeout_seconds=15), "vms")
+
+
+def _disk(pool, name):
+    provision.blank_disk(pool, name, 8 * MIB)
+    with pool.open(name, read_only=False) as disk:
+        disk.write(b"x" * MIB, 0)
+        disk.create_snap("nova-rbd-x")
+        disk.protect_snap("nova-rbd-x")
+        disk.write(b"y" * MIB, 0)
+
+
+@pytest.mark.parametrize("full", [over_its_quota, on_full_osds])
+def test_delete_in_a_full_pool(ceph, vms, hasty, instance, client, full):
+    name, draft, trashed = (f"{instance}_{d}" for d in ("disk", "b", "c"))
+    _disk(vms, trashed)
+    delete.delete_disks(vms, instance)
+    _disk(vms, name)
+    half = journal.begin_creation(vms, draft)
+    vms.create(half.draft, MIB)
+    dead = client(name)
+    assert dead.write("old") == "wrote"
+    dead.kill()
+    with ceph.admin() as admin, full(admin, vms):
+        hasty.cluster.connection().handle.wait_for_latest_osdmap()
+        deleted = delete.delete_disks(hasty, instance)
+        assert deleted.deleted == (name,)
+        assert deleted.undone == (draft,)
+        assert {name, trashed} <= set(purge.purge(hasty).purged)
+        assert vms.objects.omap_get(journal.OBJECT, "") == {}
+        soon = Pool(connect(ceph, operation_timeout_seconds=3), "vms")
+        with pytest.raises(errors.OperationTimedOut) as caught:
+            provision.blank_disk(soon, name, MIB)
+        assert "a pool that is full" in str(caught.value)
+    assert provision.blank_disk(vms, name, MIB).created
+    delete.delete_disks(vms, instance)
+    assert name in purge.purge(vms).purged
+
+
+def test_first_delete_of_all_in_a_full_pool(ceph, vms, instance):
+    """A namespace has a trash of its own; this one has none yet."""
+    with ceph.admin() as admin:
+        rbd.RBD().namespace_create(admin.open_ioctx("vms"), instance)
+        pool = Pool(connect(ceph), "vms", instance)
+        name = f"{instance}_disk"
+        provision.blank_disk(pool, name, MIB)
+        with over_its_quota(admin, vms):
+            pool.cluster.connection().handle.wait_for_latest_osdmap()
+            with pytest.raises(errors.NoSpace):
+                delete.delete_disks(pool, instance)
+            assert pool.directory.exists(name)
+    assert delete.delete_disks(pool, instance).deleted == (name,)
+    assert name in purge.purge(pool).purged

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A process that dies at any step of a snapshot, or of detaching one.
+
+What it left goes with the next run on any host, as far as Glance has not been
+told of it; what Glance has is detached to the end.
+"""
+
+import random
+import uuid
+
+import pytest
+
+from nova_rbd_backend import names
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage.disks import delete, provision
+from nova_rbd_backend.storage.images import discard, purge
+from nova_rbd_backend.storage.snapshots import detach
+from tests.support import storage_child
+from tests.support.clients import connect
+from tests.testbed.process import wait_for
+
+MIB = 1 << 20
+CONTENT = random.Random(4).randbytes(5 * MIB)
+
+
+@pytest.fixture(scope="module")
+def here(ceph):
+    return connect(ceph)
+
+
+@pytest.fixture
+def new_disk(here):
+    """Makes disks; they are there in the end, with no snap."""
+    vms = Pool(here, "vms")
+    made = []
+
+    def make():
+        name = str(names.DiskName(str(uuid.uuid4()), "disk"))
+        provision.blank_disk(vms, name, 8 * MIB)
+        with vms.open(name, read_only=False) as image:
+            image.write(CONTENT, 0)
+        made.append(name)
+        return name, "snapshots"
+
+    yield make
+    for name in made:
+        with vms.open(name) as image:
+            assert image.snaps() == ()
+        delete.delete_disk(vms, name)
+    purge.purge(vms)
+
+    def trashed():
+        return {entry.name for entry in vms.trash.entries()} & set(made)
+
+    wait_for("they are purged", lambda: not trashed(), 40, 1)
+
+
+def _run_once(target):
+    """What a nova-compute does in its periodic run."""
+    asked = []
+    for entry in detach.abandoned(target):
+        if detach.may_be_known(target, entry):
+            asked.append(entry)
+        else:
+            assert detach.remove_unknown(target, entry)
+    done = [
+        detach.detach(target, entry, 0)
+        for entry in detach.waiting(target, held_seconds=0)
+    ]
+    return asked, done, purge.purge(target)
+
+
+def _left(target):
+    _run_once(target)
+    return [
+        *target.directory.names("snapshot_"),
+        *target.trash.entries(),
+        *target.objects.omap_get(journal.OBJECT, ""),
+    ]
+
+
+def test_snapshot_that_glance_was_not_told_of(ceph, here, new_disk):
+    target = Pool(here, "snapshots")
+    killed = storage_child.kill_at_each_step(ceph, "snapshot", new_disk)
+    asked, done, _ = _run_once(target)
+    assert (asked, done) == ([], [])
+    print(f"\nsnapshot: {len(killed)} steps")
+    wait_for("nothing is left", lambda: not _left(target), 40, 1)
+
+
+def test_detaching(ceph, here, new_disk):
+    target = Pool(here, "snapshots")
+    killed = storage_child.kill_at_each_step(ceph, "detach", new_disk)
+    _run_once(target)
+    found = target.directory.names("snapshot_")
+    # The last ones were told of to Glance; the first ones were not.
+    assert 4 < len(found) < len(killed)
+    for name in found:
+        with target.open(name, snap="snap") as image:
+            assert image.read(0, len(CONTENT)) == CONTENT
+        with target.open(name) as image:
+            assert image.parent() is None
+            assert [snap.name for snap in image.snaps()] == ["snap"]
+    print(f"\ndetaching: {len(killed)} steps, {len(found)} snapshots kept")
+    for name in found:
+        discard.discard(target, name)
+    wait_for("nothing is left", lambda: not _left(target), 40, 1)

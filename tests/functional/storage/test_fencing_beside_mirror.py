@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Guests' disks that a real rbd-mirror copies to a second cluster.
+
+It watches each of them, as a guest does, and is none.
+"""
+
+import contextlib
+import signal
+import subprocess
+import time
+
+import pytest
+import rbd
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.ceph.holders import Answer
+from nova_rbd_backend.storage import fencing
+from nova_rbd_backend.storage.disks import provision
+from tests.support.clients import blocklist, holders
+from tests.support.clusters import started_ceph
+from tests.testbed.process import wait_for
+
+MIB = 1 << 20
+GOAL_SECONDS = 3.0
+WATCH_SECONDS = 10
+# The daemon looks for new images of a pool every 30 s.
+MIRROR_LIMIT_SECONDS = 90
+
+
+@contextlib.contextmanager
+def vms_of(ceph):
+    with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
+        yield ioctx
+
+
+@pytest.fixture(scope="module")
+def ceph():
+    """The cluster of the guests."""
+    with started_ceph(watch_timeout_seconds=WATCH_SECONDS) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def mirror(ceph, tmp_path_factory):
+    """rbd-mirror of a second cluster, which fetches the first one's images."""
+    folder = tmp_path_factory.mktemp("mirror")
+    api = rbd.RBD()
+    with started_ceph(osds=1) as other:
+        with vms_of(ceph) as here, vms_of(other) as there:
+            for ioctx in (here, there):
+                api.mirror_mode_set(ioctx, rbd.RBD_MIRROR_MODE_IMAGE)
+            token = api.mirror_peer_bootstrap_create(here)
+            direction = rbd.RBD_MIRROR_PEER_DIRECTION_RX
+            api.mirror_peer_bootstrap_import(there, direction, token)
+        with (folder / "out").open("w") as out:
+            # It looks for ceph.conf in its own folder, among others (16.2).
+            daemon = subprocess.Popen(
+                ("rbd-mirror", "-f", "--id", "admin", "-c", str(other.conf)),
+                cwd=other.folder,
+                stdout=out,
+                stderr=out,
+            )
+        try:
+            yield daemon
+        finally:
+            daemon.kill()
+            daemon.wait(10)
+
+
+@pytest.fixture
+def name(ceph, mirror, vms, instance):
+    """A disk of the instance that the daemon has begun to copy."""
+    name = f"{instance}_disk"
+    provision.blank_disk(vms, name, MIB)
+    with vms_of(ceph) as ioctx, rbd.Image(ioctx, name) as image:
+        image.mirror_image_enable(rbd.RBD_MIRROR_IMAGE_MODE_SNAPSHOT)
+    wait_for(
+        "rbd-mirror watches the disk",
+        lambda: holders(vms, name),
+        MIRROR_LIMIT_SECONDS,
+    )
+    return name
+
+
+@pytest.fixture
+def daemon(vms, name):
+    """The daemon's client, as the disk shows it."""
+    (client,) = holders(vms, name)
+    return client
+
+
+@pytest.fixture
+def frozen(mirror, daemon):
+    mirror.send_signal(signal.SIGSTOP)
+    yield daemon
+    mirror.send_signal(signal.SIGCONT)
+
+
+def timed_start(vms, instance):
+    began = time.monotonic()
+    fencing.fence_for_start(vms, instance)
+    return time.monotonic() - began
+
+
+def test_daemon_is_known(vms, name, daemon):
+    assert vms.holders.ask_mirrors(1) == Answer(frozenset([daemon.client_id]))
+    provision.blank_disk(vms, f"{name}.swap", MIB)
+    assert vms.holders.is_mirrored(vms.directory.image_id(name))
+    assert not vms.holders.is_mirrored(vms.directory.image_id(f"{name}.swap"))
+
+
+def test_guest_starts_beside_it(ceph, vms, instance, name, daemon, noted):
+    before = blocklist(ceph)
+    seconds = timed_start(vms, instance)
+    print(f"started after {seconds:.3f} s")
+    assert seconds < WATCH_SECONDS / 2
+    assert daemon in holders(vms, name)
+    assert blocklist(ceph) == before
+    assert not noted
+
+
+def test_second_guest_is_refused(vms, instance, name, daemon, client):
+    guest = client(name)  # it need not have written yet
+    with pytest.raises(errors.DiskInUse) as caught:
+        fencing.fence_for_start(vms, instance)
+    (address,) = {h.address for h in holders(vms, name)} - {daemon.address}
+    assert address in str(caught.value)
+    assert daemon.address not in str(caught.value)
+    assert guest.write("more") == "wrote"
+
+
+def test_dead_guest_is_fenced_and_it_is_not(
+    ceph, vms, instance, name, daemon, client, noted
+):
+    """Who of the two is silent is not said: the dead one's watch lapses."""
+    before = blocklist(ceph)
+    dead = client(name)
+    assert dead.write("old") == "wrote"
+    dead.kill()
+    seconds = timed_start(vms, instance)
+    print(f"started after {seconds:.1f} s, watches last {WATCH_SECONDS} s")
+    assert seconds < WATCH_SECONDS + 2 * GOAL_SECONDS
+    (fact,) = noted
+    assert fact.client_id == dead.client_id
+    assert blocklist(ceph).keys() - before.keys() == {fact.address}
+    assert holders(vms, name) == (daemon,)
+
+
+def test_silent_daemon_is_waited_for(ceph, vms, instance, name, frozen, noted):
+    before = blocklist(ceph)
+    seconds = timed_start(vms, instance)
+    print(f"started after {seconds:.1f} s, watches last {WATCH_SECONDS} s")
+    assert seconds < WATCH_SECONDS + 2 * GOAL_SECONDS
+    assert holders(vms, name) == ()
+    assert blocklist(ceph) == before
+    assert not noted

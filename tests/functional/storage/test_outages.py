@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A client on the blocklist, or OSDs that do not answer."""
+
+import contextlib
+import json
+import os
+import time
+import uuid
+
+import pytest
+import rados
+
+from nova_rbd_backend import errors, names
+from nova_rbd_backend.ceph import lease as lease_
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage.bases import make as bases
+from nova_rbd_backend.storage.disks import delete, provision
+from nova_rbd_backend.storage.images import discard, purge
+from tests.support.clients import address, connect
+from tests.testbed.process import wait_for
+
+pytestmark = pytest.mark.usefixtures("disks_deleted")
+MIB = 1 << 20
+
+
+def _blocklist(ceph, storage, operation="add"):
+    command = {
+        "prefix": "osd blocklist",
+        "blocklistop": operation,
+        "addr": address(storage),
+    }
+    with ceph.admin() as admin:
+        code, _, status = admin.mon_command(json.dumps(command), b"")
+    assert code == 0, status
+
+
+def _until_blocklisted(vms):
+    """Until the OSDs have heard of it; the connection is lost by it."""
+    connection = vms.cluster.connection()
+    ioctx = connection.ioctx("vms", "")
+    for _ in range(300):
+        try:
+            ioctx.stat("rbd_directory")
+        except rados.ConnectionShutdown:
+            return
+        time.sleep(0.02)
+    raise AssertionError("not blocklisted within 6 s")
+
+
+def test_blocklisted_client_recovers(ceph, parent, instance):
+    vms = Pool(connect(ceph, connect_timeout_seconds=12), "vms")
+    provision.clone_disk(vms, f"{instance}_disk", parent)
+    old = address(vms.cluster)
+    _blocklist(ceph, vms.cluster)
+    _until_blocklisted(vms)
+    facts = provision.clone_disk(vms, f"{instance}_disk.b", parent, 16 * MIB)
+    assert facts.created
+    assert address(vms.cluster) != old
+    assert provision.is_whole(vms, f"{instance}_disk")
+
+
+def test_blocklisted_during_an_import(ceph, instance, tmp_path):
+    vms = Pool(connect(ceph, connect_timeout_seconds=13), "vms")
+    path = tmp_path / "source.raw"
+    path.write_bytes(os.urandom(64 * MIB))
+    times = []
+
+    def progress(done_bytes):
+        if not times:
+            times.append(done_bytes)
+            _blocklist(ceph, vms.cluster)
+            _until_blocklisted(vms)
+
+    name = f"{instance}_disk"
+    facts = provision.import_disk(
+        vms, name, str(path), progress=progress, workers=1
+    )
+    assert times
+    assert facts.created
+    with vms.open(name) as disk:
+        assert disk.read(0, 64 * MIB) == path.read_bytes()
+
+
+def test_blocklisted_while_it_makes_a_base(ceph, tmp_path):
+    """It is told that it was taken for dead, and can begin anew at once."""
+    vms = Pool(connect(ceph, connect_timeout_seconds=14), "vms")
+    path = tmp_path / "source.raw"
+    path.write_bytes(os.urandom(64 * MIB))
+    name = names.base_image(str(uuid.uuid4()), "")
+    old = address(vms.cluster)
+
+    def progress(_done_bytes):
+        if address(vms.cluster) == old:
+            _blocklist(ceph, vms.cluster)
+            _until_blocklisted(vms)
+
+    making = bases.begin(vms, name)
+    with pytest.raises(errors.TakenOver):
+        bases.finish(vms, making, str(path), {}, progress, workers=1)
+    assert address(vms.cluster) != old
+    assert vms.directory.names(name) == []
+    # The right of the connection that was lost ends by itself.
+    again = wait_for(
+        "the right ends",
+        lambda: bases.begin(vms, name),
+        lease_.SECONDS + 5,
+        0.5,
+    )
+    bases.finish(vms, again, str(path), {})
+    with vms.open(name, snap=bases.SNAP) as disk:
+        assert disk.read(0, 64 * MIB) == path.read_bytes()
+    discard.discard(vms, name)
+
+
+@pytest.fixture
+def paused(ceph):
+    # A PG that is silent for longer than its read lease (16 s) is "laggy"
+    # until a replica acknowledges a new one; with one copy nobody does, and
+    # its requests wait for ever (16.2.15).
+    lease_ = {"var": "read_lease_interval", "val": "600"}
+    with ceph.admin() as admin:
+        for pool in ("vms", "images"):
+            command = {"prefix": "osd pool set", "pool": pool} | lease_
+            code, _, status = admin.mon_command(json.dumps(command), b"")
+            assert code == 0, status
+    yield ceph
+    ceph.resume_osds()
+
+
+def _answers(vms, name):
+    with contextlib.suppress(errors.OperationTimedOut):
+        vms.headers.set_metadata(
+            vms.directory.image_id(name), {"alive": "yes"}
+        )
+        return True
+    return False
+
+
+def test_paused_osds_end_an_operation(paused, parent, instance, tmp_path):
+    vms = Pool(connect(paused, operation_timeout_seconds=2), "vms")
+    path = tmp_path / "source.raw"
+    path.write_bytes(os.urandom(8 * MIB))
+    name = f"{instance}_disk"
+    provision.blank_disk(vms, name, 4 * MIB)
+    flows = {
+        "is_whole": lambda: provision.is_whole(vms, name),
+        "clone": lambda: provision.clone_disk(vms, f"{name}.c", parent),
+        "import": lambda: provision.import_disk(vms, f"{name}.i", str(path)),
+        "grow": lambda: provision.grow(vms, name, 8 * MIB),
+        "delete": lambda: delete.delete_disks(vms, instance),
+        "purge": lambda: purge.purge(vms),
+    }
+    for title, flow in flows.items():
+        # Not for all of them at once: OSDs that are silent for 20 s are
+        # marked down (osd_heartbeat_grace).
+        paused.pause_osds()
+        begun = time.monotonic()
+        with pytest.raises(errors.OperationTimedOut):
+            flow()
+        took = time.monotonic() - begun
+        paused.resume_osds()
+        wait_for("the OSDs answer", lambda: _answers(vms, name), 60)
+        print(f"\n{title}: given up after {took:.1f} s (limit 2 s)", end="")
+        assert took < 10
+    assert provision.clone_disk(vms, f"{name}.c", parent).created
+    assert provision.grow(vms, name, 8 * MIB)
+
+
+def test_osds_paused_in_the_middle(paused, instance, tmp_path):
+    """The import is given up in its limits, then done on the next try."""
+    vms = Pool(connect(paused, operation_timeout_seconds=2), "vms")
+    path = tmp_path / "source.raw"
+    path.write_bytes(os.urandom(64 * MIB))
+    name = f"{instance}_disk"
+
+    def progress(done_bytes):
+        paused.pause_osds()
+
+    begun = time.monotonic()
+    with pytest.raises(errors.OperationTimedOut):
+        provision.import_disk(vms, name, str(path), progress=progress)
+    print(f"\nimport: given up after {time.monotonic() - begun:.1f} s")
+    paused.resume_osds()
+    assert not provision.is_whole(vms, name)
+    assert provision.import_disk(vms, name, str(path)).created
+    with vms.open(name) as disk:
+        assert disk.read(0, 64 * MIB) == path.read_bytes()

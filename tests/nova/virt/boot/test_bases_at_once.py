@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A base that several want at once, or that another host has in hand."""
+
+import concurrent.futures
+import tempfile
+import time
+
+import pytest
+
+from nova_rbd_backend import names
+from nova_rbd_backend.ceph import lease
+from nova_rbd_backend.storage.bases import make as bases_
+from nova_rbd_backend.storage.images import draft as draft_
+from tests.nova.images import (
+    MIB,
+    another,
+    bases,
+    cache,
+    content,
+    fetcher,
+    generated,
+    never,
+    rbd,
+)
+
+
+def base_name(image_id):
+    from nova_rbd_backend.virt.boot import create_image, glance_image
+
+    image_meta = create_image.IMAGE_API.get(None, image_id)
+    return glance_image.base_of_image(image_meta, None).name
+
+
+def make_elsewhere(pools, image_id):
+    making = bases_.begin(pools.vms, base_name(image_id))
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"theirs")
+        file.flush()
+        bases_.finish(pools.vms, making, file.name, {})
+
+
+def test_many_at_once_fetch_once(pools, glance, image_id):
+    glance(disk_format="qcow2")
+    fetched = []
+    images = [rbd(another()) for _ in range(8)]
+    fetch = fetcher(b"fetched", fetched)
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        made = [
+            threads.submit(cache, image, fetch, image_id=image_id)
+            for image in images
+        ]
+        for future in made:
+            future.result()
+    assert len(fetched) == 1
+    assert {content(pools, image, 7)[0] for image in images} == {b"fetched"}
+
+
+def test_made_by_another_host_meanwhile(pools, glance, instance, image_id):
+    glance(disk_format="qcow2")
+    first = rbd(another())
+    cache(first, fetcher(b"theirs", []), image_id=image_id)
+    (base,) = bases(pools, image_id)
+    with pools.vms.open(first.rbd_name, read_only=False) as disk:
+        disk.flatten()
+    pools.vms.trash_move(base)
+    other_host = lease.take(pools.vms, base)
+    image = rbd(instance)
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        waits = thread.submit(cache, image, never, image_id=image_id)
+        assert not concurrent.futures.wait([waits], timeout=2).done
+        pools.vms.trash_restore(
+            next(
+                trashed.image_id
+                for trashed in pools.vms.trash_list()
+                if trashed.name == base
+            ),
+            base,
+        )
+        other_host.end()
+        waits.result(timeout=30)
+    assert content(pools, image, 6)[0] == b"theirs"
+
+
+def test_waits_for_another_host_with_a_limit(
+    pools, glance, image_id, monkeypatch
+):
+    """Also for those that wait for one that waits."""
+    from nova import exception
+
+    from nova_rbd_backend.virt.boot import bases
+
+    glance(disk_format="qcow2")
+    monkeypatch.setattr(bases, "_LONGEST_WAIT_SECONDS", 2)
+    other_host = lease.take(pools.vms, base_name(image_id))
+    begun = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        waiting = [
+            threads.submit(cache, rbd(another()), never, image_id=image_id)
+            for _ in range(4)
+        ]
+        for waits in waiting:
+            with pytest.raises(exception.StorageError, match="still"):
+                waits.result()
+    assert time.monotonic() - begun < 6
+    other_host.end()
+
+
+def test_base_that_is_aged_out_in_that_moment(
+    pools, glance, instance, image_id, monkeypatch
+):
+    from nova_rbd_backend.virt.boot import base_pool
+
+    glance(disk_format="qcow2")
+    fetched = []
+    clone_from = base_pool.BasePool.clone_from
+
+    def late(self, base, *args):
+        if len(fetched) == 1:
+            pools.vms.trash_move(base)
+        return clone_from(self, base, *args)
+
+    monkeypatch.setattr(base_pool.BasePool, "clone_from", late)
+    image = rbd(instance)
+    cache(image, fetcher(b"fetched", fetched), image_id=image_id)
+    assert len(fetched) == 2
+    assert content(pools, image, 7)[0] == b"fetched"
+
+
+def test_waits_for_no_import_when_the_base_is_there(
+    pools, glance, instance, image_id
+):
+    """Another host has made it while this one was at its limit."""
+    from nova_rbd_backend.virt.boot import fetch as fetch_
+
+    glance(disk_format="qcow2")
+    pools.conf(group="nova_rbd", import_at_once=1)
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as thread,
+        fetch_.slot(),
+    ):
+        # What is generated never waits for one.
+        generated(rbd(instance, "disk.swap"), 8 * MIB, swap_mb=8)
+        image = rbd(instance)
+        waits = thread.submit(cache, image, never, image_id=image_id)
+        assert not concurrent.futures.wait([waits], timeout=2).done
+        make_elsewhere(pools, image_id)
+        waits.result(timeout=30)
+    assert content(pools, image, 6)[0] == b"theirs"
+
+
+def test_taken_for_dead_while_it_is_made(
+    pools, glance, instance, image_id, monkeypatch
+):
+    """Then it is made again, or the other one's is used."""
+    glance(disk_format="qcow2")
+    fetched = []
+    create = type(pools.vms).create
+
+    def lose(self, draft, size_bytes):
+        create(self, draft, size_bytes)
+        if len(fetched) == 1:
+            draft_.settle_attempts(pools.vms, names.final_name(draft))
+
+    monkeypatch.setattr(type(pools.vms), "create", lose)
+    image = rbd(instance)
+    cache(image, fetcher(b"fetched", fetched), image_id=image_id)
+    assert len(fetched) == 2
+    assert content(pools, image, 7)[0] == b"fetched"

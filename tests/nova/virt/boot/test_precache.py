@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""An image is in the pool before it is booted, and nothing on the host."""
+
+import os
+
+import pytest
+
+from tests.nova.images import bases, cache, content, never, rbd
+
+
+def precache(image_id):
+    from nova_rbd_backend.virt.boot import precache as module
+
+    return module.have(None, image_id)
+
+
+@pytest.fixture
+def fetch_to_raw(monkeypatch):
+    from nova.virt import images
+
+    fetched = []
+
+    def fetch(context, image_id, path, trusted_certs=None):
+        fetched.append(image_id)
+        with open(path, "wb") as file:
+            file.write(b"cached")
+
+    monkeypatch.setattr(images, "fetch_to_raw", fetch)
+    return fetched
+
+
+def test_precache(
+    pools, glance, instance, image_id, fetch_to_raw, monkeypatch
+):
+    from nova_rbd_backend.virt.boot import create_image
+    from nova_rbd_backend.virt.boot import precache as module
+
+    glance(disk_format="qcow2")
+    monkeypatch.setattr(module, "IMAGE_API", create_image.IMAGE_API)
+    assert module(image_id) is True
+    assert module(image_id) is False
+    assert fetch_to_raw == [image_id]
+    image = rbd(instance)
+    cache(image, never, image_id=image_id)
+    assert content(pools, image, 6)[0] == b"cached"
+
+
+def test_precache_of_what_is_cloned_copies_nothing(
+    pools, glance, parent, image_id, fetch_to_raw, monkeypatch
+):
+    from nova_rbd_backend.virt.boot import create_image
+    from nova_rbd_backend.virt.boot import precache as module
+
+    glance(urls=(parent,))
+    monkeypatch.setattr(module, "IMAGE_API", create_image.IMAGE_API)
+    assert module(image_id) is False
+    assert fetch_to_raw == []
+    assert bases(pools, image_id) == []
+
+
+def test_what_a_killed_compute_left_goes_at_its_next_start(pools, nova_conf):
+    from nova_rbd_backend.virt.boot import fetch as fetch_
+
+    left = []
+    for host in ("host1", "host10"):
+        nova_conf(host=host)
+        with fetch_.staged_file("nova-base_x") as path:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        left.append(path + ".part")
+        with open(left[-1], "wb") as file:
+            file.write(b"half")
+    nova_conf(host="host1")
+    fetch_.clear_staged()
+    fetch_.clear_staged()
+    assert [os.path.exists(path) for path in left] == [False, True]

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Ephemeral and swap disks of a server booted from a volume, as it moves.
+
+They are the only disks that it has in Ceph: no root disk tells a host of
+another pool that it looks in the wrong place.
+"""
+
+import types
+import uuid
+
+import pytest
+
+from nova_rbd_backend.storage import registry
+from nova_rbd_backend.storage.disks import delete
+from nova_rbd_backend.storage.images import purge
+from tests.nova.images import MIB
+
+DISKS = {"disk.local": 1 << 30, "disk.swap": 4 * MIB}
+VOLUME = {
+    "root_device_name": "/dev/vda",
+    "block_device_mapping": [{"boot_index": 0, "mount_device": "/dev/vda"}],
+}
+NO_IMAGES = dict.fromkeys(("image_id", "kernel_id", "ramdisk_id"))
+
+
+@pytest.fixture
+def flavor():
+    from nova import objects
+
+    return objects.Flavor(root_gb=1, ephemeral_gb=1, swap=4, extra_specs={})
+
+
+@pytest.fixture
+def moving(driver, vms, flavor):
+    """One that ran on another host."""
+    made = types.SimpleNamespace(
+        uuid=str(uuid.uuid4()),
+        project_id="p" * 32,
+        os_type=None,
+        vm_mode=None,
+        vm_state="active",
+        task_state=None,
+        launched_at="then",
+        host="source",
+        flavor=flavor,
+        old_flavor=flavor,
+        get_flavor=lambda: flavor,
+        migration_context=None,
+    )
+    yield made
+    for pool in ("vms", "snapshots"):
+        there = vms.cluster.pool(pool)
+        delete.delete_disks(there, made.uuid)
+        purge.purge(there)
+
+
+@pytest.fixture
+def make(driver, monkeypatch):
+    """What Nova does for an instance's disks; formats nothing."""
+
+    def formatted(target, *args, **kwargs):
+        size = DISKS["disk.swap" if "swap_mb" in kwargs else "disk.local"]
+        with open(target, "wb") as file:
+            file.truncate(size)
+
+    monkeypatch.setattr("nova.virt.configdrive.required_by", lambda _: True)
+    for name in ("_create_ephemeral", "_create_swap"):
+        monkeypatch.setattr(driver, name, formatted)
+
+    def make(instance, disks=DISKS, resize=False):
+        mapping = {
+            disk: {"bus": "virtio", "dev": f"vd{letter}", "type": "disk"}
+            for disk, letter in zip(disks, "bc", strict=False)
+        }
+        driver._create_image(
+            None,
+            instance,
+            mapping,
+            disk_images=NO_IMAGES,
+            block_device_info=VOLUME,
+            ignore_bdi_for_swap=resize,
+        )
+
+    return make
+
+
+@pytest.fixture
+def evacuated(driver, make, monkeypatch):
+    """Nova's spawn(): what is missing is made, and then the start fails."""
+
+    def spawn(self, context, instance, *args, **kwargs):
+        make(instance)
+        driver._cleanup_rbd(instance)
+        raise RuntimeError("no port")
+
+    monkeypatch.setattr("nova.virt.libvirt.driver.LibvirtDriver.spawn", spawn)
+    return lambda instance: driver.spawn(
+        None, instance, None, [], None, {}, [], VOLUME
+    )
+
+
+def lay(pool, instance, disks=DISKS):
+    for disk in disks:
+        pool.create(f"{instance.uuid}_{disk}", DISKS[disk])
+
+
+def there(pool, instance):
+    prefix = f"{instance.uuid}_"
+    return sorted(name.removeprefix(prefix) for name in pool.names(prefix))
+
+
+@pytest.fixture
+def only_elsewhere(vms, monkeypatch):
+    """A pool of disks that this host's nova-compute has not heard of."""
+    from nova_rbd_backend.virt import known_pools
+
+    monkeypatch.setattr(known_pools, "_registered", {})
+    registry.add(vms, "snapshots", "fast")
+    yield vms.cluster.pool("snapshots")
+    registry.forget(vms, "snapshots")
+
+
+def test_failed_evacuation_keeps_disks_in_a_new_pool(
+    evacuated, moving, only_elsewhere
+):
+    lay(only_elsewhere, moving)
+    with pytest.raises(RuntimeError):
+        evacuated(moving)
+    assert there(only_elsewhere, moving) == sorted(DISKS)
+
+
+@pytest.mark.parametrize("missing", DISKS)
+def test_evacuation_without_a_disk(evacuated, on_host, moving, vms, missing):
+    from nova import exception
+
+    lay(vms, moving, DISKS.keys() - {missing})
+    with pytest.raises(exception.DiskNotFound) as refused:
+        evacuated(moving)
+    assert f"{moving.uuid}_{missing} in pool vms" in str(refused.value)
+    assert there(vms, moving) == sorted(DISKS.keys() - {missing})
+
+
+def test_evacuation_to_a_host_of_another_pool(evacuated, on_host, moving, vms):
+    from nova import exception
+
+    lay(vms, moving)
+    on_host("destination", pool="snapshots")
+    with pytest.raises(exception.DiskNotFound, match="doesn't share"):
+        evacuated(moving)
+    assert there(vms.cluster.pool("snapshots"), moving) == []
+
+
+def test_evacuation_of_one_that_never_ran(make, moving, vms):
+    """Its boot may have ended before the disks were made."""
+    moving.vm_state, moving.launched_at = "error", None
+    make(moving)
+    assert there(vms, moving) == sorted(DISKS)
+
+
+@pytest.fixture
+def migrated(on_host, moving):
+    """As Nova has it at the end of a resize or cold migration."""
+    from nova import conf
+    from nova.compute import task_states
+
+    moving.host = conf.CONF.host
+    moving.task_state = task_states.RESIZE_FINISH
+    return moving
+
+
+@pytest.mark.parametrize("missing", DISKS)
+def test_migration_without_a_disk(make, migrated, vms, missing):
+    from nova import exception
+
+    lay(vms, migrated, DISKS.keys() - {missing})
+    with pytest.raises(exception.DiskNotFound, match=missing):
+        make(migrated, resize=True)
+    assert there(vms, migrated) == sorted(DISKS.keys() - {missing})
+
+
+def test_resize_makes_what_is_new(make, migrated, vms):
+    from nova import objects
+
+    migrated.old_flavor = objects.Flavor(ephemeral_gb=0, swap=0)
+    make(migrated, resize=True)
+    assert there(vms, migrated) == sorted(DISKS)
+
+
+def test_resize_to_more_swap(make, migrated, vms):
+    from nova import objects
+
+    migrated.old_flavor = objects.Flavor(ephemeral_gb=1, swap=1)
+    vms.create(f"{migrated.uuid}_disk.local", DISKS["disk.local"])
+    vms.create(f"{migrated.uuid}_disk.swap", MIB)
+    make(migrated, resize=True)
+    with vms.open(f"{migrated.uuid}_disk.swap") as disk:
+        assert disk.size_bytes() == DISKS["disk.swap"]
+
+
+def test_resize_to_another_cell_makes_all(make, migrated, vms):
+    migrated.host = "source"
+    migrated.migration_context = types.SimpleNamespace(
+        is_cross_cell_move=lambda: True
+    )
+    make(migrated, resize=True)
+    assert there(vms, migrated) == sorted(DISKS)
+
+
+def test_unshelve_makes_all(make, moving, vms):
+    """Nova saves nothing of them as it shelves one."""
+    from nova import conf
+
+    moving.host, moving.vm_state = conf.CONF.host, "shelved_offloaded"
+    make(moving)
+    assert there(vms, moving) == sorted(DISKS)

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Disks in several pools: where one is made, and that it is always found.
+
+The class ``fast`` has the pool ``snapshots``, which Nova's user may use.
+"""
+
+import types
+import uuid
+
+import pytest
+
+from tests.nova.images import GIB, MIB, cache, fetcher, generated, never, rbd
+
+FAST = {"nova_rbd:class": "fast"}
+
+
+def started():
+    """As nova-compute does at its start."""
+    import nova.conf
+
+    from nova_rbd_backend import conf
+    from nova_rbd_backend.virt import known_pools
+
+    known_pools.start(conf.settings(nova.conf.CONF))
+
+
+def new_instance(extra_specs, vm_state="building"):
+    return types.SimpleNamespace(
+        uuid=str(uuid.uuid4()),
+        project_id="p" * 32,
+        vm_state=vm_state,
+        task_state=None,
+        host=None,
+        flavor=types.SimpleNamespace(name="some", extra_specs=extra_specs),
+    )
+
+
+def where(pools, instance):
+    """Pool of each of the instance's disks."""
+    return {
+        name.removeprefix(f"{instance.uuid}_"): pool
+        for pool in ("vms", "snapshots")
+        for name in pools.vms.cluster.pool(pool).names(instance.uuid)
+    }
+
+
+def facts(pools, pool, instance, disk):
+    with pools.vms.cluster.pool(pool).open(f"{instance.uuid}_{disk}") as found:
+        return found.metadata(), found.size_bytes()
+
+
+def make_all(instance):
+    cache(rbd(instance), never)
+    generated(rbd(instance, "disk.eph0"), 8 * MIB, ephemeral_size=1)
+    generated(rbd(instance, "disk.swap"), 4 * MIB, swap_mb=4)
+
+
+@pytest.mark.parametrize(
+    ("specs", "expected"),
+    [
+        ({}, ("vms", "vms", "vms")),
+        (FAST, ("snapshots", "snapshots", "snapshots")),
+        ({"nova_rbd:class": "default"}, ("vms", "vms", "vms")),
+        ({"nova_rbd:root_class": "fast"}, ("snapshots", "vms", "vms")),
+        (
+            {
+                "nova_rbd:class": "fast",
+                "nova_rbd:ephemeral_class": "default",
+                "nova_rbd:swap_class": "default",
+            },
+            ("snapshots", "vms", "vms"),
+        ),
+    ],
+)
+def test_flavor_chooses(pools, classes, glance, parent, specs, expected):
+    glance(urls=(parent,))
+    instance = new_instance(specs)
+    make_all(instance)
+
+    found = where(pools, instance)
+
+    for disk, pool in zip(
+        ("disk", "disk.eph0", "disk.swap"), expected, strict=True
+    ):
+        assert found[disk] == pool
+        said, _ = facts(pools, pool, instance, disk)
+        name = "fast" if pool == "snapshots" else "default"
+        assert said["nova.class"] == name
+        assert rbd(instance, disk).path.startswith(f"rbd:{pool}/")
+        assert rbd(instance, disk).exists()
+
+
+def test_default_class_of_flavors_that_ask_for_none(
+    pools, classes, glance, parent
+):
+    glance(urls=(parent,))
+    pools.conf(group="nova_rbd", default_storage_class="fast")
+    instance = new_instance({})
+    cache(rbd(instance), never)
+    assert where(pools, instance) == {"disk": "snapshots"}
+
+
+def test_options_and_base_of_the_class(pools, classes, glance):
+
+    pools.conf(group="nova_rbd_class_fast", object_size=MIB)
+    glance(disk_format="qcow2")
+    instance, image_id = new_instance(FAST), str(uuid.uuid4())
+    cache(rbd(instance), fetcher(b"fetched", []), image_id=image_id)
+
+    fast = pools.vms.cluster.pool("snapshots")
+    (base,) = fast.names(f"nova-base_{image_id}")
+    assert pools.vms.names(f"nova-base_{image_id}") == []
+    for name in (base, f"{instance.uuid}_disk"):
+        with fast.open(name) as disk:
+            assert disk.layout().object_bytes == MIB
+
+
+def test_two_classes_on_one_pool(pools, classes, glance, parent):
+    classes(small="vms")
+    pools.conf(
+        group="nova_rbd_class_small", image_conf={"rbd_qos_iops_limit": "7"}
+    )
+    glance(urls=(parent,))
+    for specs, expected in (({}, None), ({"nova_rbd:class": "small"}, "7")):
+        instance = new_instance(specs)
+        cache(rbd(instance), never)
+        said, _ = facts(pools, "vms", instance, "disk")
+        assert said.get("conf_rbd_qos_iops_limit") == expected
+
+
+def test_resize_leaves_disks_where_they_are(pools, classes, glance, parent):
+    glance(urls=(parent,))
+    instance = new_instance({})
+    make_all(instance)
+    instance.vm_state = "active"
+    instance.flavor.extra_specs = FAST
+
+    cache(rbd(instance), never, size=2 * GIB)
+    generated(rbd(instance, "disk.eph0"), 8 * MIB, ephemeral_size=1)
+    generated(rbd(instance, "disk.swap"), 8 * MIB, swap_mb=8)
+
+    assert where(pools, instance) == {
+        "disk": "vms",
+        "disk.eph0": "vms",
+        "disk.swap": "snapshots",  # made anew, since it is bigger
+    }
+    assert facts(pools, "vms", instance, "disk")[1] == 2 * GIB
+
+
+def test_config_drive_is_made_anew_in_its_class(pools, classes, tmp_path):
+    drive = tmp_path / "drive"
+    drive.write_bytes(b"x" * 4096)
+    instance = new_instance({})
+    rbd(instance, "disk.config").import_file(
+        instance, str(drive), "disk.config"
+    )
+    instance.flavor.extra_specs = FAST
+    rbd(instance, "disk.config").import_file(
+        instance, str(drive), "disk.config"
+    )
+    assert where(pools, instance) == {"disk.config": "snapshots"}
+
+
+def test_delete_finds_all(pools, classes, glance, parent):
+    from nova_rbd_backend.virt import rbd_utils
+
+    glance(urls=(parent,))
+    instance = new_instance({"nova_rbd:swap_class": "fast"})
+    make_all(instance)
+    assert set(where(pools, instance).values()) == {"vms", "snapshots"}
+    rbd_utils.RBDDriver().fence_for_start(instance.uuid)
+
+    reports = rbd_utils.RBDDriver().delete_disks(instance.uuid)
+
+    assert where(pools, instance) == {}
+    assert len(reports["vms"].deleted) == 2
+    assert len(reports["snapshots"].deleted) == 1
+    rbd_utils.RBDDriver().purge()
+    for pool in ("vms", "snapshots"):
+        names = [t.name for t in pools.vms.cluster.pool(pool).trash_list()]
+        assert not [name for name in names if instance.uuid in name]
+
+
+def test_half_made_disk_in_another_pool_goes_with_the_instance(pools, classes):
+    from nova_rbd_backend.storage import journal
+    from nova_rbd_backend.virt import rbd_utils
+
+    instance = new_instance(FAST)
+    fast = pools.vms.cluster.pool("snapshots")
+    entry = journal.begin_creation(fast, f"{instance.uuid}_disk")
+    fast.create(entry.draft, MIB)
+    rbd_utils.RBDDriver().delete_disks(instance.uuid)
+    assert where(pools, instance) == {}
+    assert journal.creations(fast, instance.uuid) == []
+
+
+def test_class_that_is_gone_from_nova_conf(pools, classes, glance, parent):
+    from nova import exception
+
+    glance(urls=(parent,))
+    instance = new_instance(FAST)
+    cache(rbd(instance), never)
+    instance.vm_state = "active"
+
+    classes()
+    started()
+
+    image = rbd(instance)
+    assert image.exists()
+    assert image.path.startswith("rbd:snapshots/")
+    cache(image, never, size=2 * GIB)
+    assert facts(pools, "snapshots", instance, "disk")[1] == 2 * GIB
+    with pytest.raises(exception.InvalidInput, match="class 'fast'"):
+        generated(rbd(instance, "disk.swap"), 4 * MIB, swap_mb=4)
+    assert where(pools, instance) == {"disk": "snapshots"}
+
+
+def test_class_that_only_another_host_has(pools, classes, glance, parent):
+    """An instance that comes here must not get a second, empty disk."""
+    glance(urls=(parent,))
+    instance = new_instance(FAST)
+    cache(rbd(instance), never)
+    instance.vm_state = "active"
+    instance.flavor.extra_specs = {}
+
+    classes()  # and nobody has read what the other host has added
+
+    image = rbd(instance)
+    cache(image, never, size=2 * GIB)
+    assert where(pools, instance) == {"disk": "snapshots"}
+    assert image.path.startswith("rbd:snapshots/")
+
+
+def test_unknown_class_is_refused(pools, classes, glance, parent):
+    from nova import exception
+
+    from nova_rbd_backend.virt.pools import choice
+
+    glance(urls=(parent,))
+    instance = new_instance({"nova_rbd:swap_class": "slow"})
+    with pytest.raises(exception.InvalidInput) as caught:
+        choice.require_classes(instance)
+    line = str(caught.value)
+    assert "flavor some asks for storage class 'slow'" in line
+    assert "[nova_rbd] storage_classes (here: default, fast)" in line
+    instance = new_instance({"nova_rbd:class": "slow"})
+    assert not rbd(instance).exists()
+    with pytest.raises(exception.InvalidInput):
+        cache(rbd(instance), never)
+    assert where(pools, instance) == {}
+
+
+def test_one_pool_costs_no_request(pools, glance, parent, monkeypatch):
+    """Without classes nothing is asked that was not asked before them."""
+    from nova_rbd_backend.ceph import objects
+    from nova_rbd_backend.virt import every_pool, known_pools
+
+    monkeypatch.setattr(known_pools, "_registered", {})
+    for module, name in ((known_pools, "read"), (known_pools, "add")):
+        monkeypatch.delattr(module, name)
+    monkeypatch.delattr(every_pool.EveryPool, "pool_of")
+    glance(urls=(parent,))
+    instance = new_instance({})
+    make_all(instance)
+    assert set(where(pools, instance).values()) == {"vms"}
+
+    requests = []
+    reach = objects.PoolObjects._reach
+
+    def counted(self, operation, *args, **kwargs):
+        requests.append(operation)
+        return reach(self, operation, *args, **kwargs)
+
+    monkeypatch.setattr(objects.PoolObjects, "_reach", counted)
+    assert not rbd(instance, "disk.other").exists()
+    assert requests == ["look up"]
+
+
+def test_pool_that_is_gone_is_forgotten(pools, classes):
+    from nova_rbd_backend.storage import registry
+
+    registry.add(pools.vms, "no-such-pool", "old")
+    started()
+    assert registry.names(pools.vms) == ("snapshots",)
+
+
+def test_pool_that_may_not_be_read_stops_the_start(pools, classes):
+    from nova_rbd_backend import errors
+    from nova_rbd_backend.storage import registry
+
+    registry.add(pools.vms, "volumes", "old")
+    with pytest.raises(errors.ConfigError) as caught:
+        started()
+    assert "in pool 'volumes'" in str(caught.value)
+    assert "rmomapkey nova_rbd_pools volumes" in str(caught.value)
+
+
+def test_pool_removed_while_nova_compute_runs(pools, classes):
+    """That of a former class; one that nova.conf names is missed."""
+    from nova import exception
+
+    from nova_rbd_backend.storage import registry
+    from nova_rbd_backend.virt import rbd_utils
+
+    registry.add(pools.vms, "no-such-pool", "old")
+    rbd_utils.RBDDriver().read_pools()
+    rbd_utils.RBDDriver().delete_disks(str(uuid.uuid4()))
+    assert "no-such-pool" not in rbd_utils.RBDDriver().pools_with_disks("x")
+
+    classes(old="no-such-pool")
+    with pytest.raises(exception.StorageError, match="no-such-pool"):
+        rbd_utils.RBDDriver().delete_disks(str(uuid.uuid4()))

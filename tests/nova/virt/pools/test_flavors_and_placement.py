@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A flavor's storage class, as Nova's own validation sees it.
+
+And what Placement is told of the classes, with Nova's own tree of providers.
+"""
+
+import uuid
+
+import pytest
+
+NODE = "host1"
+FAST = "CUSTOM_RBD_FAST_GB"
+
+
+@pytest.fixture
+def validate(nova_conf):
+    """Nova's function, which knows what the entry points give it."""
+    from nova.api.validation.extra_specs import validators
+
+    assert "nova_rbd:class" in validators.VALIDATORS
+    return validators.validate
+
+
+@pytest.mark.parametrize("disks", ["", "root_", "ephemeral_", "swap_"])
+def test_names_of_classes(validate, nova_conf, disks):
+    from nova import exception
+
+    name = f"nova_rbd:{disks}class"
+    validate(name, "whatever")
+    with pytest.raises(exception.ValidationError, match="not of the format"):
+        validate(name, "No Class!")
+
+    nova_conf(group="nova_rbd", storage_classes=["fast", "archive"])
+
+    validate(name, "fast")
+    validate(name, "default")
+    with pytest.raises(exception.ValidationError) as caught:
+        validate(name, "whatever")
+    assert "'whatever' is no storage class" in str(caught.value)
+    assert "fast, archive" in str(caught.value)
+
+
+def test_unknown_extra_spec(validate):
+    from nova import exception
+
+    with pytest.raises(exception.ValidationError, match="valid extra spec"):
+        validate("nova_rbd:clas", "fast")
+    validate("other:clas", "fast")
+
+
+@pytest.fixture
+def tree():
+    from nova.compute import provider_tree
+
+    made = provider_tree.ProviderTree()
+    made.new_root(NODE, str(uuid.uuid4()))
+    return made
+
+
+@pytest.fixture
+def update(tree, driver, monkeypatch):
+    """One round of Nova's resource tracker; returns the inventory."""
+    from nova.virt.libvirt import driver as nova_driver
+
+    def novas(self, provider_tree, nodename, allocations=None):
+        total = int(self._get_local_gb_info()["total"])
+        provider_tree.update_inventory(nodename, {"DISK_GB": {"total": total}})
+
+    monkeypatch.setattr(
+        nova_driver.LibvirtDriver, "update_provider_tree", novas
+    )
+
+    def update():
+        driver.update_provider_tree(tree, NODE)
+        return tree.data(NODE).inventory
+
+    return update
+
+
+@pytest.fixture
+def allocated(monkeypatch):
+    """Say what Placement would: resource classes, or None."""
+    from nova_rbd_backend.virt.pools import placement
+
+    def say(answer):
+        monkeypatch.setattr(placement, "_allocated", lambda _uuid: answer)
+
+    return say
+
+
+def test_no_classes(pools, update):
+    assert set(update()) == {"DISK_GB"}
+
+
+def test_each_class_has_its_own(pools, classes, update, tree):
+    found = update()
+
+    assert set(found) == {"DISK_GB", FAST}
+    total = found[FAST]["total"]
+    assert found[FAST] == {
+        "total": total,
+        "min_unit": 1,
+        "max_unit": total,
+        "step_size": 1,
+        "allocation_ratio": 1.0,
+        "reserved": 0,
+    }
+    # In Placement the operator may change these.
+    changed = {**found[FAST], "allocation_ratio": 3.0, "reserved": 1}
+    tree.update_inventory(NODE, {**found, FAST: changed})
+    assert update()[FAST]["allocation_ratio"] == 3.0
+    assert update()[FAST]["reserved"] == 1
+
+
+def test_space_of_the_default_class_is_disk_gb(
+    pools, classes, update, allocated
+):
+    allocated(set())
+    classes(fast="snapshots", small="vms")
+    assert set(update()) == {"DISK_GB", FAST}
+    pools.conf(group="nova_rbd", default_storage_class="fast")
+    assert set(update()) == {
+        *("DISK_GB", "CUSTOM_RBD_DEFAULT_GB", "CUSTOM_RBD_SMALL_GB")
+    }
+
+
+def test_share_of_a_host(pools, classes, update, driver):
+    whole = driver._get_local_gb_info()["total"]
+    pools.conf(group="nova_rbd", capacity_share_percent=50)
+    assert driver._get_local_gb_info()["total"] == pytest.approx(whole / 2)
+    found = update()
+    assert found["DISK_GB"]["total"] == int(whole / 2)
+    assert found[FAST]["total"] == int(whole / 2)
+
+
+def test_class_that_is_gone(pools, classes, update, allocated):
+    total = update()[FAST]["total"]
+    classes()
+
+    allocated({FAST, "VCPU"})
+    assert update()[FAST]["reserved"] == total  # what is left is in use
+    allocated(None)
+    assert FAST in update()
+    classes(fast="snapshots")
+    assert update()[FAST]["reserved"] == 0
+    classes()
+    allocated({"VCPU"})
+    assert set(update()) == {"DISK_GB"}

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Uploads of snapshots that break off, by Nova's own client for Glance."""
+
+import random
+import uuid
+
+import pytest
+
+from tests.nova.virt.snapshot import glance_server
+
+MIB = 1 << 20
+CONTENT = random.Random(5).randbytes(9 * MIB)
+
+
+@pytest.fixture
+def taken_snapshot(pools, tmp_path, monkeypatch):
+    """Make a snapshot by upload to a server that breaks some off."""
+    from nova import context, objects
+
+    from nova_rbd_backend.virt.background import worker
+    from nova_rbd_backend.virt.snapshot import glance, to_glance
+
+    # What a nova-compute does behind a request's back is done in between.
+    monkeypatch.setattr(worker.Background, "start", lambda self: None)
+    monkeypatch.setattr(glance, "offer", lambda *_: False)
+    objects.register_all()
+    pools.conf(
+        group="libvirt", snapshots_directory=str(tmp_path / "snapshots")
+    )
+    disk = f"{uuid.uuid4()}_disk"
+    pools.vms.create(disk, 16 * MIB)
+    with pools.vms.open(disk, read_only=False) as image:
+        image.write(CONTENT, 0)
+    instance = objects.Instance(
+        uuid=disk.partition("_")[0],
+        project_id="p" * 32,
+        image_ref=str(uuid.uuid4()),
+        system_metadata={},
+    )
+    user = context.RequestContext("user", "project", auth_token="token")
+
+    made = []
+
+    def make(image_format, *breaks):
+        from nova_rbd_backend import names
+
+        image_id = str(uuid.uuid4())
+        made.append(f"snapshot_{image_id}")
+        with glance_server.serving(image_id, *breaks) as server:
+            pools.conf(group="glance", api_servers=[server.url], num_retries=3)
+            make.server = server
+            to_glance.ToGlance(
+                user,
+                instance,
+                names.ImagePath("vms", "", disk),
+                image_id,
+                image_format,
+            ).run()
+        return server.data
+
+    yield make
+    from nova_rbd_backend.virt import rbd_utils
+
+    rbd_utils.RBDDriver().delete_disks(instance.uuid)
+    rbd_utils.RBDDriver().purge()
+    assert not [name for name in made if pools.vms.exists(name)]
+
+
+BROKEN_OFF = [(6 * MIB, 503), (5 * MIB, None), (0, 503)]
+
+
+@pytest.mark.parametrize("broken_off", BROKEN_OFF, ids=str)
+def test_begins_anew(taken_snapshot, broken_off):
+    data = taken_snapshot("raw", broken_off)
+    assert data == CONTENT.ljust(16 * MIB, b"\0")
+
+
+def test_begins_anew_with_a_file(taken_snapshot, tmp_path):
+    data = taken_snapshot("qcow2", (3 * MIB, 503), (MIB, 503))
+    assert data.startswith(b"QFI\xfb")
+    assert len(data) > len(CONTENT)
+
+
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+def test_what_is_cut_short_is_deleted(taken_snapshot, image_format):
+    """The redirect is followed below Nova, with what is left: nothing."""
+    from nova import exception
+
+    with pytest.raises(exception.StorageError, match="Glance got 0 of"):
+        taken_snapshot(image_format, (1 << 40, 307))
+    assert taken_snapshot.server.image is None
+
+
+def test_what_is_never_taken_is_deleted(taken_snapshot):
+    from nova import exception
+
+    with pytest.raises(exception.GlanceConnectionFailed):
+        taken_snapshot("raw", *[(MIB, 503)] * 4)
+    assert taken_snapshot.server.image is None

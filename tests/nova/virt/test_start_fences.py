@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""No guest is started beside one that may be alive; see also
+tests/functional/test_fencing.py."""
+
+import subprocess
+import sys
+import uuid
+
+import pytest
+
+from tests.support import client_child
+
+MIB = 1 << 20
+DOMAIN = """
+<domain type='test'>
+  <name>guest-{uuid}</name><uuid>{uuid}</uuid><memory>1024</memory>
+  <os><type>hvm</type></os>
+</domain>
+"""
+
+
+@pytest.fixture
+def driver(ceph, nova_conf):
+    from nova import objects
+    from nova.virt import fake
+
+    from nova_rbd_backend.virt.driver import LibvirtDriver
+
+    objects.register_all()
+    nova_conf(
+        group="libvirt",
+        connection_uri="test:///default",
+        images_rbd_pool="vms",
+        images_rbd_ceph_conf=str(ceph.conf),
+        rbd_user="nova",
+        rbd_secret_uuid=str(uuid.uuid4()),
+    )
+    return LibvirtDriver(fake.FakeVirtAPI())
+
+
+@pytest.fixture
+def instance(vms):
+    from nova import objects
+
+    made = objects.Instance(
+        id=1,
+        uuid=str(uuid.uuid4()),
+        flavor=objects.Flavor(extra_specs={}),
+        system_metadata={},
+        numa_topology=None,
+        resources=None,
+    )
+    vms.create(f"{made.uuid}_disk", MIB)
+    return made
+
+
+@pytest.fixture
+def client(ceph, instance):
+    """A process that has the instance's disk open, and its lock."""
+    program = (sys.executable, "-m", client_child.__name__)
+    process = subprocess.Popen(
+        [*program, str(ceph.conf), "vms", f"{instance.uuid}_disk"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    process.client_id = int(process.stdout.readline())
+    process.stdin.write("write old\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "wrote\n"
+    yield process
+    process.kill()
+    process.wait(10)
+
+
+def start(driver, instance, **kwargs):
+    xml = DOMAIN.format(uuid=instance.uuid)
+    return driver._create_guest(None, xml, instance, **kwargs)
+
+
+def warnings(caplog):
+    return [r.message for r in caplog.records if r.levelname == "WARNING"]
+
+
+def test_dead_client_is_fenced_and_told_of(driver, instance, client, caplog):
+    client.kill()
+    client.wait(10)
+    guest = start(driver, instance)
+    assert guest.is_active()
+    lines = [w for w in warnings(caplog) if "Fenced" in w]
+    assert lines
+    line = lines[-1]  # a slow cluster may need a second round
+    assert f"vms/{instance.uuid}_disk" in line
+    assert f"client.{client.client_id} at" in line
+    assert "7.0 days, its lock is broken" in line
+
+
+def test_nothing_is_told_when_nobody_is_there(driver, instance, caplog):
+    assert start(driver, instance).is_active()
+    assert not [w for w in warnings(caplog) if "Fenced" in w]
+
+
+def test_living_client_keeps_the_guest_from_starting(driver, instance, client):
+    from nova import exception
+
+    with pytest.raises(exception.StorageError) as caught:
+        start(driver, instance)
+    assert f"vms/{instance.uuid}_disk" in str(caught.value)
+    assert "stop the guest or power the host off" in str(caught.value)
+    with pytest.raises(exception.InstanceNotFound):
+        driver._host.get_guest(instance)
+
+
+def test_domain_that_is_not_started_is_defined(driver, instance, client):
+    assert not start(driver, instance, power_on=False).is_active()
+
+
+def test_spawn_refuses_before_it_makes_a_disk(driver, vms, instance, client):
+    from nova import exception
+
+    before = vms.names(instance.uuid)
+    with pytest.raises(exception.StorageError, match="two guests"):
+        driver.spawn(None, instance, None, [], "", {})
+    assert vms.names(instance.uuid) == before

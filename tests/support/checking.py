@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the checks of a host make and leave, for their tests."""
+
+import pytest
+import rbd
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.checks import ceph as ceph_
+from nova_rbd_backend.checks import steps
+from nova_rbd_backend.image_options import ImageOptions
+from nova_rbd_backend.settings import Settings
+
+
+def settings_of(ceph, **changed):
+    """Settings that pass all checks on a cluster, but for what is changed."""
+    good = {
+        "images_type": "rbd",
+        "pool": "vms",
+        "snapshot_pool": "snapshots",
+        "image_options": ImageOptions(data_pool="vms-data"),
+        "user": "nova",
+        "secret_uuid": None,
+        "ceph_conf": str(ceph.conf),
+        "connect_timeout_seconds": 5,
+        "operation_timeout_seconds": 10,
+        "trash_retention_seconds": 0,
+        "blocklist_seconds": 3600,
+        "import_workers": 4,
+        "import_at_once": 2,
+        "detach_at_once": 2,
+        "clone_depth_soft_limit": 4,
+        "clone_depth_hard_limit": 8,
+    }
+    return Settings(**good | changed)
+
+
+def secret_xml(secret_uuid):
+    """A libvirt secret for a Ceph key."""
+    return (
+        f"<secret private='no'><uuid>{secret_uuid}</uuid>"
+        f"<usage type='ceph'><name>{secret_uuid}</name></usage></secret>"
+    )
+
+
+def require(settings):
+    """Run the checks of the cluster as nova-compute does when it starts."""
+    steps.require(ceph_.steps(settings))
+
+
+def probes(ceph, pool):
+    """Images that the checks have left in a pool."""
+    with ceph.admin() as admin, admin.open_ioctx(pool) as ioctx:
+        names = rbd.RBD().list(ioctx)
+    return [name for name in names if name.startswith(ceph_.PROBE_PREFIX)]
+
+
+def refusal(settings, kind=errors.ConfigError):
+    """The one line that stops nova-compute."""
+    with pytest.raises(kind) as caught:
+        require(settings)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line

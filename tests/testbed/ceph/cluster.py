@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A throwaway Ceph cluster in one folder: mon, mgr, BlueStore OSDs, cephx.
+
+Nothing of the machine's own Ceph (/etc/ceph, /var/lib/ceph, ...) is read or
+written; any number of clusters run side by side.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator
+
+import psutil
+import rados
+
+from tests.testbed.ceph import ceph_ports, pools
+from tests.testbed.ceph import users as users_
+from tests.testbed.ceph.ceph_conf import MIB, ClusterSettings, render
+from tests.testbed.process import (
+    Process,
+    TestbedError,
+    reaped,
+    rss_bytes,
+    start_time,
+    wait_for,
+)
+
+DAEMONS = ("ceph-mon", "ceph-mgr", "ceph-osd")
+PROGRAMS = (*DAEMONS, "monmaptool")
+# <sockets>/client.<name>.<pid>.<number>.asok must stay within 107 bytes.
+LONGEST_SOCKET_FOLDER = 70
+
+
+class CephCluster:
+    """A cluster in ``folder``; the arguments count when it is first started.
+
+    :param osds: 3 or more give the erasure-coded pool vms-data too
+    :param watch_timeout_seconds: until a dead client's lock lapses
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        address: str = "127.0.0.1",
+        osds: int = 3,
+        msgr2_only: bool = False,
+        watch_timeout_seconds: int = 30,
+        replicas: int = 1,
+    ):
+        self.folder = pathlib.Path(folder).absolute()
+        self._wanted = {
+            "address": address,
+            "osds": osds,
+            "replicas": replicas,
+            "msgr2_only": msgr2_only,
+            "watch_timeout_seconds": watch_timeout_seconds,
+        }
+
+    # -- what users of the cluster need ------------------------------------
+
+    @property
+    def conf(self) -> pathlib.Path:
+        return self.folder / "ceph.conf"
+
+    @property
+    def fsid(self) -> str:
+        return self.settings.fsid
+
+    @property
+    def settings(self) -> ClusterSettings:
+        """:raises TestbedError: never started in this folder"""
+        try:
+            text = self._record.read_text()
+        except FileNotFoundError:
+            raise TestbedError(
+                f"no cluster in {self.folder}: start it first"
+            ) from None
+        return ClusterSettings(**json.loads(text))
+
+    def keyring(self, user: str) -> pathlib.Path:
+        """Return the keyring file of client.<user>, which holds its key."""
+        return self.folder / f"ceph.client.{user}.keyring"
+
+    def key(self, user: str) -> str:
+        """Return the base64 key of client.<user>; a secret: do not log it."""
+        return users_.read_key(self.keyring(user))
+
+    @contextlib.contextmanager
+    def admin(self) -> Iterator[rados.Rados]:
+        """Give a connection as client.admin; all its calls have a limit."""
+        limits = {"rados_mon_op_timeout": "30", "rados_osd_op_timeout": "60"}
+        cluster = rados.Rados(
+            name="client.admin", conffile=str(self.conf), conf=limits
+        )
+        try:
+            cluster.connect(timeout=30)
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+    def status(self) -> list[tuple[str, str, str]]:
+        """Return a row for each daemon: name, pid or "-", RSS in MiB."""
+        pids = [(p.name, p.pid()) for p in self._daemons()]
+        return [
+            (name, str(pid or "-"), str(rss_bytes(pid) // MIB))
+            for name, pid in pids
+        ]
+
+    # -- its life ----------------------------------------------------------
+
+    def start(self) -> None:
+        """Make it, or start again what is not running; usable on return.
+
+        What a start that was broken off left is thrown away first.
+        """
+        if not self._complete.exists():
+            self.destroy()
+            self._make()
+            return
+        self.resume_osds()
+        if any(p.pid() is None for p in self._daemons()):
+            self._start_again()
+
+    def stop(self) -> None:
+        """Stop all daemons cleanly; the data stays.  Not running: done."""
+        self.resume_osds()
+        # The monitor last: OSDs say good-bye to it.
+        for daemon in reversed(self._daemons()):
+            daemon.stop()
+
+    def kill(self, *names: str) -> None:
+        """SIGKILL the named daemons ("osd.0"), or all of them."""
+        for daemon in self._chosen(names):
+            daemon.signal(signal.SIGKILL)
+        for daemon in self._chosen(names):
+            daemon.stop()
+
+    def stop_daemons(self, *names: str) -> None:
+        """Stop the named daemons ("mon.a") cleanly; start() revives them."""
+        for daemon in self._chosen(names):
+            daemon.signal(signal.SIGCONT)
+            daemon.stop()
+
+    def pause_osds(self) -> None:
+        """Freeze the OSDs: clients' requests hang until resume_osds()."""
+        for daemon in self._chosen(("osd",)):
+            daemon.signal(signal.SIGSTOP)
+
+    def resume_osds(self) -> None:
+        for daemon in self._chosen(("osd",)):
+            daemon.signal(signal.SIGCONT)
+
+    def destroy(self) -> None:
+        """End all processes and remove the folder; not there: done.
+
+        :raises TestbedError: the folder holds something else
+        """
+        if not self.folder.exists():
+            return
+        if any(self.folder.iterdir()) and not self._record.exists():
+            raise TestbedError(
+                f"{self.folder} is no cluster's folder: remove it yourself"
+            )
+        # By their command lines: a start that was killed had no time to
+        # remember what it had just launched.
+        daemons = [p for p in psutil.process_iter() if self._is_daemon(p)]
+        for daemon in daemons:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                daemon.kill()
+        for daemon in daemons:
+            wait_for(
+                f"{daemon} ends after SIGKILL",
+                lambda pid=daemon.pid: reaped(pid) or start_time(pid) is None,
+                15,
+            )
+        shutil.rmtree(self._sockets, ignore_errors=True)
+        # The record last: it says whose the rest is.
+        for path in set(self.folder.iterdir()) - {self._record}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(self.folder)
+
+    # -- its parts ---------------------------------------------------------
+
+    @property
+    def _record(self) -> pathlib.Path:
+        return self.folder / "cluster.json"
+
+    @property
+    def _complete(self) -> pathlib.Path:
+        """There when the cluster was wholly made."""
+        return self.folder / "complete"
+
+    @property
+    def _pids(self) -> pathlib.Path:
+        return self.folder / "pid"
+
+    @property
+    def _sockets(self) -> pathlib.Path:
+        """A folder of a short name, in the cluster's own where that is."""
+        own = self.folder / "s"
+        if len(str(own)) <= LONGEST_SOCKET_FOLDER:
+            return own
+        digest = hashlib.sha256(str(self.folder).encode()).hexdigest()
+        return pathlib.Path("/tmp") / f"ceph-{digest[:16]}"
+
+    def _daemons(self) -> list[Process]:
+        """All daemons in the order they start."""
+        osds = self.settings.osds if self._record.exists() else 0
+        names = ["mon.a"] + [f"osd.{n}" for n in range(osds)] + ["mgr.x"]
+        return [Process(self._pids, name) for name in names]
+
+    def _is_daemon(self, process: psutil.Process) -> bool:
+        """Whether it is one of this cluster's, formatting or serving."""
+        try:
+            words = process.cmdline()
+        except psutil.Error:  # it has just ended
+            return False
+        return bool(words) and words[0] in DAEMONS and str(self.conf) in words
+
+    def _chosen(self, names: tuple[str, ...]) -> list[Process]:
+        """The daemons of these names or kinds ("osd"); no name: all."""
+        if not names:
+            return self._daemons()
+        return [
+            d
+            for d in self._daemons()
+            if d.name in names or d.name.partition(".")[0] in names
+        ]
+
+    def _launch(self, *names: str) -> None:
+        for daemon in self._chosen(names):
+            kind, _, number = daemon.name.partition(".")
+            command = [f"ceph-{kind}", "-f", "-c", str(self.conf)]
+            log = self.folder / "log" / f"{daemon.name}.out"
+            daemon.start([*command, "-i", number], log)
+
+    def _make(self) -> None:
+        missing = [p for p in PROGRAMS if shutil.which(p) is None]
+        if missing:
+            raise TestbedError(
+                f"not installed: {', '.join(missing)}; "
+                "install ceph-mon, ceph-mgr and ceph-osd"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            with ceph_ports.port_choice():
+                settings = self._choose_settings()
+                uuids = {n: str(uuid.uuid4()) for n in range(settings.osds)}
+                self._write_files(settings)
+                # An OSD's mkfs needs the monmap alone: beside the mon's start
+                formats = {
+                    n: stack.enter_context(self._format_osd(n, uuids[n]))
+                    for n in uuids
+                }
+                self._start_first_mon()
+            with self.admin() as cluster:
+                pools.register_osds(cluster, uuids)
+                self._launch("mgr")
+                self._wait_for_formats(formats)
+                self._launch("osd")
+                pools.wait_for_osds(cluster, uuids)
+                pools.make_pools(cluster, settings.osds >= 3)
+                pools.wait_until_usable(cluster)
+        self._complete.touch()
+
+    def _choose_settings(self) -> ClusterSettings:
+        seed = int(hashlib.sha256(str(self.folder).encode()).hexdigest(), 16)
+        port = ceph_ports.free_pair(str(self._wanted["address"]), seed)
+        settings = ClusterSettings(
+            fsid=str(uuid.uuid4()), mon_port=port, **self._wanted
+        )
+        self._record.write_text(json.dumps(dataclasses.asdict(settings)))
+        return settings
+
+    def _write_files(self, settings: ClusterSettings) -> None:
+        """Write configuration, monitor map and everybody's keyring."""
+        for folder in ("log", "pid", "crash", "mon.a", "mgr.x"):
+            (self.folder / folder).mkdir()
+        self._sockets.mkdir(parents=True, exist_ok=True)
+        self.conf.write_text(render(settings, self.folder, self._sockets))
+        users = users_.make_users(range(settings.osds))
+        for user in users:
+            path = self.folder / f"ceph.{user.entity}.keyring"
+            users_.write_private(path, user.keyring())
+        # All users at once from the monitor's own first keyring: no `auth
+        # add` for each.
+        users_.write_private(
+            self.folder / "first.keyring", "".join(u.keyring() for u in users)
+        )
+        command = ["monmaptool", "--create", "--fsid", settings.fsid]
+        command += ["--addv", "a", settings.mon_address]
+        _run([*command, str(self.folder / "monmap")])
+
+    def _format_osd(self, number: int, osd_uuid: str) -> subprocess.Popen:
+        (self.folder / f"osd.{number}").mkdir()
+        command = ["ceph-osd", "-c", str(self.conf), "-i", str(number)]
+        command += ["--mkfs", "--no-mon-config", "--osd-uuid", osd_uuid]
+        command += ["--monmap", str(self.folder / "monmap")]
+        log = self.folder / "log" / f"mkfs.osd.{number}"
+        with log.open("w") as out:
+            child = subprocess.Popen(command, stdout=out, stderr=out)
+        return child
+
+    def _wait_for_formats(self, formats: dict[int, subprocess.Popen]) -> None:
+        for number, child in formats.items():
+            code = child.wait(60)
+            if code:
+                log = self.folder / "log" / f"mkfs.osd.{number}"
+                raise TestbedError(f"mkfs of osd.{number}: {code}, see {log}")
+
+    def _start_first_mon(self) -> None:
+        command = ["ceph-mon", "-c", str(self.conf), "-i", "a", "--mkfs"]
+        command += ["--no-mon-config", "--monmap"]
+        command += [str(self.folder / "monmap"), "--keyring"]
+        first_keyring = self.folder / "first.keyring"
+        _run([*command, str(first_keyring)])
+        first_keyring.unlink()
+        self._launch("mon")
+        self._wait_for_mon()
+
+    def _wait_for_mon(self) -> None:
+        """Wait until the monitor has bound its port, or fail with its log."""
+        (monitor,) = self._chosen(("mon",))
+
+        def bound() -> bool:
+            if monitor.pid() is None:
+                log = self.folder / "log" / "mon.a.out"
+                raise TestbedError(f"the monitor died, see {log}")
+            return (self._sockets / "mon.a.asok").exists()
+
+        wait_for("the monitor runs", bound, 30, 0.02)
+
+    def _start_again(self) -> None:
+        self._sockets.mkdir(parents=True, exist_ok=True)
+        if self._chosen(("mon",))[0].pid() is None:
+            (self._sockets / "mon.a.asok").unlink(missing_ok=True)
+        self._launch("mon")
+        self._wait_for_mon()
+        gone = [o.name for o in self._chosen(("osd",)) if o.pid() is None]
+        with self.admin() as cluster:
+            # The monitor may still believe that a killed OSD is up.
+            epoch = pools.command(cluster, "osd dump")["epoch"]
+            self._launch("mgr", "osd")
+            numbers = [int(name.removeprefix("osd.")) for name in gone]
+            pools.wait_for_osds(cluster, numbers, after_epoch=epoch)
+            pools.wait_until_usable(cluster)
+
+
+def _run(command: list[str]) -> None:
+    """Run a short program; :raises TestbedError: with what it said."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise TestbedError(f"{command[0]}: {done.stderr.strip()}")

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Ceph users of the testbed: their caps, from the files in etc/, and keys.
+
+The caps of nova and glance are read from the very files that operators get,
+so that tests and documentation cannot differ.
+"""
+
+import base64
+import dataclasses
+import os
+import pathlib
+import re
+import struct
+import time
+from collections.abc import Iterable, Mapping
+
+from tests.testbed import paths
+
+CAPS_FOLDER = paths.CHECKOUT / "etc" / "ceph"
+# As Ceph's documentation gives them to Cinder: nothing in Nova's pools, and
+# Nova's user has nothing in this one.
+CINDER_CAPS = {
+    "mon": "profile rbd",
+    "mgr": "profile rbd pool=volumes",
+    "osd": "profile rbd pool=volumes, profile rbd-read-only pool=images",
+}
+CAPS_LINE = re.compile(r'\s*caps (?P<daemon>mon|mgr|osd) = "(?P<caps>.+)"$')
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    """A cephx entity; ``key`` stays out of its repr, and so out of logs."""
+
+    entity: str
+    caps: Mapping[str, str]
+    key: str = dataclasses.field(repr=False)
+
+    def keyring(self) -> str:
+        lines = [f"[{self.entity}]", f"\tkey = {self.key}"]
+        lines += [f'\tcaps {d} = "{c}"' for d, c in self.caps.items()]
+        return "\n".join(lines) + "\n"
+
+
+def documented_caps(user: str) -> dict[str, str]:
+    """Return the caps of client.<user> by daemon, as etc/ceph has them."""
+    path = CAPS_FOLDER / f"client.{user}.keyring"
+    matches = map(CAPS_LINE.match, path.read_text().splitlines())
+    caps = {m["daemon"]: m["caps"] for m in matches if m}
+    if not caps:
+        raise ValueError(f"no caps line in {path}")
+    return caps
+
+
+def new_key() -> str:
+    """Return a new secret in Ceph's base64 form (CryptoKey: AES, 128 bit)."""
+    head = struct.pack("<hIIh", 1, int(time.time()), 0, 16)
+    return base64.b64encode(head + os.urandom(16)).decode()
+
+
+def make_users(osds: Iterable[int]) -> list[User]:
+    """Return all users a new cluster starts with, each with a new key."""
+    daemon = {"mon": "allow profile osd", "mgr": "allow profile osd"}
+    caps = {
+        "mon.": {"mon": "allow *"},
+        "mgr.x": {"mon": "allow profile mgr", "osd": "allow *"},
+        "client.admin": dict.fromkeys(("mon", "mgr", "osd"), "allow *"),
+        "client.nova": documented_caps("nova"),
+        "client.glance": documented_caps("glance"),
+        "client.cinder": CINDER_CAPS,
+        "client.nobody": {"mon": "allow r"},
+    }
+    caps |= {f"osd.{n}": daemon | {"osd": "allow *"} for n in osds}
+    return [User(entity, c, new_key()) for entity, c in caps.items()]
+
+
+def write_private(path: pathlib.Path, text: str) -> None:
+    """Write a file that its owner alone can read, from its first byte on."""
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with open(os.open(path, flags, 0o600), "w") as file:
+        file.write(text)
+
+
+def read_key(keyring: pathlib.Path) -> str:
+    """Return the key in a keyring file of one user."""
+    for line in keyring.read_text().splitlines():
+        name, _, value = line.partition("=")
+        if name.strip() == "key":
+            return value.strip()
+    raise ValueError(f"no key in {keyring}")

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from nova_rbd_backend.storage import process as process_
+
+
+def test_a_zombie_does_not_live():
+    """A killed process whose parent has not looked after it yet."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    child.stdout.readline()
+    process = process_.of_pid(child.pid)
+    assert process.may_live()
+    child.kill()
+    while "Z" not in _state(child.pid):
+        pass
+    assert not process.may_live()
+    child.communicate()
+    assert not process.may_live()
+
+
+def _state(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
+def test_a_process_before_the_machine_started_again(monkeypatch):
+    before = process_.this_process()
+    monkeypatch.setattr(process_, "_boot", lambda: "another")
+    assert not before.may_live()
+
+
+@pytest.mark.parametrize("machine", ["another", ""])
+def test_a_machine_of_the_same_name(monkeypatch, machine):
+    """Of another cloud: it cannot be seen from here."""
+    process = process_.this_process().process.split(".")
+    there = dataclasses.replace(
+        process_.this_process(),
+        process=".".join((machine, "boot", *process[2:])),
+    )
+    assert there.may_live()

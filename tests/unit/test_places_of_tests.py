@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The tests of a folder of the product are where its path says."""
+
+import collections
+import pathlib
+
+import pytest
+
+from tests.conftest import APART
+
+TESTS = pathlib.Path(__file__).parents[1]
+PRODUCT = TESTS.parent / "nova_rbd_backend"
+SUITES = ("unit", "contract", "functional", "nova", "e2e")
+# Of suites; they stand for no folder of the product.
+OTHER_FOLDERS = {"benchmarks", "fake", "in_tree", "testbed", "xml"}
+# These have to have the names that Python or pytest gives them.
+COMMON_NAMES = {"__init__.py", "__main__.py", "conftest.py"}
+
+
+def test_no_two_files_have_one_name():
+    found = collections.defaultdict(list)
+    for path in TESTS.rglob("*.py"):
+        if path.name not in COMMON_NAMES:
+            found[path.name].append(path.relative_to(TESTS))
+    assert [paths for paths in found.values() if len(paths) > 1] == []
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_folders_are_those_of_the_product(suite):
+    for path in (TESTS / suite).rglob("*"):
+        folder = path.parent.relative_to(TESTS / suite)
+        if path.is_file() and path.parent.name != "__pycache__":
+            of_product = (PRODUCT / folder).is_dir()
+            assert of_product or OTHER_FOLDERS & set(folder.parts), folder
+
+
+def test_all_suites_are_looked_at():
+    suites = {path.parent.name for path in TESTS.glob("*/__init__.py")}
+    assert suites - {"support", "testbed"} == set(SUITES)
+
+
+def test_the_file_that_runs_apart_exists():
+    assert (TESTS.parent / APART).is_file()
