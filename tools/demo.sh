@@ -1,7 +1,7 @@
 #!/bin/bash
-# Demonstrate the backend on this machine: install the packages, start a Ceph and
-# an OpenStack, boot guests from RBD, show the results, and remove everything
-# again. --help lists the options.
+# Demonstrate the backend on this machine: install the packages, start a Ceph
+# and an OpenStack, boot guests from RBD, show the results, and remove
+# everything again. --help lists the options.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/bootstrap.sh

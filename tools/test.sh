@@ -1,7 +1,7 @@
 #!/bin/bash
 # Run the linters, then the tests. Without arguments, all tests run in a single
-# pytest, whose summary is the last line of the output; tests/e2e runs in parallel
-# with all others (tests/conftest.py).
+# pytest, whose summary is the last line of the output; tests/e2e runs in
+# parallel with all others (tests/conftest.py).
 #   --unit         tests/unit and tests/contract
 #   --nova         tests/nova: Nova's code, on a real Ceph
 #   --functional   tests/functional: a real Ceph, libvirt and QEMU
