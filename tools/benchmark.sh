@@ -1,10 +1,11 @@
 #!/bin/bash
-# Measure this backend beside Nova's own, and the bare calls beside both, on a
+# Measure this backend, Nova's own backend and the bare librbd calls, on a
 # throwaway Ceph. Nothing is asserted.
-#   tools/benchmark.sh                     all but end_to_end, half an hour
-#   tools/benchmark.sh --end-to-end        that too: a whole OpenStack
-#   tools/benchmark.sh pool_size --quick   one, on small sizes
-# --help lists the rest. The figures and plots of the documentation:
+#   tools/benchmark.sh                     all but end_to_end; half an hour
+#   tools/benchmark.sh --end-to-end        also end_to_end, on a whole OpenStack
+#   tools/benchmark.sh pool_size --quick   one benchmark, with small sizes
+# --help lists the other options. This command makes the tables and plots of the
+# documentation:
 #   tools/benchmark.sh --end-to-end --json doc/source/measurements.json \
 #       --plots doc/source/images --rst doc/source/measurements
 set -euo pipefail

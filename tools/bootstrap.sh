@@ -1,7 +1,7 @@
-# Sourced by the tools: a bare Debian 12 has no venv module for its Python.
-# All else is done by tests/testbed/install.py.
-# PATH's python3 may be another interpreter than the one Ceph's bindings are
-# built for: always Debian's.
+# Sourced by the tools. Installs Python's venv module, which a bare Debian 12
+# does not have; tests/testbed/install.py installs everything else.
+# Always use Debian's python3, because Ceph's bindings are built for it. The
+# python3 in PATH may be another interpreter.
 PYTHON=/usr/bin/python3
 
 [ "$(id -u)" = 0 ] || { echo "$0: must run as root: it installs packages" \

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Show it all on this machine: install, bring a Ceph and an OpenStack up, boot
-# guests from RBD, show the proofs, remove it again. --help lists the options.
+# Demonstrate the backend on this machine: install the packages, start a Ceph
+# and an OpenStack, boot guests from RBD, show the results, and remove
+# everything again. --help lists the options.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/bootstrap.sh

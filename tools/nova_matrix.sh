@@ -1,6 +1,7 @@
 #!/bin/bash
-# Run Nova's own tests, and ours of the Nova edge, for each release of Nova;
-# print a table. --release 30.3.0 and --suite functional|unit|ours choose.
+# Run Nova's own tests, and our tests of the interfaces that Nova calls, for
+# each release of Nova, and print a table. --release 30.3.0 selects a release,
+# --suite functional|unit|ours a suite.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/bootstrap.sh

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Run Tempest's compute tests against this backend on this machine: install,
-# bring a Ceph, two compute hosts and an OpenStack up, run, report, remove it
-# all again. --help lists the options.
+# Run Tempest's compute tests against this backend on this machine: install the
+# packages, start a Ceph, two compute hosts and an OpenStack, run the tests,
+# print a report, and remove everything again. --help lists the options.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/bootstrap.sh

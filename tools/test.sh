@@ -1,11 +1,12 @@
 #!/bin/bash
-# Lint, then test. Without arguments everything runs, in one pytest run whose
-# closing line comes last: tests/e2e beside all the others (tests/conftest.py).
+# Run the linters, then the tests. Without arguments, all tests run in a single
+# pytest, whose summary is the last line of the output; tests/e2e runs in
+# parallel with all others (tests/conftest.py).
 #   --unit         tests/unit and tests/contract
 #   --nova         tests/nova: Nova's code, on a real Ceph
 #   --functional   tests/functional: a real Ceph, libvirt and QEMU
 #   --e2e          tests/e2e: a whole OpenStack
-#   anything else  is handed to pytest in place of the folders
+# Any other argument is passed to pytest instead of the folders.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/bootstrap.sh
@@ -22,7 +23,7 @@ for word; do
         *) more+=("$word") ;;
     esac
 done
-# tests/e2e first: it takes longest, and has a worker to itself.
+# tests/e2e is first because it takes longest and has a worker of its own.
 [ $# -gt 0 ] || what=(tests/e2e tests/unit tests/contract tests/nova \
     tests/functional)
 
@@ -35,12 +36,12 @@ flake8 nova_rbd_backend tests benchmarks
 echo "==> mypy"
 mypy
 echo "==> pytest ${what[*]} ${more[*]}"
-# In a process group of its own, all of which is interrupted, so that each
-# worker ends the servers that it has started.
+# pytest runs in a process group of its own. A signal is passed to the whole
+# group, so that each worker stops the servers that it has started.
 set -m
 python -m pytest -v -n 2 --no-loadscope-reorder --durations=40 \
     "${what[@]}" "${more[@]}" &
 trap 'kill -TERM -- -$!' INT TERM
-# A wait ends at a signal, too.
+# A signal also ends `wait`, so wait again until pytest has ended.
 until wait $!; rc=$?; ! kill -0 $! 2>/dev/null; do :; done
 exit $rc
