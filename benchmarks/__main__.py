@@ -6,7 +6,6 @@ Starts a throwaway Ceph, removes it again, and asserts no time.
 """
 
 import argparse
-import contextlib
 import datetime
 import importlib
 import json
@@ -14,14 +13,11 @@ import os
 import pathlib
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
 from importlib import metadata
 
-from benchmarks import bench, goals, meters, tables
+from benchmarks import bench, goals, tables
 from benchmarks.results import Report
-from tests.testbed.ceph import cluster as ceph
 
 NAMES = (
     "operations",
@@ -106,7 +102,9 @@ def measure(options: argparse.Namespace) -> None:
     # A new one for each: none has another's leftovers.
     groups = [on_ceph] if options.quick else [[name] for name in on_ceph]
     for group in filter(None, groups):
-        with throwaway_ceph(options) as surroundings:
+        with bench.on_throwaway_ceph(
+            options.quick, options.rounds, options.limit_gib
+        ) as surroundings:
             for name in group:
                 module = importlib.import_module(f"benchmarks.{name}")
                 told(with_conditions(module.run, surroundings), options)
@@ -114,27 +112,6 @@ def measure(options: argparse.Namespace) -> None:
         if name in ON_OPENSTACK:
             module = importlib.import_module(f"benchmarks.{name}")
             told(with_conditions(module.run, options), options)
-
-
-@contextlib.contextmanager
-def throwaway_ceph(options: argparse.Namespace) -> Iterator[bench.Bench]:
-    with tempfile.TemporaryDirectory(prefix="nova-rbd-bench.") as folder:
-        cluster = ceph.CephCluster(pathlib.Path(folder, "ceph"))
-        try:
-            cluster.start()
-            figures = meters.Meters(cluster)
-            surroundings = bench.Bench(
-                cluster,
-                pathlib.Path(folder),
-                figures,
-                options.quick,
-                options.rounds,
-                options.limit_gib,
-            )
-            with contextlib.closing(surroundings):
-                yield surroundings
-        finally:
-            cluster.destroy()
 
 
 def with_conditions(work, given) -> Report:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import pathlib
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -98,6 +99,29 @@ class Bench:
             self.progress(f"making an image of {virtual_mib} MiB")
             images.write_raw(path, virtual_mib, data_mib)
         return path
+
+
+@contextlib.contextmanager
+def on_throwaway_ceph(
+    quick: bool = False, rounds: int | None = None, limit_gib: float = 20.0
+) -> Iterator[Bench]:
+    """Start a Ceph for one run; remove it and all else at the end."""
+    with tempfile.TemporaryDirectory(prefix="nova-rbd-bench.") as folder:
+        cluster = ceph.CephCluster(pathlib.Path(folder, "ceph"))
+        try:
+            cluster.start()
+            bench = Bench(
+                cluster,
+                pathlib.Path(folder),
+                meters.Meters(cluster),
+                quick,
+                rounds,
+                limit_gib,
+            )
+            with contextlib.closing(bench):
+                yield bench
+        finally:
+            cluster.destroy()
 
 
 def in_turn(sides: dict[str, Any], number: int) -> list[str]:

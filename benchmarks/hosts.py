@@ -25,7 +25,12 @@ class Host:
         cluster: ceph.CephCluster,
         user: str = "nova",
         green: bool = False,
+        checkout: pathlib.Path = paths.CHECKOUT,
     ) -> None:
+        """Start it.
+
+        :param checkout: whose benchmarks and whose backend it runs
+        """
         self.side = side
         self.folder = folder
         folder.mkdir(parents=True)
@@ -48,7 +53,7 @@ class Host:
                     "benchmarks.host_program",
                     json.dumps(how),
                 ],
-                cwd=paths.CHECKOUT,
+                cwd=checkout,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -35,11 +35,13 @@ def run(bench: Bench) -> Report:
     with bench.hosts(user="admin") as hosts:
         for (host,) in hosts.values():
             host.ask("know", **vars(image))
-        disks = {side: _disk(bench, h[0], image) for side, h in hosts.items()}
+        disks = {
+            side: filled_disk(bench, h[0], image) for side, h in hosts.items()
+        }
         for number in range(bench.times(20) + 1):
             bench.progress(f"{NAME}: round {number}")
             for side in in_turn(hosts, number):
-                found = _round(bench, hosts[side][0], image, disks[side])
+                found = one_round(bench, hosts[side][0], image, disks[side])
                 if number:  # the first connects and warms the caches
                     for case, sample in found.items():
                         report.add(case, side, sample)
@@ -50,9 +52,10 @@ def run(bench: Bench) -> Report:
 CASES = ["boot", "resize", "snapshot", "delete"]
 
 
-def _round(
+def one_round(
     bench: Bench, host: Any, image: images.Image, disk: str
 ) -> dict[str, dict[str, float]]:
+    """What each case took on one host, of an instance made for it."""
     instance = str(uuid.uuid4())
     found = {"boot": host.ask("boot", instance=instance, image=image.image_id)}
     resized = host.ask(
@@ -72,7 +75,7 @@ def _round(
     }
 
 
-def _disk(bench: Bench, host: Any, image: images.Image) -> str:
+def filled_disk(bench: Bench, host: Any, image: images.Image) -> str:
     """An instance whose disk has data of its own."""
     instance = str(uuid.uuid4())
     host.ask("boot", instance=instance, image=image.image_id)
