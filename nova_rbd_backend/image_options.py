@@ -15,11 +15,9 @@ KIB, MIB = 1 << 10, 1 << 20
 
 # rbd_default_order is 22 (16.2). Taken where only the striping is given.
 DEFAULT_OBJECT_BYTES = 4 * MIB
-
 # librbd's CreateRequest: orders 12 to 25, and a unit of at least 512 bytes,
 # which since 16.2 is refused below (it is not in older ones).
 OBJECT_BYTES = (4 * KIB, 32 * MIB)
-
 LEAST_STRIPE_UNIT_BYTES = 512
 
 #: Name -> bit (librbd/features.h). Striping and a data pool have bits too,
@@ -32,7 +30,6 @@ FEATURES = {
     "deep-flatten": 1 << 5,
     "journaling": 1 << 6,
 }
-
 _ALWAYS = {
     "layering": "disks and snapshots are clones",
     "exclusive-lock": "without it a dead host's guest is not kept from "
@@ -47,7 +44,6 @@ _NOT_FOR_DISKS = {
     "alone",
     "rbd_plugins": "what a guest wrote last would be on its host alone",
 }
-
 #: Before the name of an option in an image's metadata (librbd/Utils.h).
 CONF_KEY = "conf_"
 

@@ -10,13 +10,10 @@ import importlib.metadata
 from nova_rbd_backend import names
 
 PREFIX = "nova."
-
 #: Of a disk or a snapshot: the UUID of the instance.
 INSTANCE = PREFIX + "instance"
-
 #: Of a disk: the storage class that it was made in.
 CLASS = PREFIX + "class"
-
 #: Of a base: when a clone of it was last seen, in seconds since 1970.
 LAST_USED = PREFIX + "last_used"
 

@@ -23,14 +23,10 @@ def kind(name: str | None) -> str:
 
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-
 _DISK = re.compile(rf"(?P<instance_uuid>{_UUID})_(?P<disk>.+)")
-
 # Of Nova 26 to 34 (libvirt/blockinfo.py, get_disk_mapping; driver.py).
 _NOVAS = re.compile(r"disk(\.(local|swap|config|eph[0-9]+))?")
-
 _SNAPSHOT = re.compile(rf"snapshot_{_UUID}")
-
 _DRAFT = re.compile(r"(?P<image>.+)\.nova-rbd-draft-[0-9a-f]{12}")
 
 
@@ -95,7 +91,6 @@ def is_snapshot(image: str) -> bool:
 
 
 BASE_PREFIX = "nova-base_"
-
 _BASE = re.compile(rf"{BASE_PREFIX}(?P<source>.+)_[0-9a-f]{{12}}")
 
 

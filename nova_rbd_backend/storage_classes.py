@@ -15,26 +15,19 @@ from nova_rbd_backend.image_options import ImageOptions
 
 #: The class of libvirt_images_store and [nova_rbd].
 DEFAULT = "default"
-
 #: What a name has to be, as a regular expression.
 NAME_PATTERN = "[a-z0-9_-]+"
 
 #: Extra specs of a flavor; the first one counts for what no other names.
 SPEC = "nova_rbd:class"
-
 ROOT_SPEC = "nova_rbd:root_class"
-
 EPHEMERAL_SPEC = "nova_rbd:ephemeral_class"
-
 SWAP_SPEC = "nova_rbd:swap_class"
-
 SPECS = (SPEC, ROOT_SPEC, EPHEMERAL_SPEC, SWAP_SPEC)
 
 _RESOURCE_CLASS = re.compile(r"CUSTOM_RBD_[A-Z0-9_]+_GB")
-
 # Of names of disks, without what a rescue adds.
 _RESCUE = ".rescue"
-
 _EPHEMERAL = ("disk.local", "disk.eph")
 
 

@@ -18,8 +18,8 @@ from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
-# eventlet's tpool has 20 threads. Long jobs may not take them all, and jobs that
-# copy data for hours may take none of those for jobs that wait for a client.
+# eventlet's tpool has 20 threads. Long jobs may not take them all, and jobs
+# that copy for hours may take none of those for jobs that wait for a client.
 LONG_JOBS = 8
 WAITING_JOBS = 6
 BACKGROUND_WORKERS = 2

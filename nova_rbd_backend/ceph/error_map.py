@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from nova_rbd_backend import errors
 
 _Class = type[errors.StorageError]
-
 _ByKind = Mapping[str, _Class]
 
 # What one errno means, by the kind of what was reached for.

@@ -11,22 +11,16 @@ from nova_rbd_backend import errors, threads
 from nova_rbd_backend.ceph.image import Image
 
 WORKERS = 16
-
 CHUNK_BYTES = 4 << 20
-
 # Half an object: as much in flight as qemu-img has, in as many requests.
 _IMPORT_BYTES = 2 << 20
-
 # Zeros are looked for in blocks of this size: BlueStore's min_alloc_size on
 # hard disks, below which a hole saves nothing.
 _BLOCK_BYTES = 64 << 10
-
 _ZEROS = bytes(_BLOCK_BYTES)
-
 _PROGRESS_SECONDS = 0.5
 
 Progress = Callable[[int], None]
-
 Piece = tuple[int, int]
 
 

@@ -26,14 +26,12 @@ from nova_rbd_backend.storage_classes import DEFAULT, StorageClass
 
 #: Names of the images made for a moment here begin so.
 PROBE_PREFIX = "nova-rbd-check"
-
 _PROBE_BYTES = 4 << 20
 
 #: The name of the check that all others need.
 LOGIN = "Ceph cluster"
 
 _ERASURE = 3  # osd_types.h, pg_pool_t::TYPE_ERASURE
-
 _CAPS_ADVICE = "give it the caps that etc/ceph/client.nova.keyring lists"
 
 # osd_types.h names the flag so in `osd pool ls detail`

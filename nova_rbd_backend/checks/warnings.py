@@ -19,7 +19,6 @@ from nova_rbd_backend.storage import journal
 
 # Ceph warns when an OSD is at 85 % (mon_osd_nearfull_ratio).
 _FULL_SHARE = 0.8
-
 _LONGEST_DELETION = datetime.timedelta(days=1)
 
 

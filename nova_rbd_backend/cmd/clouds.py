@@ -22,7 +22,6 @@ from nova_rbd_backend import errors
 # Nova waits for a cell for 60 s before it leaves it out (nova/context.py:
 # CELL_TIMEOUT).
 _TIMEOUT_SECONDS = 120
-
 # From 2.69 on a server of a cell that is down may count as not found (Nova
 # 34, compute/api.py: _get_instance_from_cell); before, it is an error.
 _MICROVERSION = "2.1"

@@ -15,7 +15,6 @@ from cliff import columns
 from nova_rbd_backend import names
 
 _PROSE_WIDTH = 72
-
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 

@@ -6,7 +6,6 @@ import argparse
 import re
 
 DAY_SECONDS = 24 * 3600
-
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": DAY_SECONDS}
 
 

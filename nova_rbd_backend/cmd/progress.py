@@ -6,9 +6,7 @@ import time
 from typing import TextIO
 
 _TERMINAL_SECONDS = 0.2
-
 _LINE_SECONDS = 5.0
-
 _WIDTH = 30
 
 

@@ -16,9 +16,7 @@ from nova_rbd_backend import errors
 from nova_rbd_backend.convert import record
 
 SUFFIX = ".nova-rbd-converted"
-
 _LVM_SECONDS = 60
-
 # Nova names them so: /dev/<volume group>/<volume>.
 _VOLUME = re.compile(r"/dev/(?P<group>[^/]+)/(?P<volume>[^/]+)")
 

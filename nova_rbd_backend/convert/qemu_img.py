@@ -24,17 +24,12 @@ from nova_rbd_backend import errors
 Progress = Callable[[int], None]
 
 _ASK_SECONDS = 60
-
 #: Without any progress for so long it is given up.
 STALL_SECONDS = 600.0
-
 _TICK_SECONDS = 1.0
-
 _SHARE = re.compile(rb"\((\d+\.\d+)/100%\)")
-
 #: No smaller hole is looked for, as when an image is imported.
 _HOLE_BYTES = "64k"
-
 _DIFFERS = 1
 
 

@@ -17,9 +17,7 @@ from lxml import etree
 from nova_rbd_backend import errors, names
 
 FORMATS = ("raw", "qcow2")
-
 _NOVA = {"nova": "http://openstack.org/xmlns/libvirt/nova/1.1"}
-
 #: What of a local disk has no meaning for one on the network.
 _LOCAL_PARTS = ("source", "backingStore", "mirror", "auth")
 

@@ -21,18 +21,13 @@ from nova_rbd_backend.ceph.pool import Pool
 
 #: A client is asked twice, and dead when it is silent both times.
 ANSWER_SECONDS = 1
-
 #: Snaps, resizes and the like of other hosts are waited for.
 ALIVE_LIMIT_SECONDS = 5.0
-
 #: Of several clients some are silent, and who is not said: when
 #: osd_client_watch_timeout (30 s) is over, the dead ones are gone.
 UNCLEAR_LIMIT_SECONDS = 40.0
-
 _PAUSE_SECONDS = 0.5
-
 _LATE_SECONDS = 1.0
-
 # One to fence, one to see that nothing is left; more where others die.
 _ROUNDS = 3
 

@@ -6,7 +6,7 @@ One RADOS object per pool; its omap has an entry ``create_<draft>`` while an
 image is being made under its draft's name, ``delete_<image id>`` until the
 space of a deleted image is free, and ``detach_<image id>`` while a snapshot
 shares data with its disk. The entries record what to look for after a process
-died. They do not record what is whole: an image that has its own name is whole.
+died. They do not record what is whole: every image with its own name is whole.
 """
 
 import contextlib
@@ -110,7 +110,7 @@ class Entry:
                 source["pool"], source["image_id"], source["snap"]
             )
         if offer := found.get("offer"):
-            # An offer unknown here: Glance is asked before anything is removed.
+            # An unknown offer: Glance is asked before anything is removed.
             known_offer = offer in list(Offer)
             found["offer"] = Offer(offer) if known_offer else Offer.UNDER_WAY
         found["stored"] = value.decode()

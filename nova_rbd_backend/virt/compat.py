@@ -18,7 +18,6 @@ from nova_rbd_backend import errors
 LOG = logging.getLogger(__name__)
 
 OLDEST = 26
-
 NEWEST = 34
 
 # Parameters by name, in order; "?" ends one that not every release has.
@@ -50,7 +49,6 @@ _DRIVER = {
     "_needs_suspend_resume_for_snapshot": "self live_snapshot "
     "current_power_state",
 }
-
 _IMAGE = {
     "__init__": "self path source_type driver_format is_block_dev "
     "disk_info_mapping",
@@ -76,14 +74,12 @@ _IMAGE = {
     "is_file_in_instance_path": "",
     "_can_fallocate": "self",
 }
-
 _BACKEND = {
     "__init__": "self use_cow",
     "backend": "self image_type",
     "by_name": "self instance name image_type disk_info_mapping",
     "by_libvirt_path": "self instance path image_type",
 }
-
 # Used by Nova's own modules through the class that takes this one's place.
 _RBD_DRIVER = {
     "__init__": "self pool user ceph_conf connect_timeout",

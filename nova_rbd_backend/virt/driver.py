@@ -36,7 +36,6 @@ from nova_rbd_backend.virt.pools import choice, placement
 from nova_rbd_backend.virt.snapshot import detacher, frozen, quiesce
 
 CONF = nova.conf.CONF
-
 LOG = logging.getLogger(__name__)
 
 

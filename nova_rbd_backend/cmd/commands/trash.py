@@ -15,7 +15,6 @@ from nova_rbd_backend.storage.images import purge, restore
 
 # As long as it takes: an operator waits for it, or breaks it off.
 _NO_LIMIT_SECONDS = 7 * 24 * 3600.0
-
 _NO_LIMIT_IMAGES = 1_000_000
 
 

@@ -16,7 +16,6 @@ from nova_rbd_backend.storage.images import discard
 
 # Named apart from every base.
 _TURN = "ageing"
-
 # None of the others will be reached.
 _NO_CLUSTER = (
     errors.ClusterUnreachable,

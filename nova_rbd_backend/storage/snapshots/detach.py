@@ -3,10 +3,10 @@
 """Flow: give a snapshot data of its own, so that it needs its disk no more.
 
 Copying what it shares takes time in proportion to its data. It happens in the
-background, by the manager's task queue or by a process of ours, a few snapshots
-at a time in a pool, whichever host asked for them. Meanwhile the disk may be
-deleted (its image stays in the trash), and the snapshot may be booted from, and
-deleted in Glance.
+background, by the manager's task queue or by a process of ours, a few
+snapshots at a time in a pool, whichever host asked for them. Meanwhile the
+disk may be deleted (its image stays in the trash), and the snapshot may be
+booted from, and deleted in Glance.
 """
 
 import contextlib
@@ -24,19 +24,16 @@ from nova_rbd_backend.storage.snapshots import make as snapshots
 # Longer than the largest image takes. The claim of a dead process that cannot
 # be seen from here ends after this time.
 _CLAIM_SECONDS = 2 * 3600.0
-
 _POLL_SECONDS = 0.5
 
-# While HOLD is removed (10 to 40 ms) Glance refuses to delete the snapshot. Nova
-# ignores that refusal when it deletes what a shelved instance was saved as, so
-# HOLD is not removed soon after the snapshot was made.
+# While HOLD is removed (10 to 40 ms) Glance refuses to delete the snapshot.
+# Nova ignores that refusal when it deletes what a shelved instance was saved
+# as, so HOLD is not removed soon after the snapshot was made.
 HELD_SECONDS = 60.0
-
 SOFT_DEPTH_LIMIT = 4
 
 #: Who copied a snapshot that shared nothing.
 NOBODY = "nobody"
-
 # An upload of terabytes takes hours.
 _LONGEST_MAKING_SECONDS = 24 * 3600.0
 

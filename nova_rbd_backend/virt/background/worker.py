@@ -11,11 +11,9 @@ from nova_rbd_backend import threads
 
 #: Between a run that has not done all, and the next.
 RETRY_SECONDS = 10
-
 #: What does not go well for longer than PATIENCE_SECONDS is tried less and
 #: less often, and at least so often.
 PATIENCE_SECONDS = 120
-
 LONGEST_PAUSE_SECONDS = 600
 
 

@@ -12,7 +12,6 @@ from nova_rbd_backend.virt.background.purger import PURGER
 from nova_rbd_backend.virt.background.worker import Background
 
 CONF = nova.conf.CONF
-
 LOG = logging.getLogger(__name__)
 
 # The period of Nova's periodic task when its interval is 0 (oslo.service).

@@ -2,9 +2,9 @@
 
 """Make a base in the pool unless it exists, and clone disks from it.
 
-The first boot of an image copies its bytes, for all hosts; other boots wait for
-it, on this host and on others. What Nova fetches, checks and converts lies on
-the local disk only until it is in the pool.
+The first boot of an image copies its bytes, for all hosts; other boots wait
+for it, on this host and on others. What Nova fetches, checks and converts lies
+on the local disk only until it is in the pool.
 """
 
 import contextlib

@@ -19,9 +19,7 @@ from oslo_utils import fileutils
 from nova_rbd_backend.virt import edge
 
 CONF = nova.conf.CONF
-
 LOG = logging.getLogger(__name__)
-
 #: How often a log line says what takes long.
 TELL_SECONDS = 10
 

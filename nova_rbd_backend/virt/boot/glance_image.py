@@ -2,8 +2,8 @@
 
 """What Glance says of an image: can it be cloned here, and what base has it?
 
-An image in Glance never changes its data. A base is named after the data's hash
-all the same: the id of a purged image may be used again.
+An image in Glance never changes its data. A base is named after the data's
+hash all the same: the id of a purged image may be used again.
 """
 
 import dataclasses
@@ -19,7 +19,6 @@ from nova_rbd_backend.storage.disks import parent
 from nova_rbd_backend.virt import edge
 
 CONF = nova.conf.CONF
-
 CLONEABLE_FORMATS = ("raw", "iso")  # whose bytes are the disk's bytes
 
 

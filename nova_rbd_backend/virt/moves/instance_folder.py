@@ -23,7 +23,6 @@ from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 CONF = nova.conf.CONF
-
 LOG = logging.getLogger(__name__)
 
 #: Of these a single host can have one mounted. Others count as shared.
@@ -33,7 +32,6 @@ LOCAL_FILESYSTEMS = frozenset(
 
 #: What this host's own NFS server exports: exports(5), exportfs(8).
 EXPORTS = ("/etc/exports", "/var/lib/nfs/etab")
-
 _PATH = re.compile(rb'"/[^"]*"|/\S*').match
 
 

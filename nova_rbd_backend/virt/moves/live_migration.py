@@ -2,8 +2,8 @@
 
 """Let a guest move live only to a host that sees the same disks.
 
-Nova only compares the hosts' types of disks, so that a guest could be sent to a
-host of another pool or cluster. Before that the source gets one thing of the
+Nova only compares the hosts' types of disks, so that a guest could be sent to
+a host of another pool or cluster. Before that the source gets one thing of the
 destination's own making: the name of the file by which it finds out whether
 they share instances_path (LibvirtLiveMigrateData.filename, 26 to 34). So that
 name tells which pool of which cluster the destination uses. A host with the
@@ -26,7 +26,6 @@ from nova_rbd_backend.virt import edge
 CONF = nova.conf.CONF
 
 _MARK = "nova-rbd"
-
 # With the rest of the name below 255 bytes, the longest for a file.
 _LONGEST_POOL = 160
 
@@ -105,7 +104,7 @@ def _pools_with_disks(instance: Any) -> list[str]:
 
 
 def _quoted(pool: str) -> str:
-    """Return the pool's name without characters that files' names may not have."""
+    """Return the pool's name without characters special to file names."""
     quoted = urllib.parse.quote(pool, safe="")
     if len(quoted) <= _LONGEST_POOL:
         return quoted

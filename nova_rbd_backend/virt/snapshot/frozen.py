@@ -23,15 +23,12 @@ from oslo_utils import fileutils
 from nova_rbd_backend import threads
 
 CONF = nova.conf.CONF
-
 LOG = logging.getLogger(__name__)
-
 FOLDER = "nova-rbd-frozen"
 
 #: How long an agent may take to answer, each time. What it runs before it
 #: freezes may take long: Windows gives its VSS writers 60 s.
 ANSWER_SECONDS = 60
-
 _ATTEMPTS = 5
 
 # Of guests that are still to be thawed for a predecessor.

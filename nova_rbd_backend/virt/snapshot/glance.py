@@ -22,19 +22,14 @@ from nova.image import glance
 from oslo_log import log as logging
 
 CONF = nova.conf.CONF
-
 LOG = logging.getLogger(__name__)
-
 IMAGE_API = glance.API()
 
 #: How long Glance may take to say whether it took a location.
 ANSWER_SECONDS = 60
-
 #: After an error that does not say whether it goes on with it.
 LATE_SECONDS = 10
-
 _POLL_SECONDS = 0.2
-
 # After these it does not.
 _REFUSALS = (
     exception.Invalid,
@@ -42,7 +37,6 @@ _REFUSALS = (
     exception.ImageNotAuthorized,
     glanceclient.exc.HTTPNotImplemented,
 )
-
 # Glance's own mark on an image that a task of its works on.
 _TASK = "os_glance_import_task"
 

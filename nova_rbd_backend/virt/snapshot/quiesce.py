@@ -26,7 +26,6 @@ LOG = logging.getLogger(__name__)
 #: A guest that stands still for longer misses its cluster's heartbeats. It
 #: is thawed then whatever Ceph does.
 LIMIT_SECONDS = 0.8
-
 _THAW_ATTEMPTS = 5
 
 # Green under eventlet: one value for each request.

@@ -2,9 +2,9 @@
 
 """image-create: a disk becomes an image of Glance's while its guest runs on.
 
-The snapshot is a clone in the pool for snapshots, and Glance gets its location.
-If Glance takes no location, the clone's data is uploaded, and the clone is
-removed. Either way nothing is copied that the disk does not hold.
+The snapshot is a clone in the pool for snapshots, and Glance gets its
+location. If Glance takes no location, the clone's data is uploaded, and the
+clone is removed. Either way nothing is copied that the disk does not hold.
 """
 
 import os
@@ -30,7 +30,6 @@ from nova_rbd_backend.virt.snapshot import glance, quiesce
 from nova_rbd_backend.virt.snapshot.detacher import DETACHER
 
 CONF = nova.conf.CONF
-
 LOG = logging.getLogger(__name__)
 
 

@@ -164,6 +164,9 @@ def test_entries_change_only_from_what_they_were(pool, instance):
     assert swap("entries", instance, "one", "two")
     assert swap("entries", instance, "two", None)
     assert value("entries", instance) is None
+    assert swap("entries", instance, None, "")
+    assert value("entries", instance) == b""
+    assert pool.objects.omap_get("entries", instance) == {instance: b""}
     assert value("no-such-object", instance) is None
     assert pool.objects.omap_get("no-such-object", "") == {}
 
