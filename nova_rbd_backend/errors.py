@@ -1,28 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What can go wrong, as one tree.
+"""The errors of this package, as one tree.
 
 ::
 
     Error
     |-- ConfigError           options that cannot work
-    |-- UnsupportedNova       too old, or its seams have another shape
-    |-- NovaUnclear           which instances there are cannot be known
-    |-- LibvirtFault          libvirt did not do what it was asked for
+    |-- UnsupportedNova       too old, or what we rely on in it has changed
+    |-- NovaUnclear           Nova's API does not tell which instances exist
+    |-- LibvirtFault          libvirt refused a request
     |-- ConversionError       a local disk could not be brought into Ceph
-    |   `-- ConversionRefused what is not converted, and was not touched
-    `-- StorageError          what follows
+    |   `-- ConversionRefused not begun: nothing has changed
+    `-- StorageError          the tree below
 
     StorageError
     |-- InvalidLocation       not an rbd:// location that can be used here
-    |-- LocationOfDisk        one that is an instance's disk, not an image
+    |-- LocationOfDisk        the location of an instance's disk
     |-- ClusterUnreachable    no connection: monitors, network, conf file
     |   |-- ConfFileNotFound
     |   |-- ConfFileInvalid
     |   `-- KeyringNotFound
     |-- ConnectionLost        an open connection died or was blocklisted
-    |-- OperationTimedOut     the cluster did not answer in the limit
-    |-- NotPermitted          cephx user or caps
+    |-- OperationTimedOut     the cluster did not answer in time
+    |-- NotPermitted          by the caps of the cephx user
     |-- NotFound
     |   |-- PoolNotFound
     |   |-- ImageNotFound
@@ -32,51 +32,52 @@
     |   |-- ImageExists
     |   `-- SnapExists
     |-- DiskBusy              open elsewhere; names the watchers
-    |   `-- DiskInUse         by a client that is alive, so no guest may start
+    |   `-- DiskInUse         open by a living client, so no guest may start
     |-- HasSnaps              an image with snaps cannot be removed
     |-- MoveUnfinished        half-way into the trash, or out of it
     |-- NoSpace               full, nearfull or over its quota
     |-- NotSupported          by this image's features or this Ceph
-    |-- Conflict              somebody else changed it meanwhile
+    |-- Conflict              another process or thread changed it meanwhile
     |   |-- BeingCreated      another thread of this process makes it now
-    |   `-- TakenOver         another host made the disk in our place
-    |-- SizeMismatch          a file to import changed, is cut short or too big
-    `-- StorageFault          I/O error or what has no better name
+    |   `-- TakenOver         another host made the image in our place
+    |-- SizeMismatch          a file to import has changed, or is too big
+    `-- StorageFault          an I/O error, or an error without a class
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class Error(Exception):
-    """Root of everything this package raises on purpose."""
+    """The root of the errors that this package raises on purpose."""
 
 
 class ConfigError(Error):
-    """Options that cannot work; the text says which and how to mend it."""
+    """Options that cannot work; the text tells which, and how to mend them."""
 
 
 class UnsupportedNova(Error):
-    """A Nova that this backend was not made for, and would break."""
+    """This version of Nova does not work with this backend."""
 
 
 class NovaUnclear(Error):
-    """Nova's API did not say, to a login that sees all, what it has."""
+    """Nova's API did not tell an administrator which instances exist."""
 
 
 class LibvirtFault(Error):
-    """What libvirt was asked for, and its own words."""
+    """libvirt refused a request; the text has its own words."""
 
 
 class ConversionError(Error):
-    """A disk could not be brought into Ceph, or back; the text says why."""
+    """A disk could not be brought into Ceph, or back; the text tells why."""
 
 
 class ConversionRefused(ConversionError):
-    """It was not begun: nothing has changed."""
+    """The conversion was not begun: nothing has changed."""
 
 
 class StorageError(Error):
-    """The base; facts are attributes, the text is made from them."""
+    """An error of Ceph; its text is made from the facts in its attributes."""
 
     advice = "see the log of the Ceph cluster"
 
@@ -98,7 +99,7 @@ class StorageError(Error):
 
     @property
     def target(self) -> str:
-        """``pool/image@snap`` as far as known."""
+        """Return ``pool/image@snap``, as far as it is known."""
         text = "/".join(part for part in (self.pool, self.image) if part)
         return f"{text}@{self.snap}" if self.snap else text
 
@@ -115,8 +116,8 @@ class InvalidLocation(StorageError):
 
 class LocationOfDisk(StorageError):
     advice = (
-        "whoever set it may have tried to get at that disk; make an image of"
-        " a disk by image-create"
+        "the user who set it may have tried to read that disk; make an image"
+        " of a disk by image-create"
     )
 
 
@@ -144,15 +145,15 @@ class KeyringNotFound(ClusterUnreachable):
 
 class ConnectionLost(StorageError):
     advice = (
-        "the connection is opened again on next use; if it goes on, look"
-        " for this host in 'ceph osd blocklist ls'"
+        "the next use opens a new connection; if this happens again, look for"
+        " this host in 'ceph osd blocklist ls'"
     )
 
 
 class OperationTimedOut(StorageError):
     advice = (
         "check 'ceph health' for OSDs that are down or slow, and for a pool"
-        " that is full (its quota, or OSDs): a write to that waits"
+        " that is full (its quota, or its OSDs): writes to it wait"
     )
 
 
@@ -181,7 +182,7 @@ class ObjectNotFound(NotFound):
 
 
 class AlreadyExists(StorageError):
-    advice = "choose another name or remove what has it"
+    advice = "choose another name, or remove what has this name"
 
 
 class ImageExists(AlreadyExists):
@@ -196,26 +197,17 @@ class DiskBusy(StorageError):
     """:ivar watchers: addresses of the clients that have it open."""
 
     advice = (
-        "stop what has it open; a client that died is forgotten by Ceph"
-        " after 30 s (osd_client_watch_timeout)"
+        "stop the client that has it open; Ceph forgets a dead client after"
+        " 30 s (osd_client_watch_timeout)"
     )
 
     def __init__(
-        self,
-        reason: str = "",
-        *,
-        watchers: Sequence[str] = (),
-        operation: str = "",
-        pool: str | None = None,
-        image: str | None = None,
-        snap: str | None = None,
+        self, reason: str = "", *, watchers: Sequence[str] = (), **facts: Any
     ):
         self.watchers = tuple(watchers)
         if self.watchers:
             reason = f"{reason or 'busy'}; open by {', '.join(watchers)}"
-        super().__init__(
-            reason, operation=operation, pool=pool, image=image, snap=snap
-        )
+        super().__init__(reason, **facts)
 
 
 class DiskInUse(DiskBusy):
@@ -231,7 +223,7 @@ class HasSnaps(StorageError):
 
 
 class MoveUnfinished(StorageError):
-    advice = "it is moved now, or a process died at it: it is tried again"
+    advice = "it is being moved, or a process died meanwhile; a purge retries"
 
 
 class NoSpace(StorageError):
@@ -260,3 +252,7 @@ class SizeMismatch(StorageError):
 
 class StorageFault(StorageError):
     pass
+
+
+#: Not due to one image: the same work on other images would fail, too.
+UNREACHED = (ClusterUnreachable, ConnectionLost, OperationTimedOut)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What new images of a pool get: where their data lies, and how.
+"""Options of new images in a pool: where and how their data is stored.
 
-A value like those of :mod:`nova_rbd_backend.names`; what cannot work is
-refused without a cluster.
+Options that cannot work are refused without asking a cluster.
 """
 
 import dataclasses
@@ -13,15 +12,15 @@ from nova_rbd_backend import errors
 
 KIB, MIB = 1 << 10, 1 << 20
 
-# rbd_default_order is 22 (16.2). Taken where only the striping is given.
+# rbd_default_order is 22 (16.2). Used if only the striping is given.
 DEFAULT_OBJECT_BYTES = 4 * MIB
-# librbd's CreateRequest: orders 12 to 25, and a unit of at least 512 bytes,
-# which since 16.2 is refused below (it is not in older ones).
+# librbd's CreateRequest takes orders 12 to 25, and since 16.2 refuses a stripe
+# unit of less than 512 bytes.
 OBJECT_BYTES = (4 * KIB, 32 * MIB)
 LEAST_STRIPE_UNIT_BYTES = 512
 
-#: Name -> bit (librbd/features.h). Striping and a data pool have bits too,
-#: which librbd sets by itself where there is one.
+#: Name -> bit (librbd/features.h), except striping and data-pool, which librbd
+#: sets by itself.
 FEATURES = {
     "layering": 1 << 0,
     "exclusive-lock": 1 << 2,
@@ -37,7 +36,7 @@ _ALWAYS = {
     "deep-flatten": "without it a snapshot keeps its deleted disk for ever",
 }
 
-# What may not be said of an image, though librbd lets one (16.2.15).
+# Options that librbd takes for an image (16.2.15), but disks must not have.
 _NOT_FOR_DISKS = {
     "rbd_blocklist_": "a dead client has to be kept from writing",
     "rbd_persistent_cache_": "what a guest wrote last would be on its host "
@@ -50,14 +49,11 @@ CONF_KEY = "conf_"
 
 @dataclasses.dataclass(frozen=True)
 class Striping:
-    """How an image's bytes are spread over objects.
-
-    :ivar stripe_count: this many objects take turns, unit by unit
-    """
+    """How an image's bytes are spread over objects."""
 
     object_bytes: int
     stripe_unit_bytes: int
-    stripe_count: int
+    stripe_count: int  # of objects that take turns, unit by unit
 
     def __str__(self) -> str:
         return (
@@ -67,14 +63,14 @@ class Striping:
 
     @property
     def order(self) -> int:
-        """The object's size as librbd has it: a power of two."""
+        """The size of the objects as the exponent of 2, as in librbd."""
         return self.object_bytes.bit_length() - 1
 
     def not_finer_than(self, parent: "Striping") -> "Striping":
-        """This one, or what is next to it that suits a clone of a parent.
+        """Return this striping, or the next coarser one for a clone.
 
         A clone inherits its parent's stripe unit, and librbd (since 16.2)
-        refuses one that is more than the clone's object.
+        refuses a unit that is larger than the clone's objects.
         """
         unit = max(self.stripe_unit_bytes, parent.stripe_unit_bytes)
         return Striping(max(self.object_bytes, unit), unit, self.stripe_count)
@@ -82,27 +78,24 @@ class Striping:
 
 @dataclasses.dataclass(frozen=True)
 class ImageOptions:
-    """What new images get; None and empty: what Ceph gives them.
+    """The options of new images.
 
-    That is of its own defaults, and a clone gets what its parent has.
-
-    :ivar data_pool: where their data goes, when not into their own pool
-    :ivar features: names of :data:`FEATURES`
-    :ivar conf: names and values of librbd's options, of disks only
-    :ivar group: of nova.conf, where they are set
+    For an option that is None or empty, a new image gets Ceph's default, and a
+    clone what its parent has.
     """
 
-    data_pool: str | None = None
+    data_pool: str | None = None  # where data goes, if not into the own pool
     object_size_bytes: int | None = None
     stripe_unit_bytes: int | None = None
     stripe_count: int | None = None
-    features: tuple[str, ...] = ()
-    conf: tuple[tuple[str, str], ...] = ()
+    features: tuple[str, ...] = ()  # names from FEATURES
+    conf: tuple[tuple[str, str], ...] = ()  # librbd's options, for disks only
+    #: The group of nova.conf with these options.
     group: str = dataclasses.field(default="nova_rbd", compare=False)
 
     @property
     def striping(self) -> Striping | None:
-        """None: it is left to Ceph."""
+        """None: as Ceph does by default."""
         size, unit = self.object_size_bytes, self.stripe_unit_bytes
         if size is None and unit is None:
             return None
@@ -111,18 +104,18 @@ class ImageOptions:
 
     @property
     def feature_bits(self) -> int | None:
-        """None: they are left to Ceph."""
+        """None: Ceph's default features."""
         if not self.features:
             return None
         return sum(FEATURES[name] for name in set(self.features))
 
     @property
     def conf_metadata(self) -> dict[str, str]:
-        """librbd's options as they stand in an image's metadata."""
+        """librbd's options as an image's metadata."""
         return {f"{CONF_KEY}{name}": value for name, value in self.conf}
 
     def check(self) -> None:
-        """Refuse what cannot work, whatever the cluster.
+        """Refuse options that cannot work on any cluster.
 
         :raises errors.ConfigError: which option, why, and how to mend it
         """
@@ -175,7 +168,7 @@ class ImageOptions:
                     f"image_features lacks {name}, but {reason}: add it, or "
                     "remove the option"
                 )
-        # librbd leaves it out unsaid (16.2.15).
+        # librbd silently leaves fast-diff out (16.2.15).
         if {"fast-diff", "object-map"} & set(self.features) == {"fast-diff"}:
             self._refuse(
                 "image_features has fast-diff, which does nothing without "
@@ -197,10 +190,6 @@ class ImageOptions:
         raise errors.ConfigError(f"[{self.group}] {reason}")
 
 
-#: Nothing is asked for: all is left to Ceph.
-NO_OPTIONS = ImageOptions()
-
-
 def _shown(size_bytes: int) -> str:
     for unit, name in ((MIB, "MiB"), (KIB, "KiB")):
         if size_bytes % unit == 0:
@@ -208,4 +197,5 @@ def _shown(size_bytes: int) -> str:
     return f"{size_bytes} bytes"
 
 
+#: All options are Ceph's defaults.
 NO_OPTIONS = ImageOptions()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What each disk says of itself on the cluster: whose it is, made from what.
+"""The metadata of images: whose disk it is, and what it was made from.
 
 ``rbd image-meta list POOL/DISK`` shows it to an operator without Nova.
 """
@@ -14,7 +14,7 @@ PREFIX = "nova."
 INSTANCE = PREFIX + "instance"
 #: Of a disk: the storage class that it was made in.
 CLASS = PREFIX + "class"
-#: Of a base: when a clone of it was last seen, in seconds since 1970.
+#: Of a base: when it last had a clone or was used, in seconds since 1970.
 LAST_USED = PREFIX + "last_used"
 
 
@@ -24,7 +24,7 @@ def describe(
     image_id: str | None = None,
     storage_class: str | None = None,
 ) -> dict[str, str]:
-    """The image's metadata; what isn't known is left out."""
+    """Return the metadata of a disk or snapshot, without unknown values."""
     return _known(
         {
             "instance": disk.instance_uuid if disk else None,
@@ -42,10 +42,10 @@ def describe_base(
     disk_format: str | None = None,
     verified_with: str | None = None,
 ) -> dict[str, str]:
-    """The metadata of a base.
+    """Return the metadata of a base, without unknown values.
 
-    :param content_hash: Glance's, of the image as it was uploaded
-    :param verified_with: what its signature was verified with
+    :param content_hash: from Glance, of the image as it was uploaded
+    :param verified_with: how its signature was verified
     """
     return _known(
         {

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The names of things on the cluster, as values."""
+"""The names of images on the cluster, as values."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from nova_rbd_backend import errors
 
 
 def kind(name: str | None) -> str:
-    """What an RBD image is to Nova, by its name."""
+    """Return what an RBD image is to this backend, judged by its name."""
     if name is None:
         return "unknown"
     if is_base(name):
@@ -24,7 +24,7 @@ def kind(name: str | None) -> str:
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _DISK = re.compile(rf"(?P<instance_uuid>{_UUID})_(?P<disk>.+)")
-# Of Nova 26 to 34 (libvirt/blockinfo.py, get_disk_mapping; driver.py).
+# Nova 26 to 34 (libvirt/blockinfo.py, get_disk_mapping; driver.py).
 _NOVAS = re.compile(r"disk(\.(local|swap|config|eph[0-9]+))?")
 _SNAPSHOT = re.compile(rf"snapshot_{_UUID}")
 _DRAFT = re.compile(r"(?P<image>.+)\.nova-rbd-draft-[0-9a-f]{12}")
@@ -42,41 +42,38 @@ class DiskName:
 
     @classmethod
     def parse(cls, image: str) -> "DiskName | None":
-        """Read an RBD image's name; None: it is no instance's disk."""
+        """Read an RBD image's name; None: not the name of a disk."""
         found = _DISK.fullmatch(image)
         return cls(**found.groupdict()) if found else None
 
     @staticmethod
     def prefix(instance_uuid: str) -> str:
-        """What the names of all the instance's disks begin with."""
+        """Return the prefix of the names of all the instance's disks."""
         return f"{instance_uuid}_"
 
 
 def is_novas(disk: str) -> bool:
-    """Whether Nova gives an instance's disk such a name, but in a rescue."""
+    """Return whether Nova gives a disk such a name, except in a rescue."""
     return _NOVAS.fullmatch(disk) is not None
 
 
 def new_draft(image: str) -> str:
-    """Return a new name for an image that is to get its own once it is whole.
+    """Return a new name for a draft of an image.
 
-    It begins with the image's, so that the in-tree backend's delete, by
-    prefix, finds it too.
+    It begins with the image's name, so that the in-tree backend, which deletes
+    disks by prefix, finds it, too.
     """
     return f"{image}.nova-rbd-draft-{uuid.uuid4().hex[:12]}"
 
 
 def final_name(image: str) -> str:
-    """The name that a draft is to get; another image's name: itself."""
+    """Return the name that a draft gets when it is whole, or else the name."""
     found = _DRAFT.fullmatch(image)
     return found["image"] if found else image
 
 
 def snapshot_image(image_id: str) -> str:
-    """Return the name of the RBD image behind a snapshot.
-
-    :param image_id: Glance's
-    """
+    """Return the name of the RBD image for a snapshot's image id in Glance."""
     return f"snapshot_{image_id}"
 
 
@@ -86,7 +83,7 @@ def glance_id(image: str) -> str:
 
 
 def is_snapshot(image: str) -> bool:
-    """Whether an RBD image, or a draft of it, is a snapshot's."""
+    """Return whether an RBD image is a snapshot, or a draft of one."""
     return _SNAPSHOT.fullmatch(final_name(image)) is not None
 
 
@@ -95,22 +92,22 @@ _BASE = re.compile(rf"{BASE_PREFIX}(?P<source>.+)_[0-9a-f]{{12}}")
 
 
 def base_image(source: str, content: str) -> str:
-    """Return the name of the base that disks with this content are cloned of.
+    """Return the name of the base for disks with this content.
 
-    :param source: Glance's image id, or what Nova calls a disk it generates
-    :param content: what tells one content of that source from another
+    :param source: an image id of Glance, or Nova's name for a generated disk
+    :param content: distinguishes different contents of that source
     """
     mark = hashlib.sha256(content.encode()).hexdigest()[:12]
     return f"{BASE_PREFIX}{source}_{mark}"
 
 
 def is_base(image: str) -> bool:
-    """Whether an RBD image, or a draft of it, is a base."""
+    """Return whether an RBD image is a base, or a draft of one."""
     return image.startswith(BASE_PREFIX)
 
 
 def base_source(image: str) -> str | None:
-    """What a base was made of, as base_image was told; None: it is none."""
+    """Return the ``source`` of a base's name; None: it is no base."""
     found = _BASE.fullmatch(final_name(image))
     return found["source"] if found else None
 
@@ -136,7 +133,7 @@ class ImagePath:
 
     @classmethod
     def of_qemu(cls, path: str) -> "ImagePath | None":
-        """Read ``[rbd:]pool/image[:option=value...]``; None: it is not so."""
+        """Read ``[rbd:]pool/image[:option=value...]``; None: another form."""
         name = path.removeprefix("rbd:").partition(":")[0]
         pool, _, image = name.partition("/")
         return cls(pool, "", image) if pool and image else None
@@ -152,11 +149,8 @@ class SnapPath:
     snap: str
 
     def __str__(self) -> str:
-        return f"{self.image_path}@{self.snap}"
-
-    @property
-    def image_path(self) -> ImagePath:
-        return ImagePath(self.pool, self.namespace, self.image)
+        path = ImagePath(self.pool, self.namespace, self.image)
+        return f"{path}@{self.snap}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,12 +166,12 @@ class GlanceLocation:
     def parse(cls, url: str) -> "GlanceLocation":
         """Read ``rbd://fsid/pool/image/snap``, each part percent-encoded.
 
-        :raises InvalidLocation: another scheme, or parts missing
+        :raises InvalidLocation: another scheme, or a part is missing
         """
         scheme, _, rest = url.partition("://")
         parts = [urllib.parse.unquote(part) for part in rest.split("/")]
         if scheme != "rbd" or len(parts) != 4 or not all(parts):
-            # The URL itself is not quoted: other schemes carry passwords.
+            # Without the URL itself, which may contain a password.
             raise errors.InvalidLocation(
                 f"a location of scheme {scheme[:20]!r} with {len(parts)} parts"
             )

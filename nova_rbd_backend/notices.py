@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Facts that an operator should read in the log, from where they are found.
+"""Carry facts for the operator's log from the flows to the Nova edge.
 
-Flows run in native threads, which may not log under eventlet, and a fact may
-be found several calls deep in a flow that then fails. So a flow notes the
-fact, and whoever runs the flow collects the notes and logs them.
+Flows run in native threads, which may not log under eventlet, and a flow may
+find a fact several calls deep, and fail after that. So a flow notes the fact,
+and the code that runs the flow collects the notices and logs them.
 """
 
 import contextlib
@@ -17,33 +17,25 @@ from nova_rbd_backend.image_options import Striping
 
 @dataclasses.dataclass(frozen=True)
 class Fenced:
-    """A dead client was put on Ceph's blocklist.
-
-    :ivar lock_broken: the client had the image's exclusive lock
-    :ivar blocklist_seconds: for how long the client cannot write
-    """
+    """A dead client was put on Ceph's blocklist."""
 
     pool: str
     image: str
     client_id: int
     address: str
-    lock_broken: bool
-    blocklist_seconds: int
+    lock_broken: bool  # the client had the image's exclusive lock
+    blocklist_seconds: int  # how long the client cannot write
 
 
 @dataclasses.dataclass(frozen=True)
 class Coarser:
-    """Clones are not striped as their pool's options ask, because of a parent.
+    """Clones cannot be striped as finely as their pool's options ask."""
 
-    :ivar pool: the pool of the clones
-    :ivar group: the group of nova.conf that has the options
-    """
-
-    pool: str
-    group: str
+    pool: str  # of the clones
+    group: str  # the group of nova.conf with the options
     parent_pool: str
     wanted: Striping
-    parent: Striping
+    parent: Striping  # of the parent, which is the reason
     given: Striping
 
 
@@ -56,7 +48,7 @@ _collected = contextvars.ContextVar("nova_rbd_notices", default=None)
 
 @contextlib.contextmanager
 def collected(into: list[Notice] | None = None) -> Iterator[list[Notice]]:
-    """Lend a list that gets what this thread notes within the block.
+    """Lend a list of the facts that this thread notes within the block.
 
     :param into: the list to lend, for a caller that needs it after an error
     """
@@ -69,7 +61,7 @@ def collected(into: list[Notice] | None = None) -> Iterator[list[Notice]]:
 
 
 def note(notice: Notice) -> None:
-    """Add a fact to the innermost list; nobody collects: it is dropped."""
+    """Add a fact to the innermost list; drop it if there is no list."""
     found = _collected.get()
     if found is not None:
         found.append(notice)

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What nova.conf comes down to, as values.
+"""The settings that follow from nova.conf, as values.
 
-The code below the Nova edge is handed these, never a configuration object.
+The code below the Nova edge gets these values, not a configuration object.
 """
 
 import dataclasses
-import logging
 
 from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.storage_classes import DEFAULT, StorageClass
@@ -16,27 +15,21 @@ BLOCKLIST_SECONDS = 7 * 24 * 3600
 
 @dataclasses.dataclass(frozen=True)
 class ClusterSettings:
-    """How to connect to a Ceph cluster.
+    """How to connect to a Ceph cluster."""
 
-    :ivar conf_file: path; None: where librados looks by itself
-    :ivar user: without "client."; None: Ceph's default, admin
-    :ivar operation_timeout_seconds: 0: wait for ever
-    :ivar blocklist_seconds: for how long a dead client is kept from writing
-    """
-
-    conf_file: str | None
-    user: str | None
+    conf_file: str | None  # None: where librados looks by default
+    user: str | None  # without "client."; None: Ceph's default, admin
     connect_timeout_seconds: int
-    operation_timeout_seconds: int
+    operation_timeout_seconds: int  # 0: no limit
+    #: How long a dead client is kept from writing.
     blocklist_seconds: int = BLOCKLIST_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All options of this backend; None means "not given".
+    """All options of this backend; None: the option is not set.
 
-    The pools' names are empty unless ``images_type`` is rbd. With
-    ``ceph_conf`` None librados looks for ceph.conf by itself.
+    The pools' names are empty unless ``images_type`` is rbd.
     """
 
     images_type: str
@@ -61,7 +54,6 @@ class Settings:
 
     @property
     def cluster(self) -> ClusterSettings:
-        """How to connect to the cluster."""
         return ClusterSettings(
             conf_file=self.ceph_conf,
             user=self.user,
@@ -72,24 +64,24 @@ class Settings:
 
     @property
     def classes(self) -> tuple[StorageClass, ...]:
-        """All storage classes, the class of ``pool`` first."""
+        """All storage classes; the first is the class of ``pool``."""
         own = StorageClass(DEFAULT, self.pool, self.image_options)
         return (own, *self.storage_classes)
 
     @property
     def default_class(self) -> StorageClass:
-        """The class of disks whose flavor asks for none."""
+        """The class of disks whose flavor asks for no class."""
         found = self.class_named(self.default_storage_class)
         assert found is not None  # conf.apply() refuses another name
         return found
 
     def class_named(self, name: str) -> StorageClass | None:
-        """Return the class of that name; None: there is no such class."""
+        """Return the class of this name, or None."""
         found = (each for each in self.classes if each.name == name)
         return next(found, None)
 
     def class_of_pool(self, pool: str) -> StorageClass | None:
-        """Return the first class with that pool; None: there is none."""
+        """Return the first class with this pool, or None."""
         found = (each for each in self.classes if each.pool == pool)
         return next(found, None)
 
@@ -97,12 +89,8 @@ class Settings:
     def uses_rbd(self) -> bool:
         return self.images_type == "rbd"
 
-    def log_effective(self, log: logging.Logger) -> None:
-        """Log what is in force: Nova logs options before they are mapped."""
-        log.info("Instance disks: %s", self.summary())
-
     def summary(self) -> str:
-        """Return one line for logs, without any secret."""
+        """Return the settings as one line for logs, without secrets."""
         if not self.uses_rbd:
             return f"images_type={self.images_type}, through Nova's own code"
         facts = dataclasses.asdict(self)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A storage class: a pool, and how the disks in it are made.
+"""Storage classes: a pool, and how the disks in it are made.
 
-A value like those of :mod:`nova_rbd_backend.names`. Which class a flavor asks
-for is in its extra specs.
+A flavor asks for a class by its extra specs.
 """
 
 import dataclasses
@@ -15,10 +14,10 @@ from nova_rbd_backend.image_options import ImageOptions
 
 #: The class of libvirt_images_store and [nova_rbd].
 DEFAULT = "default"
-#: What a name has to be, as a regular expression.
+#: The regular expression for the names of classes.
 NAME_PATTERN = "[a-z0-9_-]+"
 
-#: Extra specs of a flavor; the first one counts for what no other names.
+#: Extra specs of a flavor. SPEC is for all disks without a spec of their own.
 SPEC = "nova_rbd:class"
 ROOT_SPEC = "nova_rbd:root_class"
 EPHEMERAL_SPEC = "nova_rbd:ephemeral_class"
@@ -26,57 +25,50 @@ SWAP_SPEC = "nova_rbd:swap_class"
 SPECS = (SPEC, ROOT_SPEC, EPHEMERAL_SPEC, SWAP_SPEC)
 
 _RESOURCE_CLASS = re.compile(r"CUSTOM_RBD_[A-Z0-9_]+_GB")
-# Of names of disks, without what a rescue adds.
-_RESCUE = ".rescue"
-_EPHEMERAL = ("disk.local", "disk.eph")
 
 
 @dataclasses.dataclass(frozen=True)
 class StorageClass:
-    """:ivar pool: where its disks go
-    :ivar image_options: what they get
-    """
-
     name: str
     pool: str
-    image_options: ImageOptions
+    image_options: ImageOptions  # for new images in the pool
 
     @property
     def resource_class(self) -> str:
-        """What Placement knows its space by."""
+        """Placement's name for the space of this class."""
         return resource_class(self.name)
 
 
 def resource_class(name: str) -> str:
-    """Placement's name for the space of a class: letters, digits and _."""
+    """Return Placement's name for the space of a class: A-Z, 0-9 and _."""
     return f"CUSTOM_RBD_{name.upper().replace('-', '_')}_GB"
 
 
 def is_resource_class(name: str) -> bool:
-    """Whether it may be the space of a class, be that one known or not."""
+    """Return whether it may be the space of a class, known here or not."""
     return _RESOURCE_CLASS.fullmatch(name) is not None
 
 
 def asked_for(extra_specs: Mapping[str, str], disk: str) -> str | None:
-    """The class that a flavor asks for; None: it does not.
+    """Return the class that a flavor asks for; None: it asks for no class.
 
     :param disk: as in names.DiskName: ``disk``, ``disk.swap``
     """
-    kind = disk.removesuffix(_RESCUE)
-    own = None
+    kind = disk.removesuffix(".rescue")
+    spec = SPEC
     if kind == "disk":
-        own = extra_specs.get(ROOT_SPEC)
+        spec = ROOT_SPEC
     elif kind == "disk.swap":
-        own = extra_specs.get(SWAP_SPEC)
-    elif kind.startswith(_EPHEMERAL):
-        own = extra_specs.get(EPHEMERAL_SPEC)
-    return own or extra_specs.get(SPEC)
+        spec = SWAP_SPEC
+    elif kind.startswith(("disk.local", "disk.eph")):
+        spec = EPHEMERAL_SPEC
+    return extra_specs.get(spec) or extra_specs.get(SPEC)
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse names that cannot be, or cannot be told apart.
+    """Refuse names that are invalid, or the same in Placement.
 
-    :raises errors.ConfigError: which one, and why
+    :raises errors.ConfigError: which name, and why
     """
     known: dict[str, str] = {}
     for name in names:
@@ -86,9 +78,7 @@ def check_names(names: Sequence[str]) -> None:
                 "and [nova_rbd]: choose another name"
             )
         if re.fullmatch(NAME_PATTERN, name) is None:
-            _refuse(
-                f"has {name!r}: take a name of a-z, 0-9, '_' and '-' alone"
-            )
+            _refuse(f"has {name!r}: use only a-z, 0-9, '_' and '-'")
         other = known.setdefault(resource_class(name), name)
         if other != name:
             _refuse(

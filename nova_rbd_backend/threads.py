@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The one place that tells eventlet from native threads.
+"""Run work in native threads, with eventlet or without.
 
 Nova 26 to 33 may run on eventlet, 33 and later on native threads, where
-importing eventlet raises. So eventlet is only looked up in sys.modules.
-A greenlet that waits inside librados would stop the whole process: calls
-go to eventlet's pool of native threads as whole operations.
+importing eventlet raises. So eventlet is only looked up in sys.modules. A
+greenlet that waits inside librados would stop the whole process, so whole
+operations go to eventlet's pool of native threads.
 """
 
 import atexit
@@ -18,24 +18,23 @@ from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
-# eventlet's tpool has 20 threads. Long jobs may not take them all, and jobs
-# that copy for hours may take none of those for jobs that wait for a client.
+# eventlet's tpool has 20 threads. Long jobs must not take them all, and jobs
+# that copy for hours must leave threads for jobs that wait for a client.
 LONG_JOBS = 8
 WAITING_JOBS = 6
 BACKGROUND_WORKERS = 2
 
 
 def _patched_eventlet() -> types.ModuleType | None:
-    """Eventlet, if this process has replaced its threads with greenlets."""
-    eventlet = sys.modules.get("eventlet")
+    """Return eventlet if it has replaced this process's threads, or None."""
     patcher = sys.modules.get("eventlet.patcher")
-    if eventlet is None or patcher is None:
+    if patcher is None or not patcher.is_monkey_patched("thread"):
         return None
-    return eventlet if patcher.is_monkey_patched("thread") else None
+    return sys.modules["eventlet"]
 
 
 def _original(name: str) -> types.ModuleType:
-    """A standard module as it was before eventlet changed it."""
+    """Return a standard module as it was before eventlet changed it."""
     if _patched_eventlet() is not None:
         return cast(
             types.ModuleType, sys.modules["eventlet.patcher"].original(name)
@@ -44,13 +43,13 @@ def _original(name: str) -> types.ModuleType:
 
 
 def original_threading() -> Any:
-    """The threading module of native threads."""
+    """Return the threading module for native threads."""
     return _original("threading")
 
 
-def original_queue() -> Any:
-    """The queue module whose locks block native threads."""
-    return _original("queue")
+def start_native(func: Callable[[], object]) -> None:
+    """Run func in a native daemon thread, also from a garbage collection."""
+    _original("_thread").start_new_thread(func, ())
 
 
 def native_sleep(seconds: float) -> None:
@@ -59,11 +58,11 @@ def native_sleep(seconds: float) -> None:
 
 
 class _Here:
-    """What this process has of threads, all made on first use.
+    """The threads of this process, all made on first use.
 
-    :ivar slots: on the greenlets' side, by whether their jobs wait
-    :ivar native_idents: threads of ours in which there is no hub to go back to
-    :ivar workers: one, under a name: setdefault is atomic
+    :ivar slots: semaphores of greenlets, by whether their jobs wait
+    :ivar native_idents: our native threads, in which no greenlet hub runs
+    :ivar workers: the one _Background, in a dict because setdefault is atomic
     """
 
     def __init__(self) -> None:
@@ -72,7 +71,7 @@ class _Here:
         self.workers: dict[str, _Background] = {}
 
     def after_fork(self) -> None:
-        """In the child: the threads are the parent's."""
+        """Forget the parent's threads in the child."""
         self.workers.clear()
         self.native_idents.clear()
 
@@ -90,15 +89,15 @@ def run(
 ) -> T:
     """Run func off the event loop and return what it returns.
 
-    Blocks the calling greenlet or thread. With native threads it is a plain
+    Blocks the calling greenlet or thread. With native threads this is a plain
     call.
 
     :param long: the job takes seconds or more; LONG_JOBS run at a time
-    :param waits: the job copies nothing, but may wait for another client, as
-        a delete does; WAITING_JOBS run at a time, beside the long ones
+    :param waits: the job copies nothing, but may wait for another client, like
+        a delete; WAITING_JOBS run at a time, beside the long ones
     """
-    eventlet = _patched_eventlet()
-    if eventlet is None or _is_background():
+    ident = original_threading().get_ident()
+    if _patched_eventlet() is None or ident in _HERE.native_idents:
         return func(*args, **kwargs)
     tpool = importlib.import_module("eventlet.tpool")
     if not (long or waits):
@@ -111,16 +110,12 @@ def run(
         return cast(T, tpool.execute(func, *args, **kwargs))
 
 
-def _is_background() -> bool:
-    return original_threading().get_ident() in _HERE.native_idents
-
-
 class _Background:
-    """A few native daemon threads that work off one queue."""
+    """A few native daemon threads that share one queue of jobs."""
 
     def __init__(self) -> None:
         self._threading = original_threading()
-        self._queue = original_queue().Queue()
+        self._queue = _original("queue").Queue()
         self._lock = self._threading.Lock()
         self._threads: list[Any] = []
         self._stopping = False
@@ -148,7 +143,7 @@ class _Background:
                 sys.excepthook(*sys.exc_info())
 
     def stop(self, limit_seconds: float) -> None:
-        """Let jobs under way end: librados dies badly under a thread."""
+        """Let running jobs end: librados crashes if it ends under a thread."""
         self._stopping = True
         for _ in self._threads:
             self._queue.put(None)
@@ -157,10 +152,10 @@ class _Background:
 
 
 def background(func: Callable[..., object], *args: Any) -> None:
-    """Run func soon in a native daemon thread; returns at once.
+    """Run func soon in a native daemon thread; return at once.
 
-    BACKGROUND_WORKERS run at a time, others wait. func handles its own errors:
-    what it raises goes to sys.excepthook. At exit, jobs that have not begun
+    BACKGROUND_WORKERS jobs run at a time, and others wait. func handles its
+    own errors; others go to sys.excepthook. At exit, jobs that have not begun
     are dropped.
     """
     workers = _HERE.workers.setdefault("background", _Background())
@@ -168,10 +163,10 @@ def background(func: Callable[..., object], *args: Any) -> None:
 
 
 def spawn(func: Callable[[], object]) -> None:
-    """Run func beside the caller, where it may log; returns at once.
+    """Run func beside the caller, where it may log; return at once.
 
-    A greenlet under eventlet, whose patched logging locks no native thread
-    may touch; else a thread of :func:`background`.
+    It runs in a greenlet under eventlet, because no native thread may touch
+    the logging locks that eventlet has patched, else in :func:`background`.
     """
     eventlet = _patched_eventlet()
     if eventlet is None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The way to one pool: its ioctx, and its name in every error."""
+"""Lend the ioctx of one pool, and name the pool in every error."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from nova_rbd_backend.ceph.connection import Connection
 
 
 class Access:
-    """A pool (and namespace) of a cluster, as the parts of Pool reach it."""
+    """A pool (and namespace) of a cluster, for the classes behind Pool."""
 
     def __init__(self, cluster: Cluster, pool: str, namespace: str = ""):
         self.cluster = cluster
@@ -33,8 +33,7 @@ class Access:
     ) -> Iterator[rados.Ioctx]:
         """Lend the pool's ioctx; errors within name the pool and the image.
 
-        :param kind: what is reached for, where the names do not tell it
-            ("object")
+        :param kind: see error_map.translated
         :param connection: None: the current one
         :param frees: see Connection.ioctx
         """
@@ -48,3 +47,23 @@ class Access:
             operation, connection, pool=str(self), image=image, kind=kind
         ):
             yield ioctx
+
+    def execute(
+        self,
+        operation: str,
+        image: str,
+        key: str,
+        method: tuple[str, str],
+        request: bytes = b"",
+        frees: bool = False,
+    ) -> bytes:
+        """Call a method of an object class on an object of an image.
+
+        librados: rados_exec.
+
+        :param key: the object's name
+        :param method: the class and its method
+        """
+        with self.reach(operation, image=image, frees=frees) as ioctx:
+            _, answer = ioctx.execute(key, *method, request)
+        return answer

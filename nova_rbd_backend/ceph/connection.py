@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""RADOS connections: open one, lend its ioctxs, close it when it is unused."""
+"""Open RADOS connections, lend their ioctxs, and close unused connections."""
 
 import contextlib
 import ctypes
-import os
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -17,21 +16,27 @@ from nova_rbd_backend.settings import ClusterSettings
 
 
 class Connection:
-    """One open RADOS connection.
-
-    :ivar open_ioctxs: by pool, namespace and whether it frees space, as
-        :meth:`ioctx` is asked for them; only :meth:`ioctx` adds to it
-    """
+    """One open RADOS connection."""
 
     def __init__(self, settings: ClusterSettings):
-        self.handle = _connected(settings)
+        limit = str(settings.operation_timeout_seconds)
+        conf = {
+            "rados_mon_op_timeout": limit,
+            "rados_osd_op_timeout": limit,
+            # Clones of unprotected snaps; parents may go to the trash.
+            "rbd_default_clone_format": "2",
+            # Not rbd_blocklist_expire_seconds: with it librbd breaks no lock
+            # any more (EINVAL; seen in 16.2.15).
+        }
+        self.handle = _connected(settings, conf)
+        #: By the arguments of ioctx(), which alone adds to it.
         self.open_ioctxs: dict[tuple[str, str, bool], rados.Ioctx] = {}
         self._lock = threads.original_threading().Lock()
-        _CLOSER.start()
         self._closing = weakref.finalize(
-            self, _CLOSER.close, self.handle, self.open_ioctxs
+            self, _close_soon, self.handle, self.open_ioctxs
         )
-        # At exit the kernel closes it sooner, and no thread is left to wait.
+        # At exit the kernel closes the connection sooner, and no thread is
+        # left that could wait for it.
         self._closing.atexit = False
 
     def ioctx(
@@ -39,10 +44,10 @@ class Connection:
     ) -> rados.Ioctx:
         """Return the shared ioctx, whose settings never change afterwards.
 
-        :param frees: for operations that give space back. librados holds a
-            write to a full pool back until the pool has room again, except
-            for operations with this mark, of which the OSDs refuse those that
-            would need more space.
+        :param frees: for operations that free space. librados delays a write
+            to a full pool until the pool has room again. It does not delay
+            operations with this mark; the OSDs refuse those that need more
+            space.
         """
         key = (pool, namespace, frees)
         with self._lock:
@@ -55,7 +60,7 @@ class Connection:
             return self.open_ioctxs[key]
 
     def abandon(self) -> None:
-        """After a fork: never free the parent's handles in the child.
+        """Keep the child of a fork from freeing the parent's handles.
 
         rados_shutdown waits for threads, which a fork does not copy.
         """
@@ -64,27 +69,21 @@ class Connection:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 
 
-def _connected(settings: ClusterSettings) -> rados.Rados:
+def _connected(
+    settings: ClusterSettings, conf: Mapping[str, str]
+) -> rados.Rados:
     """librados: rados_create, rados_conf_read_file, rados_connect."""
-    limit = str(settings.operation_timeout_seconds)
-    conf = settings.conf_file or "Ceph's default conf file"
-    with error_map.translated(f"read {conf}", kind="conf file"):
+    timeout_seconds = settings.connect_timeout_seconds
+    shown = settings.conf_file or "Ceph's default conf file"
+    with error_map.translated(f"read {shown}", kind="conf file"):
         handle = rados.Rados(
             conffile=settings.conf_file or "",
             rados_id=settings.user,
-            conf={
-                "client_mount_timeout": str(settings.connect_timeout_seconds),
-                "rados_mon_op_timeout": limit,
-                "rados_osd_op_timeout": limit,
-                # Clones of unprotected snaps; parents may go to the trash.
-                "rbd_default_clone_format": "2",
-                # Not rbd_blocklist_expire_seconds: with it librbd breaks no
-                # lock any more (EINVAL; seen in 16.2.15).
-            },
+            conf={"client_mount_timeout": str(timeout_seconds), **conf},
         )
-    with error_map.translated(f"connect to the cluster of {conf}"):
+    with error_map.translated(f"connect to the cluster of {shown}"):
         try:
-            handle.connect(timeout=settings.connect_timeout_seconds)
+            handle.connect(timeout=timeout_seconds)
         except BaseException:
             handle.shutdown()
             raise
@@ -92,78 +91,40 @@ def _connected(settings: ClusterSettings) -> rados.Rados:
 
 
 def try_key(settings: ClusterSettings, key: str) -> None:
-    """Log in with a key in place of the keyring's; nothing stays open.
+    """Log in with this key instead of the keyring's, and close again.
 
-    Blocks for at most the connect timeout. The key has to be well-formed:
+    Blocks for at most the connect timeout. The key must be well-formed:
     librados writes a key that it cannot decode to its log. librados:
     rados_connect.
 
-    :param key: as a keyring has it, base64
+    :param key: base64, as in a keyring
     :raises errors.NotPermitted: the cluster has another key for this user
     :raises errors.ClusterUnreachable: no answer in time
     """
-    with error_map.translated("read the conf file", kind="conf file"):
-        handle = rados.Rados(
-            conffile=settings.conf_file or "",
-            rados_id=settings.user,
-            conf={
-                "key": key,
-                "client_mount_timeout": str(settings.connect_timeout_seconds),
-                # 16.2 prints a monitor's answer that comes after the end.
-                "err_to_stderr": "false",
-                "log_to_stderr": "false",
-            },
-        )
-    try:
-        with error_map.translated("log in to the cluster"):
-            handle.connect(timeout=settings.connect_timeout_seconds)
-    finally:
-        handle.shutdown()
+    conf = {
+        "key": key,
+        # 16.2 prints a monitor's answer that arrives after the shutdown.
+        "err_to_stderr": "false",
+        "log_to_stderr": "false",
+    }
+    _connected(settings, conf).shutdown()
 
 
-class _Closer:
-    """A native thread that closes connections which nobody uses any more.
+def _close_soon(
+    handle: rados.Rados, ioctxs: Mapping[Any, rados.Ioctx]
+) -> None:
+    """Close a connection that nobody uses any more, in a native thread.
 
-    python-rados 16.2 frees a connection only on shutdown(), which may wait
-    and may not be called from where the garbage collector happens to run (a
-    greenlet, a thread that holds a lock).
+    python-rados 16.2 frees a connection only in shutdown(). That may wait, so
+    it must not be called wherever the garbage collector happens to run (in a
+    greenlet, or in a thread that holds a lock). This function may be: it takes
+    no lock of the threading module.
     """
 
-    def __init__(self) -> None:
-        self._queue: Any = None
+    def close() -> None:
+        with contextlib.suppress(Exception):
+            for ioctx in ioctxs.values():
+                ioctx.close()
+            handle.shutdown()
 
-    def start(self) -> None:
-        """Start the thread, before the first connection can be dropped."""
-        if self._queue is None:
-            # Written in C: safe to put into from a garbage collection.
-            self._queue = threads.original_queue().SimpleQueue()
-            threads.original_threading().Thread(
-                target=self._work,
-                args=(self._queue,),
-                name="nova-rbd-closer",
-                daemon=True,
-            ).start()
-
-    def close(
-        self, handle: rados.Rados, ioctxs: Mapping[Any, rados.Ioctx]
-    ) -> None:
-        """Have it closed soon; returns at once."""
-        if self._queue is not None:
-            self._queue.put((handle, ioctxs))
-
-    def after_fork(self) -> None:
-        """In the child: the thread is the parent's."""
-        self._queue = None
-
-    @staticmethod
-    def _work(queue: Any) -> None:
-        while True:
-            handle, ioctxs = queue.get()
-            with contextlib.suppress(Exception):
-                for ioctx in ioctxs.values():
-                    ioctx.close()
-                handle.shutdown()
-
-
-_CLOSER = _Closer()
-os.register_at_fork(after_in_child=_CLOSER.after_fork)
+    threads.start_native(close)

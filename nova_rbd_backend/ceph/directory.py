@@ -1,42 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Names and ids of a pool's images, as cls_rbd keeps them.
+"""The names and ids of a pool's images, as cls_rbd keeps them.
 
 No image is opened: opening one takes longer than all calls here together.
 """
 
 import contextlib
-import errno
 
 import rados
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.ceph import error_map
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.encoding import decoded, encoded
 from nova_rbd_backend.ceph.objects import Objects
 
-# cls_rbd.cc, 16.2: its omap has name_<image> -> image id and id_<image id> ->
-# image, both as length-prefixed strings.
+# Its omap has name_<image> -> image id and id_<image id> -> image, both as
+# length-prefixed strings (cls_rbd.cc, 16.2).
 _DIRECTORY = "rbd_directory"
 
 
 class Directory:
-    """What a pool knows of its images' names: rbd_directory and rbd_id."""
+    """The rbd_directory object of a pool, and its rbd_id objects."""
 
     def __init__(self, access: Access, objects: Objects):
         self._access = access
         self._objects = objects
 
     def names(self, prefix: str) -> list[str]:
-        """Return the names that begin so, without listing the pool.
+        """Return the image names with this prefix, without listing the pool.
 
         librados: rados_read_op_omap_get_vals2.
         """
         return list(self.ids(prefix))
 
     def ids(self, prefix: str) -> dict[str, str]:
-        """Return the ids of the images whose names begin so, by name."""
+        """Return the ids of the images whose names have this prefix, by name.
+
+        librados: rados_read_op_omap_get_vals2.
+        """
         entries = self._objects.omap_get(_DIRECTORY, f"name_{prefix}")
         return {
             key.removeprefix("name_"): decoded(value)
@@ -44,52 +45,63 @@ class Directory:
         }
 
     def exists(self, image: str) -> bool:
-        """Return whether the name can be opened."""
+        """Return whether an image can be opened by this name."""
         return self.image_id(image) is not None
 
     def image_id(self, image: str) -> str | None:
-        """Return the id that opening the name leads to; None: no such image.
+        """Return the id of the image behind a name; None: no such image.
 
-        cls_rbd: get_id, which librbd asks when it opens an image.
+        cls_rbd: get_id, which librbd calls when it opens an image.
         """
-        with self._access.reach("look up", image=image) as ioctx:
-            try:
-                _, answer = ioctx.execute(
-                    f"rbd_id.{image}", "rbd", "get_id", b""
-                )
-            except rados.ObjectNotFound:
-                return None
+        try:
+            answer = self._access.execute(
+                "look up", image, f"rbd_id.{image}", ("rbd", "get_id")
+            )
+        except errors.ImageNotFound:
+            return None
         return decoded(answer)
+
+    def existing_id(self, image: str, operation: str) -> str:
+        """Return the id of an image, for an operation on it.
+
+        :raises ImageNotFound: there is no such image
+        """
+        if (image_id := self.image_id(image)) is not None:
+            return image_id
+        raise errors.ImageNotFound(
+            operation=operation, pool=str(self._access), image=image
+        )
 
     def listed_id(self, image: str) -> str | None:
         """Return the id that the directory has for a name; None: not listed.
 
-        Differs from image_id only where a process died half-way.
+        It differs from image_id only where a process died between two steps.
         """
-        value = self._objects.omap_value(_DIRECTORY, f"name_{image}")
-        return None if value is None else decoded(value)
+        return self._listed(f"name_{image}")
 
     def listed_name(self, image_id: str) -> str | None:
-        """Return the name that the directory has for an id; None: none."""
-        value = self._objects.omap_value(_DIRECTORY, f"id_{image_id}")
+        """Return the name that the directory has for an id, or None."""
+        return self._listed(f"id_{image_id}")
+
+    def _listed(self, key: str) -> str | None:
+        value = self._objects.omap_value(_DIRECTORY, key)
         return None if value is None else decoded(value)
 
     def namespaces(self) -> list[str]:
         """Return the pool's namespaces for RBD images.
 
-        cls_rbd.cc, 16.2: the omap of rbd_namespace has name_<namespace>.
+        The omap of rbd_namespace has name_<namespace> (cls_rbd.cc, 16.2).
         """
         found = self._objects.omap_get("rbd_namespace", "name_")
         return [key.removeprefix("name_") for key in found]
 
-    # changes
-
     def publish(self, draft: str, image_id: str, name: str) -> None:
-        """Give a closed image its name. If killed: finish_publishing.
+        """Give a closed image its name.
 
-        Does what librbd's RenameRequest does, in the same steps: rbd_rename
-        opens the image, which takes longer than all else of a clone but the
-        clone itself. The first step decides.
+        Takes the steps of librbd's RenameRequest without rbd_rename, which
+        opens the image; that takes longer than any part of a clone except the
+        clone itself. Once the first step is done, finish_publishing completes
+        the others if this process dies.
 
         :raises ImageExists: the name is taken
         :raises TakenOver: the draft has been removed meanwhile
@@ -99,7 +111,7 @@ class Directory:
         self.remove_id(draft)
 
     def finish_publishing(self, draft: str, name: str) -> None:
-        """Finish what a process left that died in publish, if anything."""
+        """Finish a publish whose process died, if there was one."""
         image_id = self.image_id(draft)
         if image_id is None or self.listed_id(draft) is not None:
             return
@@ -108,7 +120,7 @@ class Directory:
             self.remove_id(draft)
 
     def remove_id(self, name: str) -> None:
-        """Remove the way from a name to its image. Gone already: done."""
+        """Remove the rbd_id object of a name, if it exists."""
         with (
             contextlib.suppress(errors.ImageNotFound),
             self._access.reach(
@@ -120,31 +132,32 @@ class Directory:
     def remove_listed(self, name: str, image_id: str) -> None:
         """Remove an image from the directory. cls_rbd: dir_remove_image."""
         request = encoded(name) + encoded(image_id)
-        with self._access.reach("unlist", image=name, frees=True) as ioctx:
-            ioctx.execute(_DIRECTORY, "rbd", "dir_remove_image", request)
+        method = ("rbd", "dir_remove_image")
+        self._access.execute(
+            "unlist", name, _DIRECTORY, method, request, frees=True
+        )
 
     def _rename_listed(self, draft: str, image_id: str, name: str) -> None:
         """cls_rbd: dir_rename_image, which refuses any other name or id."""
         request = b"".join(map(encoded, (draft, name, image_id)))
-        with self._access.reach("name", image=name) as ioctx:
-            try:
-                ioctx.execute(_DIRECTORY, "rbd", "dir_rename_image", request)
-            except rados.Error as error:
-                if error_map.ceph_errno(error) in (errno.ENOENT, errno.ESTALE):
-                    raise errors.TakenOver(
-                        "the draft is gone",
-                        operation="create",
-                        pool=str(self._access),
-                        image=name,
-                    ) from error
-                raise
+        method = ("rbd", "dir_rename_image")
+        try:
+            self._access.execute("name", name, _DIRECTORY, method, request)
+        except (errors.ImageNotFound, errors.Conflict) as error:
+            # ENOENT: the directory has no such draft. ESTALE: it has another
+            # id for the draft.
+            raise errors.TakenOver(
+                "the draft is gone",
+                operation="create",
+                pool=str(self._access),
+                image=name,
+            ) from error
 
     def _set_id(self, name: str, image_id: str) -> None:
-        """cls_rbd: set_id. The name leads to this id already: done.
+        """cls_rbd: set_id. Does nothing if the name has this id already.
 
-        :raises NoSpace: the pool is full; fails at once, since the image is
-            there, and a purge that finishes a dead process's work must not
-            wait
+        :raises NoSpace: the pool is full. Fails at once: a purge that
+            finishes the work of a dead process must not wait for space
         """
         with self._access.reach("name", image=name, frees=True) as ioctx:
             try:

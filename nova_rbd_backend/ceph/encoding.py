@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The byte layouts of librbd, cls_rbd and cls_lock that are read or written.
+"""Read and write the byte layouts of librbd, cls_rbd and cls_lock.
 
 Pure functions. From include/encoding.h, cls_rbd_types.h, cls_lock_types.h and
 cls_lock_ops.h of Ceph 16.2.
@@ -51,7 +51,7 @@ def sealed(*parts: str | bytes) -> bytes:
 
 
 def unsealed(data: bytes, start: int) -> tuple[bytes, int]:
-    """Read what ENCODE_START precedes, and where the next thing begins."""
+    """Read the body after ENCODE_START; return it and where it ends."""
     (length,) = struct.unpack_from("<2xI", data, start)
     begin = start + 6
     return data[begin : begin + length], begin + length
@@ -85,12 +85,6 @@ def snap_ids(answer: bytes) -> tuple[int, ...]:
     return struct.unpack_from(f"<12x{count}Q", answer)
 
 
-def child_count(answer: bytes) -> int:
-    """Read the answer of children_list, as far as the number of children."""
-    (count,) = struct.unpack_from("<I", answer)
-    return int(count)
-
-
 def parent_spec(answer: bytes) -> tuple[int, str, str] | None:
     """Read ParentImageSpec: pool id, namespace, image id; None: no parent."""
     (pool_id,) = struct.unpack_from("<q", answer, 6)  # after the version
@@ -104,8 +98,8 @@ def parent_spec(answer: bytes) -> tuple[int, str, str] | None:
 def child_specs(value: bytes) -> list[tuple[int, str, str]]:
     """Read set<ChildImageSpec>, as pool id, namespace, image id.
 
-    Each follows a version, the oldest version that can read it, and its
-    length.
+    Before each spec stand its version, the oldest version that can read it,
+    and its length.
     """
     (count,) = struct.unpack_from("<I", value)
     specs, at = [], 4
@@ -148,9 +142,9 @@ def end_of_move(image_id: str) -> bytes:
 
 
 def no_operation() -> str:
-    """Return a message that a mirror daemon answers and does not act on.
+    """Return a message that a mirror daemon answers, but does not act on.
 
-    MirroringWatcher.cc logs an empty message as an error. python-rados takes
-    text only.
+    MirroringWatcher.cc logs an empty message as an error. The message is text
+    because python-rados takes nothing else.
     """
     return sealed(struct.pack("<I", _NO_OPERATION)).decode("ascii")

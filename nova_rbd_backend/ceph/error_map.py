@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What rados and rbd raise, as this package's errors.
+"""Translate the exceptions of rados and rbd to this package's errors.
 
 ``rados.Error`` and ``rbd.Error`` share no base class, and ENOENT may mean a
-pool, an image, a snap or a conf file. So what was reached for is part of
-the translation: see ``translated``. Neither module is imported here: the
-classes are known by name, so that a host without them can say so clearly.
+pool, an image, a snap or a conf file. So ``translated`` has to be told what
+was reached for. Neither module is imported here: the classes are known by
+name, so that a host without the modules gets a clear message.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from nova_rbd_backend import errors
 _Class = type[errors.StorageError]
 _ByKind = Mapping[str, _Class]
 
-# What one errno means, by the kind of what was reached for.
+# The error for each errno; by the kind of what was reached for, if it matters.
 _BY_ERRNO: Mapping[int, _Class | _ByKind] = {
     errno.ENOENT: {
         "conf file": errors.ConfFileNotFound,
@@ -42,7 +42,7 @@ _BY_ERRNO: Mapping[int, _Class | _ByKind] = {
     errno.ENOTCONN: errors.ConnectionLost,
     errno.EPERM: errors.NotPermitted,
     errno.EACCES: errors.NotPermitted,
-    # An open image that lost its exclusive lock for good, or a snap.
+    # An open image that has lost its exclusive lock for good, or a snap.
     errno.EROFS: errors.NotPermitted,
     errno.EBUSY: errors.DiskBusy,
     errno.ENOTEMPTY: errors.HasSnaps,
@@ -67,8 +67,8 @@ _BY_ERRNO: Mapping[int, _Class | _ByKind] = {
     errno.EISCONN: errors.StorageFault,
 }
 
-# Every exception class of rados and rbd (16.2 to 18.2) with the errno to
-# read it as when the exception bears none. 0: it is a fault of the caller.
+# Every exception class of rados and rbd (16.2 to 18.2), with the errno that it
+# stands for when the exception has none. 0: the caller did something wrong.
 _CLASS_ERRNO: Mapping[str, int] = {
     "rados.ConnectionShutdown": errno.ESHUTDOWN,
     "rados.Error": 0,
@@ -117,14 +117,6 @@ _CLASS_ERRNO: Mapping[str, int] = {
 }
 
 
-def _kind(pool: str | None, image: str | None, snap: str | None) -> str:
-    if snap is not None:
-        return "snap"
-    if image is not None:
-        return "image"
-    return "pool" if pool is not None else "cluster"
-
-
 def _class_for(number: int, kind: str) -> _Class:
     found = _BY_ERRNO.get(number, errors.StorageFault)
     if isinstance(found, Mapping):
@@ -133,7 +125,7 @@ def _class_for(number: int, kind: str) -> _Class:
 
 
 def ceph_errno(error: BaseException) -> int | None:
-    """The errno of an exception of rados or rbd; None: it is neither's."""
+    """Return the errno of an exception of rados or rbd; None: of another."""
     name = f"{type(error).__module__}.{type(error).__name__}"
     if name not in _CLASS_ERRNO:
         return None
@@ -150,9 +142,9 @@ def translated(
     snap: str | None = None,
     kind: str = "",
 ) -> Iterator[None]:
-    """Turn what rados and rbd raise into the tree of errors.py.
+    """Raise exceptions of rados and rbd as errors of errors.py.
 
-    :param kind: what was reached for, when the names do not tell it
+    :param kind: what was reached for, if the names do not tell it
         ("conf file", "object")
     :raises StorageError: the subclass that fits; the cause is kept
     """
@@ -162,7 +154,9 @@ def translated(
         number = ceph_errno(error)
         if number is None:
             raise
-        found = _class_for(number, kind or _kind(pool, image, snap))
+        names = {"snap": snap, "image": image, "pool": pool, "cluster": ""}
+        known = [key for key, name in names.items() if name is not None]
+        found = _class_for(number, kind or known[0])
         raise found(
             str(error), operation=operation, pool=pool, image=image, snap=snap
         ) from error

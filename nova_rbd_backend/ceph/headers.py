@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What cls_rbd keeps in the headers of a pool's images, by image id.
+"""The headers of a pool's images, as cls_rbd keeps them, by image id.
 
 No image is opened: opening one takes longer than all calls here together.
 """
@@ -23,8 +23,8 @@ _NOSNAP = 0xFFFFFFFFFFFFFFFE  # the head (CEPH_NOSNAP, include/rados.h)
 class Headers:
     """The rbd_header objects of a pool. All calls block.
 
-    Unless a method says otherwise it raises ImageNotFound where there is no
-    such image.
+    Unless its docstring says otherwise, a method raises ImageNotFound if
+    there is no such image.
     """
 
     def __init__(self, access: Access, objects: Objects):
@@ -36,9 +36,10 @@ class Headers:
         return self._size_and_order(image_id, _NOSNAP)[0]
 
     def snap_size_bytes(self, image_id: str, snap: str) -> int:
-        """Return the size of a snap; opening the image would take 7 ms.
+        """Return the size of a snap.
 
-        cls_rbd: get_snapcontext, get_snapshot_name, get_size.
+        Opening the image would take 7 ms. cls_rbd: get_snapcontext,
+        get_snapshot_name, get_size.
 
         :raises SnapNotFound: the image has no such snap
         """
@@ -55,28 +56,22 @@ class Headers:
         )
 
     def parent_id(self, image_id: str) -> tuple[int, str, str] | None:
-        """Return pool id, namespace and image id of the parent; None: none.
-
-        cls_rbd: parent_get.
-        """
-        return encoding.parent_spec(self._ask(image_id, "parent_get", b""))
+        """Return pool id, namespace, id of the parent. cls_rbd: parent_get."""
+        return encoding.parent_spec(self._ask(image_id, "parent_get"))
 
     def has_clones(self, image_id: str) -> bool:
-        """Return whether an image has clones, in the trash or not.
+        """Return whether an image has clones (v2), in the trash or not.
 
-        Clones of the new format (v2). cls_rbd: get_snapcontext,
-        children_list.
+        cls_rbd: get_snapcontext; then see clone_ids.
         """
-        return any(
-            self._clones_of_snap(image_id, snap_id)
-            for snap_id in self._snap_ids(image_id)
-        )
+        return bool(self._snap_ids(image_id) and self.clone_ids(image_id))
 
     def clone_ids(self, image_id: str) -> list[tuple[int, str, str]]:
         """Return pool id, namespace and image id of each clone.
 
-        Clones in the trash too; no such image: none. cls_rbd.cc, 16.2: the
-        omap of the header has snap_children_<snap id>.
+        Includes clones in the trash. Returns no clones if there is no such
+        image. The omap of the header has snap_children_<snap id> (cls_rbd.cc,
+        16.2).
         """
         found = self._objects.omap_get(
             encoding.header(image_id), "snap_children_"
@@ -90,25 +85,22 @@ class Headers:
     def times(
         self, image_id: str
     ) -> tuple[datetime.datetime | None, datetime.datetime | None]:
-        """Return when it was made, and used last; None: not noted (Ceph 13).
+        """Return when an image was created, and when it was last used.
 
-        cls_rbd.cc, 16.2: the omap of the header has a utime_t for each.
+        Ceph 13 does not note these times: None. The omap of the header has a
+        utime_t for each (cls_rbd.cc, 16.2).
         """
-        found = [
-            self._objects.omap_value(
-                encoding.header(image_id), f"{what}_timestamp"
-            )
-            for what in ("create", "access", "modify")
-        ]
-        times = [
-            None if each is None else encoding.utime(each) for each in found
-        ]
+        header = encoding.header(image_id)
+        times = []
+        for what in ("create", "access", "modify"):
+            value = self._objects.omap_value(header, f"{what}_timestamp")
+            times.append(None if value is None else encoding.utime(value))
         return times[0], max(filter(None, times), default=None)
 
     def striping(self, image_id: str) -> Striping:
         """Return how an image is striped.
 
-        cls_rbd: get_size, and what set_stripe_unit_count wrote.
+        cls_rbd: get_size, and the omap entries of set_stripe_unit_count.
         """
         _, order = self._size_and_order(image_id, _NOSNAP)
         entries = self._objects.omap_get(encoding.header(image_id), "stripe_")
@@ -122,14 +114,13 @@ class Headers:
         )
 
     def metadata(self, image_id: str) -> dict[str, str]:
-        """Return an image's metadata; no such image: empty.
+        """Return an image's metadata; empty if there is no such image.
 
-        cls_rbd.cc, 16.2: the omap of the header has metadata_<key>.
+        The omap of the header has metadata_<key> (cls_rbd.cc, 16.2).
         """
-        found = self._objects.omap_get(encoding.header(image_id), _METADATA)
+        found = self._metadata(image_id, "")
         return {
-            key.removeprefix(_METADATA): value.decode(errors="replace")
-            for key, value in found.items()
+            key: value.decode(errors="replace") for key, value in found.items()
         }
 
     def set_metadata(
@@ -138,55 +129,47 @@ class Headers:
         values: Mapping[str, str],
         conf: Mapping[str, str] | None = None,
     ) -> None:
-        """Set all of these in one step; other keys stay.
+        """Set all values in one step; other keys stay.
 
-        rbd_metadata_set takes 3 ms for each key, this 1 ms for all. cls_rbd:
+        This takes 1 ms for all keys, rbd_metadata_set 3 ms for each. cls_rbd:
         metadata_set, metadata_remove.
 
-        :param conf: librbd's options, which are metadata too: they replace
-            those that the image has from its parent; None: those stay
+        :param conf: librbd's options, which are metadata too. They replace
+            the options that the image has from its parent. None: those stay
         """
         removed: set[str] = set()
         if conf is not None:
-            removed = self._conf_keys(image_id) - set(conf)
+            removed = self._metadata(image_id, CONF_KEY).keys() - conf.keys()
             values = {**values, **conf}
         with (
             self._access.reach("set metadata", image=image_id) as ioctx,
             rados.WriteOpCtx() as op,
         ):
-            # Fails where there is no image: metadata_set would make one.
+            # Fails if there is no image: metadata_set would create a header.
             op.execute("rbd", "get_object_prefix", b"")
             op.execute("rbd", "metadata_set", encoding.encoded_map(values))
             for key in removed:
                 op.execute("rbd", "metadata_remove", encoding.encoded(key))
             ioctx.operate_write_op(op, encoding.header(image_id))
 
-    def _conf_keys(self, image_id: str) -> set[str]:
+    def _metadata(self, image_id: str, prefix: str) -> dict[str, bytes]:
         found = self._objects.omap_get(
-            encoding.header(image_id), f"{_METADATA}{CONF_KEY}"
+            encoding.header(image_id), f"{_METADATA}{prefix}"
         )
-        return {key.removeprefix(_METADATA) for key in found}
-
-    def _clones_of_snap(self, image_id: str, snap_id: int) -> int:
-        request = encoding.number(snap_id)
-        try:
-            answer = self._ask(image_id, "children_list", request)
-        except errors.ImageNotFound:  # the snap has no entry: no clones
-            return 0
-        return encoding.child_count(answer)
+        return {
+            key.removeprefix(_METADATA): value for key, value in found.items()
+        }
 
     def _snap_ids(self, image_id: str) -> tuple[int, ...]:
-        return encoding.snap_ids(self._ask(image_id, "get_snapcontext", b""))
+        return encoding.snap_ids(self._ask(image_id, "get_snapcontext"))
 
     def _size_and_order(self, image_id: str, snap_id: int) -> tuple[int, int]:
         request = encoding.number(snap_id)
         answer = self._ask(image_id, "get_size", request)
         return encoding.size_and_order(answer)
 
-    def _ask(self, image_id: str, method: str, request: bytes) -> bytes:
-        """Ask cls_rbd about an image. librados: rados_exec."""
-        with self._access.reach("look at", image=image_id) as ioctx:
-            _, answer = ioctx.execute(
-                encoding.header(image_id), "rbd", method, request
-            )
-        return answer
+    def _ask(self, image_id: str, method: str, request: bytes = b"") -> bytes:
+        key = encoding.header(image_id)
+        return self._access.execute(
+            "look at", image_id, key, ("rbd", method), request
+        )

@@ -5,21 +5,21 @@
 import contextlib
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable
 
 import rbd
 
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.connection import Connection
-from nova_rbd_backend.ceph.headers import Headers
 from nova_rbd_backend.ceph.holders import Client
 from nova_rbd_backend.image_options import CONF_KEY
 
-#: Called with how many objects of how many are done.
+#: Called with the number of objects that are done, and of all objects.
 Progress = Callable[[int, int], None]
 
-# features.h, 16.2: bit by bit
+# By bit, from the lowest (features.h, 16.2).
 _FEATURES = (
     "layering",
     "striping",
@@ -37,31 +37,25 @@ _FEATURES = (
 
 @dataclasses.dataclass(frozen=True)
 class Snap:
-    """:ivar user: made by a user, not by the trash, a group or mirroring"""
-
     name: str
     size_bytes: int
-    user: bool
+    user: bool  # made by a user; not by the trash, a group or mirroring
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How an image lies on the cluster.
-
-    :ivar data_pool: None: the pool that has the image
-    :ivar created_at: in UTC
-    """
+    """How an image is stored."""
 
     object_bytes: int
     stripe_unit_bytes: int
     stripe_count: int
-    data_pool: str | None
+    data_pool: str | None  # None: the pool that has the image
     features: tuple[str, ...]
-    created_at: datetime.datetime
+    created_at: datetime.datetime  # in UTC
 
 
 class Image:
-    """An image that Pool.open opened; of use only inside its ``with``.
+    """An image that Pool.open opened; usable only inside its ``with``.
 
     :ivar pool: the name of its pool (and namespace), for messages
     """
@@ -69,32 +63,20 @@ class Image:
     def __init__(
         self,
         access: Access,
-        headers: Headers,
         connection: Connection,
         image: rbd.Image,
         name: str,
     ):
         self.pool = str(access)
         self.name = name
-        self._access = access
-        self._headers = headers
-        self._connection = connection
+        self._cluster = access.cluster
         self._image = image
-
-    @contextlib.contextmanager
-    def _reach(
-        self, operation: str, snap: str | None = None
-    ) -> Iterator[None]:
-        with self._access.cluster.reach(
-            operation,
-            self._connection,
+        self._reach = functools.partial(
+            access.cluster.reach,
+            connection=connection,
             pool=self.pool,
-            image=self.name,
-            snap=snap,
-        ):
-            yield
-
-    # what it is
+            image=name,
+        )
 
     @property
     def image_id(self) -> str:
@@ -107,40 +89,31 @@ class Image:
         with self._reach("get the size"):
             return self._image.size()
 
-    def object_bytes(self) -> int:
-        """Return the size of the image's objects. librbd: rbd_stat."""
-        with self._reach("get the object size"):
-            return int(self._image.stat()["obj_size"])
-
     def layout(self) -> Layout:
         """librbd: rbd_stat, rbd_get_stripe_unit, rbd_get_stripe_count,
         rbd_get_data_pool_id, rbd_get_features, rbd_get_create_timestamp.
         """
         with self._reach("get the layout of"):
-            features = self._image.features()
-            layout = Layout(
+            bits, data_pool = self._image.features(), None
+            features = tuple(
+                name for bit, name in enumerate(_FEATURES) if bits >> bit & 1
+            )
+            if "data-pool" in features:
+                data_pool = self._cluster.pool_name(self._image.data_pool_id())
+            return Layout(
                 int(self._image.stat()["obj_size"]),
                 self._image.stripe_unit(),
                 self._image.stripe_count(),
-                None,
-                tuple(
-                    name
-                    for bit, name in enumerate(_FEATURES)
-                    if features >> bit & 1
-                ),
+                data_pool,
+                features,
                 self._image.create_timestamp().replace(tzinfo=datetime.UTC),
             )
-            data_pool_id = self._image.data_pool_id()
-        if "data-pool" not in layout.features:
-            return layout
-        data_pool = self._access.cluster.pool_name(data_pool_id)
-        return dataclasses.replace(layout, data_pool=data_pool)
 
     def used_bytes(self) -> int:
         """Return what the image and its snaps take, as ``rbd du`` counts it.
 
-        Whole objects; without fast-diff each object is looked at. The image
-        shows its head afterwards. librbd: rbd_diff_iterate2.
+        Counts whole objects. Without fast-diff it asks for each object. The
+        image shows its head afterwards. librbd: rbd_diff_iterate2.
         """
         used, since = 0, None
 
@@ -163,15 +136,13 @@ class Image:
                 since = snap
         return used
 
-    # its size
-
     def resize(self, size_bytes: int) -> None:
-        """Grow; never shrinks. librbd: rbd_resize2."""
+        """Grow the image; never shrink it. librbd: rbd_resize2."""
         with self._reach("resize"):
             self._image.resize(size_bytes, allow_shrink=False)
 
     def shrink(self, size_bytes: int) -> None:
-        """Cut off, and lose, what lies beyond. librbd: rbd_resize2."""
+        """Cut off, and lose, the data beyond the size. librbd: rbd_resize2."""
         with self._reach("shrink"):
             self._image.resize(size_bytes, allow_shrink=True)
 
@@ -190,61 +161,52 @@ class Image:
             )
 
     def show_snap(self, snap: str) -> None:
-        """Read the snap from now on. librbd: rbd_snap_set."""
-        with self._reach("open", snap):
+        """Read from the snap from now on. librbd: rbd_snap_set."""
+        with self._reach("open", snap=snap):
             self._image.set_snap(snap)
 
     def create_snap(self, snap: str) -> None:
-        """Make a snap. A snap of that name exists: done.
-
-        librbd: rbd_snap_create2.
-        """
+        """Make a snap unless it exists. librbd: rbd_snap_create2."""
         with (
             contextlib.suppress(errors.SnapExists),
-            self._reach("make a snap", snap),
+            self._reach("make a snap", snap=snap),
         ):
             self._image.create_snap(snap)
 
     def protect_snap(self, snap: str) -> None:
-        """Protect a snap, as Glance does with its own. Protected: done.
-
-        librbd: rbd_snap_protect.
-        """
-        with self._reach("protect a snap", snap):
+        """Protect a snap, if it is not yet. librbd: rbd_snap_protect."""
+        with self._reach("protect a snap", snap=snap):
             if not self._image.is_protected_snap(snap):
                 self._image.protect_snap(snap)
 
     def remove_snap(self, snap: str) -> None:
-        """Remove a snap, protected or not. No such snap: done.
+        """Remove a snap, protected or not, if it exists.
 
-        A snap with clones goes to the snaps' trash until they are gone.
+        librbd hides a snap that has clones, and removes it with the last one.
         librbd: rbd_snap_unprotect, rbd_snap_remove2.
 
-        :raises DiskBusy: clones of the old format need it protected
+        :raises DiskBusy: it has clones of the old format
         """
         with (
             contextlib.suppress(errors.SnapNotFound),
-            self._reach("remove a snap", snap),
+            self._reach("remove a snap", snap=snap),
         ):
             if self._image.is_protected_snap(snap):
                 self._image.unprotect_snap(snap)
             self._image.remove_snap(snap)
 
     def rollback(self, snap: str) -> None:
-        """Make the head as the snap was. librbd: rbd_snap_rollback.
+        """Copy the snap back to the head. librbd: rbd_snap_rollback.
 
         :raises SnapNotFound: there is no such snap
         """
-        with self._reach("roll back", snap):
+        with self._reach("roll back", snap=snap):
             self._image.rollback_to_snap(snap)
 
     # parents and clones
 
     def parent(self) -> names.SnapPath | None:
-        """Return the snap it is a clone of; None: it is no clone.
-
-        librbd: rbd_get_parent.
-        """
+        """Return the snap that it is a clone of. librbd: rbd_get_parent."""
         with self._reach("get the parent"):
             try:
                 spec = self._image.get_parent_image_spec()
@@ -258,10 +220,7 @@ class Image:
         )
 
     def children(self) -> tuple[names.ImagePath, ...]:
-        """Return the clones of its snaps that are not in the trash.
-
-        librbd: rbd_list_children3.
-        """
+        """Return its clones outside the trash. librbd: rbd_list_children3."""
         with self._reach("list clones"):
             return tuple(
                 names.ImagePath(
@@ -272,10 +231,10 @@ class Image:
             )
 
     def flatten(self, progress: Progress | None = None) -> None:
-        """Copy what it shares with its parent. No parent: done.
+        """Copy the data that it shares with its parent, if it has one.
 
-        The owner of its lock copies, where there is one: a guest's QEMU.
-        librbd: rbd_flatten_with_progress.
+        If the image is locked, the owner of the lock copies, for example a
+        guest's QEMU. librbd: rbd_flatten_with_progress.
 
         :param progress: called in a thread of librbd
         """
@@ -289,23 +248,17 @@ class Image:
             with self._reach("flatten"):
                 self._image.flatten(on_progress=note)
 
-    # metadata
-
     def metadata(self) -> dict[str, str]:
         """librbd: rbd_metadata_list."""
         with self._reach("list metadata"):
             return dict(self._image.metadata_list())
-
-    def set_metadata(self, values: Mapping[str, str]) -> None:
-        """Set all in one step; other keys stay. cls_rbd: metadata_set."""
-        self._headers.set_metadata(self.image_id, values)
 
     def set_conf(self, name: str, value: str) -> None:
         """Set an option of librbd for this image.
 
         librbd: rbd_metadata_set, which checks the option.
 
-        :raises StorageFault: images have no such option, or not this value
+        :raises StorageFault: librbd does not take this option or this value
         """
         with self._reach(f"set {name} to {value} for"):
             self._image.metadata_set(f"{CONF_KEY}{name}", value)
@@ -323,21 +276,21 @@ class Image:
             return self._image.read(offset, length)
 
     def zero(self, offset: int, length: int) -> None:
-        """Make a range read as zeros, and free what can be freed of it.
+        """Make a range read as zeros, and free its whole objects.
 
-        librbd: rbd_write_zeroes; rbd_discard leaves ranges smaller than
+        librbd: rbd_write_zeroes. rbd_discard would leave ranges smaller than
         rbd_discard_granularity_bytes as they are.
         """
         with self._reach("write"):
             self._image.write_zeroes(offset, length)
 
     def flush(self) -> None:
-        """Wait until all that was written is stored. librbd: rbd_flush."""
+        """Wait until all writes are stored. librbd: rbd_flush."""
         with self._reach("flush"):
             self._image.flush()
 
     def extents(self) -> list[tuple[int, int]]:
-        """Return (offset, length) of what holds data, parents' data included.
+        """Return (offset, length) of ranges with data, also from parents.
 
         librbd: rbd_diff_iterate2.
         """
@@ -348,7 +301,7 @@ class Image:
         ]
 
     def changes(self, since: str) -> list[tuple[int, int]]:
-        """Return (offset, length) of what was changed since a snap.
+        """Return (offset, length) of ranges that have changed since a snap.
 
         librbd: rbd_diff_iterate2.
 
@@ -362,20 +315,20 @@ class Image:
         def note(offset: int, length: int, exists: bool) -> None:
             found.append((offset, length, exists))
 
-        with self._reach("list extents", since):
+        with self._reach("list extents", snap=since):
             self._image.diff_iterate(
                 0, self._image.size(), since, note, whole_object=True
             )
         return found
 
-    # who holds it
+    # holders
 
     def clients(self) -> tuple[Client, ...]:
-        """Return who holds its lock or has it open for writing.
+        """Return the clients that have its lock or have it open for writing.
 
-        Living clients and dead ones. The lock is as it was when this image
-        was opened: librbd caches it (16.2). librbd: rbd_watchers_list,
-        rbd_list_lockers.
+        Includes dead clients, and this process if it opened the image for
+        writing. librbd caches the lock when it opens the image (16.2).
+        librbd: rbd_watchers_list, rbd_list_lockers.
         """
         with self._reach("list the clients of"):
             watching = {
@@ -383,28 +336,16 @@ class Image:
                 for entry in self._image.watchers_list()
             }
             found = self._image.list_lockers()
-        # 16.2: an empty list in place of the dict when there is none
+        # 16.2 returns an empty list in place of the dict if there is no lock.
         owners = {
-            int(client.removeprefix("client.")): (cookie, address)
+            int(client.removeprefix("client.")): (address, cookie)
             for client, cookie, address in (found or {}).get("lockers", ())
         }
-        ids = sorted(watching.keys() | owners.keys())
-        return tuple(_client(i, watching.get(i), owners.get(i)) for i in ids)
-
-    def watchers(self) -> tuple[str, ...]:
-        """Return the addresses of the clients that have it open for writing.
-
-        Our own too, when this image is open for writing. librbd:
-        rbd_watchers_list.
-        """
-        with self._reach("list watchers"):
-            return tuple(
-                entry["addr"] for entry in self._image.watchers_list()
+        return tuple(
+            Client(
+                client_id,
+                *owners.get(client_id, (watching.get(client_id, ""), None)),
+                watches=client_id in watching,
             )
-
-
-def _client(
-    client_id: int, watching: str | None, owner: tuple[str, str] | None
-) -> Client:
-    cookie, address = owner or (None, watching or "")
-    return Client(client_id, address, cookie, watching is not None)
+            for client_id in sorted(watching.keys() | owners.keys())
+        )

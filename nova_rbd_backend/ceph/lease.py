@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""An exclusive right in a pool that ends soon after its holder dies.
+"""Hold an exclusive right in a pool that ends soon after its holder dies.
 
 The OSD keeps the right and measures its time, so that no two hosts' clocks
 are compared. A thread renews it as long as the process lives. A lease only
-spares double work: a holder that has lost it without notice must not be able
+avoids double work: a holder that has lost it without notice must not be able
 to do harm.
 """
 
@@ -17,9 +17,9 @@ from nova_rbd_backend import errors, threads
 from nova_rbd_backend.ceph.connection import Connection
 from nova_rbd_backend.ceph.pool import Pool
 
-#: In the pool, with one lock (cls_lock) for each lease.
+#: The object in the pool that has one lock (cls_lock) for each lease.
 OBJECT = "nova_rbd_leases"
-#: Nobody waits longer for a dead holder.
+#: The longest wait for a dead holder.
 SECONDS = 30
 _RENEW_SECONDS = 8.0
 
@@ -27,9 +27,9 @@ _RENEW_SECONDS = 8.0
 class Lease:
     """A right that is held until :meth:`end`.
 
-    :ivar cookie: tells it from other leases of this process
-    :ivar connection: RADOS knows a holder by its connection, and the process
-        may open a new one meanwhile
+    :ivar cookie: distinguishes it from other leases of this process
+    :ivar connection: the connection by which RADOS knows the holder, although
+        the process may open a new one meanwhile
     :ivar lost: it ran out while Ceph did not answer, and another process has
         taken it
     """
@@ -53,14 +53,8 @@ class Lease:
         while not self._ending.wait(_RENEW_SECONDS):
             # Ceph may answer again at the next try.
             with contextlib.suppress(errors.StorageError):
-                if not self._pool.objects.lease(
-                    OBJECT,
-                    self._name,
-                    self.cookie,
-                    SECONDS,
-                    _holder(),
-                    self.connection,
-                ):
+                key = (self._pool, self._name, self.cookie)
+                if not _taken(*key, SECONDS, self.connection):
                     self.lost = True
                     return
 
@@ -68,7 +62,7 @@ class Lease:
         """Give the right back. Does nothing if it has been lost."""
         self._ending.set()
         self._thread.join()
-        # It ends by itself as well.
+        # If Ceph does not answer, the right ends by itself.
         with contextlib.suppress(errors.StorageError):
             self._pool.objects.end_lease(
                 OBJECT, self._name, self.cookie, self.connection
@@ -76,18 +70,28 @@ class Lease:
 
 
 def take(pool: Pool, name: str) -> Lease | None:
-    """Take the right of this name; None: somebody has it."""
+    """Take the right of this name; None: another holder has it."""
     cookie, connection = uuid.uuid4().hex, pool.cluster.connection()
-    taken = pool.objects.lease(
-        OBJECT, name, cookie, SECONDS, _holder(), connection
-    )
+    taken = _taken(pool, name, cookie, SECONDS, connection)
     return Lease(pool, name, cookie, connection) if taken else None
 
 
 def take_for(pool: Pool, name: str, seconds: int) -> bool:
     """Take a right for a fixed time, which nothing shortens or extends."""
-    cookie = uuid.uuid4().hex
-    return pool.objects.lease(OBJECT, name, cookie, seconds, _holder())
+    return _taken(pool, name, uuid.uuid4().hex, seconds)
+
+
+def _taken(
+    pool: Pool,
+    name: str,
+    cookie: str,
+    seconds: int,
+    connection: Connection | None = None,
+) -> bool:
+    holder = f"{socket.gethostname()}/{os.getpid()}"
+    return pool.objects.lease(
+        OBJECT, name, cookie, seconds, holder, connection
+    )
 
 
 def remove_dead(pool: Pool, prefix: str) -> None:
@@ -95,7 +99,3 @@ def remove_dead(pool: Pool, prefix: str) -> None:
     for name in pool.objects.leases(OBJECT):
         if name.startswith(prefix) and (held := take(pool, name)):
             held.end()
-
-
-def _holder() -> str:
-    return f"{socket.gethostname()}/{os.getpid()}"

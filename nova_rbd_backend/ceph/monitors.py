@@ -1,34 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The monitors' addresses, as libvirt and QEMU need them."""
+"""Read the monitors' addresses as libvirt and QEMU need them."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
 class MonAddress:
-    """:ivar host: a bare address, IPv6 without brackets
-    :ivar msgr2: the port speaks messenger 2 only
-    """
-
-    host: str
+    host: str  # a bare address, IPv6 without brackets
     port: int
-    msgr2: bool
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    msgr2: bool  # the port speaks messenger 2 only
 
 
 def from_mon_dump(dump: Mapping[str, Any]) -> tuple[MonAddress, ...]:
-    """Read the answer of ``mon dump``: one address per monitor.
+    """Return one address of each monitor from the answer of ``mon dump``.
 
-    A v1 address is taken when there is one: every librados understands a
-    bare host:port as v1, and tries a port it does not know as v2 and v1
-    (MonMap::_add_ambiguous_addr, 16.2), so that a v2 port works as well.
+    The v1 address if there is one: every librados reads a bare host:port as
+    v1. A v2 address works as well, because librados tries a port that it does
+    not know as v2 and as v1 (MonMap::_add_ambiguous_addr, 16.2).
     """
     return tuple(addresses[0] for addresses in all_from_mon_dump(dump))
 
@@ -36,14 +27,19 @@ def from_mon_dump(dump: Mapping[str, Any]) -> tuple[MonAddress, ...]:
 def all_from_mon_dump(
     dump: Mapping[str, Any],
 ) -> tuple[tuple[MonAddress, ...], ...]:
-    """All addresses of each monitor; first the one that is taken above."""
+    """Return all addresses of each monitor, v1 first, in rank order."""
     return tuple(
-        tuple(sorted(_all(mon), key=lambda address: address.msgr2))
+        tuple(
+            sorted(
+                map(_address, mon["public_addrs"]["addrvec"]),
+                key=lambda address: address.msgr2,
+            )
+        )
         for mon in sorted(dump["mons"], key=lambda mon: int(mon["rank"]))
     )
 
 
-def _all(mon: Mapping[str, Any]) -> Iterator[MonAddress]:
-    for address in mon["public_addrs"]["addrvec"]:
-        host, port = _split(address["addr"])
-        yield MonAddress(host, port, address["type"] == "v2")
+def _address(entry: Mapping[str, Any]) -> MonAddress:
+    host, _, port = entry["addr"].rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    return MonAddress(host, int(port), entry["type"] == "v2")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Omap entries and leases that objects of a pool keep. All calls block."""
+"""Keep omap entries and leases in objects of a pool. All calls block."""
 
 import errno
 
@@ -22,9 +22,10 @@ class Objects:
         self._access = access
 
     def omap_get(self, key: str, prefix: str) -> dict[str, bytes]:
-        """Return an object's omap entries whose keys begin so; none: empty.
+        """Return an object's omap entries whose keys have this prefix.
 
-        librados: rados_read_op_omap_get_vals2.
+        Empty if there is no such object. librados:
+        rados_read_op_omap_get_vals2.
         """
         entries: dict[str, bytes] = {}
         after = ""
@@ -47,7 +48,7 @@ class Objects:
                 ioctx.operate_read_op(op, key)
             except rados.ObjectNotFound:
                 return {}
-            return {key: value or b"" for key, value in found}
+            return {name: value or b"" for name, value in found}
 
     def omap_value(self, key: str, name: str) -> bytes | None:
         """Return one omap entry; None: there is no such entry.
@@ -76,11 +77,13 @@ class Objects:
     ) -> bool:
         """Change one omap entry if it still is ``old``; return whether it was.
 
-        None stands for no entry. Makes the object if it is missing. Atomic:
-        librados: rados_write_op_omap_cmp in the same write.
+        Creates the object if it is missing. Atomic. librados:
+        rados_write_op_omap_cmp in the same write.
 
-        :param frees: write in a full pool too, as part of what frees space
-        :raises NoSpace: the object is missing, and the pool full
+        :param old: None: no entry
+        :param new: None: remove the entry
+        :param frees: write to a full pool too, to free space
+        :raises NoSpace: the object is missing, and the pool is full
         """
         with self._access.reach(
             "write an entry", kind="object", frees=frees
@@ -104,12 +107,12 @@ class Objects:
     ) -> bool:
         """Take or renew an exclusive right that an object keeps.
 
-        The right ends by itself, by the OSD's clock. Makes the object if it
+        The right ends by itself, by the OSD's clock. Creates the object if it
         is missing. librados: rados_lock_exclusive.
 
-        :param holder: what ``rados lock info`` shows of the holder
-        :param connection: to renew a lease: the one it was taken over
-        :returns: False: another client or cookie has it
+        :param holder: how ``rados lock info`` describes the holder
+        :param connection: to renew a lease, the connection that took it
+        :returns: False if another client, or another cookie, has it
         """
         with self._access.reach(
             "lease", kind="object", connection=connection
@@ -131,10 +134,10 @@ class Objects:
     ) -> bool:
         """Give a lease back and remove its record, in one step.
 
-        cls_lock: assert_locked, in the write that removes the lock's xattr,
-        which cls_lock's own unlock leaves.
+        Removes the lock's xattr, which cls_lock's own unlock leaves.
+        cls_lock: assert_locked, in the same write.
 
-        :returns: False: we do not have it any more
+        :returns: False if we do not have it any more
         """
         request = encoding.assert_locked(name, cookie)
         with self._access.reach(
@@ -150,10 +153,7 @@ class Objects:
         return True
 
     def leases(self, key: str) -> list[str]:
-        """Return the names of an object's leases, of dead holders too.
-
-        librados: rados_getxattrs.
-        """
+        """Return the names of the leases. librados: rados_getxattrs."""
         with self._access.reach("list the leases", kind="object") as ioctx:
             try:
                 xattrs = [name for name, _ in ioctx.get_xattrs(key)]

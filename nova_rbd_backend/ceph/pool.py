@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""One pool: its images, opened or not, and its own objects."""
+"""One pool: its images, open or not, and its own objects."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,21 +19,16 @@ from nova_rbd_backend.ceph.objects import Objects
 from nova_rbd_backend.ceph.trash import Trash
 from nova_rbd_backend.image_options import NO_OPTIONS, ImageOptions, Striping
 
-# No chain of ours is so long; a broken one might be endless.
+# More parents than any image of ours has; a broken chain might be endless.
 _MOST_PARENTS = 64
 
 
 class Pool:
-    """A pool (and namespace) of a cluster. Nothing is opened yet.
+    """A pool (and namespace) of a cluster. All calls block.
 
-    All calls block.
+    Making a Pool opens nothing.
 
     :ivar options: what new images get
-    :ivar objects: the pool's own objects: omap entries and leases
-    :ivar directory: names and ids of images
-    :ivar headers: what is known of an image by its id
-    :ivar holders: locks and watchers of images
-    :ivar trash: the trashed images
     """
 
     def __init__(
@@ -68,13 +63,10 @@ class Pool:
 
         :raises ImageExists: the name is taken
         """
+        arguments = self._arguments(self.options.striping)
         with self._access.reach("create", image=name) as ioctx:
             rbd.RBD().create(
-                ioctx,
-                name,
-                size_bytes,
-                old_format=False,
-                **_arguments(self.options, self.options.striping),
+                ioctx, name, size_bytes, old_format=False, **arguments
             )
 
     def clone(
@@ -86,16 +78,16 @@ class Pool:
     ) -> None:
         """Make a copy-on-write clone of a snap. librbd: rbd_clone4.
 
-        The clone gets the pool's options, but is never striped finer than
-        its parent, and its parent's metadata.
+        The clone gets the pool's options and its parent's metadata. It is
+        never striped finer than its parent.
 
         :raises ImageExists: the name is taken
         :raises ImageNotFound: there is no such parent
         :raises SnapNotFound: the parent has no such snap
         """
         connection = self.cluster.connection()
-        arguments = _arguments(
-            self.options, self._striping_of_clone(parent_pool, parent_image)
+        arguments = self._arguments(
+            self._striping_of_clone(parent_pool, parent_image)
         )
         try:
             with (
@@ -131,9 +123,9 @@ class Pool:
     def _striping_of_clone(
         self, parent_pool: "Pool", parent_image: str
     ) -> Striping | None:
-        """Return how a clone is to be striped; None: it is left to Ceph.
+        """Return how to stripe a clone; None: as Ceph does by default.
 
-        Asks the cluster nothing when it is left to Ceph.
+        Sends no request in the latter case.
         """
         wanted = self.options.striping
         if wanted is None:
@@ -141,25 +133,22 @@ class Pool:
         image_id = parent_pool.directory.image_id(parent_image)
         if image_id is None:
             return wanted
-        try:
-            found = parent_pool.headers.striping(image_id)
-        except errors.ImageNotFound:
-            return wanted
+        found = parent_pool.headers.striping(image_id)
         given = wanted.not_finer_than(found)
         if given != wanted:
-            notices.note(
-                notices.Coarser(
-                    str(self),
-                    self.options.group,
-                    str(parent_pool),
-                    wanted,
-                    found,
-                    given,
-                )
-            )
+            pools = (str(self), self.options.group, str(parent_pool))
+            notices.note(notices.Coarser(*pools, wanted, found, given))
         return given
 
-    # one image
+    def _arguments(self, striping: Striping | None) -> dict[str, Any]:
+        """Arguments of rbd_create4 and rbd_clone4; None is Ceph's choice."""
+        return {
+            "data_pool": self.options.data_pool,
+            "features": self.options.feature_bits,
+            "order": striping.order if striping else None,
+            "stripe_unit": striping.stripe_unit_bytes if striping else None,
+            "stripe_count": striping.stripe_count if striping else None,
+        }
 
     @contextlib.contextmanager
     def open(
@@ -170,15 +159,15 @@ class Pool:
         image_id: str | None = None,
         frees: bool = False,
     ) -> Iterator[Image]:
-        """Open an image by name, or by id (in the trash too).
+        """Open an image by name, or by id (also in the trash).
 
         librbd: rbd_open, rbd_open_read_only, rbd_open_by_id.
 
-        :param frees: to remove snaps, in a full pool too; other writes fail
+        :param frees: for removing snaps in a full pool; other writes fail
         :raises ImageNotFound: there is no such image
         :raises SnapNotFound: the image has no such snap
         """
-        shown = name or image_id
+        shown = name or str(image_id)
         connection = self.cluster.connection()
         with self._access.reach(
             "open", image=shown, connection=connection, frees=frees
@@ -186,15 +175,13 @@ class Pool:
             handle = rbd.Image(
                 ioctx, name=name, read_only=read_only, image_id=image_id
             )
-        image = Image(
-            self._access, self.headers, connection, handle, str(shown)
-        )
+        image = Image(self._access, connection, handle, shown)
         try:
             if snap is not None:
                 image.show_snap(snap)
             yield image
         except BaseException:
-            # The error within says more than one that follows from it.
+            # The error of the block says more than an error of close().
             with contextlib.suppress(Exception):
                 handle.close()
             raise
@@ -202,22 +189,17 @@ class Pool:
             handle.close()
 
     def snap_size_bytes(self, image: str, snap: str) -> int:
-        """Return the size of a snap, by the image's name, without opening it.
+        """Return the size of an image's snap without opening the image.
 
         :raises ImageNotFound: there is no such image
         :raises SnapNotFound: the image has no such snap
         """
-        image_id = self.directory.image_id(image)
-        if image_id is None:
-            raise errors.ImageNotFound(
-                operation="get the size", pool=str(self), image=image
-            )
+        image_id = self.directory.existing_id(image, "get the size")
         return self.headers.snap_size_bytes(image_id, snap)
 
     def parent_of(self, image_id: str) -> tuple["Pool", str] | None:
-        """Return pool and id of an image's parent, without opening it.
+        """Return pool and id of an image's parent; None: it has no parent.
 
-        :returns: None: it is no clone
         :raises ImageNotFound: there is no such image
         """
         found = self.headers.parent_id(image_id)
@@ -227,29 +209,25 @@ class Pool:
         return self.beside(self.cluster.pool_name(pool_id), namespace), parent
 
     def depth(self, image_id: str) -> int:
-        """Count the parents above an image; 0: it is no clone.
+        """Count the parents above an image; 0 if it is not a clone.
 
-        Each makes opening slower, and reading what the guest never wrote. A
-        parent that the user may not read is not counted, nor what is above
-        it.
+        Each parent slows opening down, and reading data that the guest never
+        wrote. Stops at a parent that our user may not read.
         """
-        count = 0
-        at, current = self, image_id
-        while count < _MOST_PARENTS:
-            try:
-                parent = at.parent_of(current)
-            except (errors.NotPermitted, errors.NotFound):
-                break
-            if parent is None:
-                break
-            at, current = parent
-            count += 1
+        count, at = 0, (self, image_id)
+        with contextlib.suppress(errors.NotPermitted, errors.NotFound):
+            while count < _MOST_PARENTS:
+                pool, current = at
+                parent = pool.parent_of(current)
+                if parent is None:
+                    break
+                count, at = count + 1, parent
         return count
 
     # removing images
 
     def remove(self, name: str) -> None:
-        """Remove an image at once, half made or whole. Gone already: done.
+        """Remove an image at once, whole or half made, if it exists.
 
         librbd: rbd_remove.
 
@@ -263,28 +241,17 @@ class Pool:
             rbd.RBD().remove(ioctx, name)
 
     def remove_unlisted(self, name: str) -> None:
-        """Remove what is left of a name that the directory does not list.
+        """Remove the remains of a name that the directory does not list.
 
         A process died in rbd_create or in publish. If the image has another
-        name, or is in the trash, the image stays: only this way to it goes.
+        name, or is in the trash, only its rbd_id object is removed.
         """
         image_id = self.directory.image_id(name)
-        if image_id is None or self._has_a_place(image_id):
+        if (
+            image_id is None
+            or self.directory.listed_name(image_id) is not None
+            or self.trash.get(image_id) is not None
+        ):
             self.directory.remove_id(name)
         else:
             self.remove(name)
-
-    def _has_a_place(self, image_id: str) -> bool:
-        listed = self.directory.listed_name(image_id) is not None
-        return listed or self.trash.get(image_id) is not None
-
-
-def _arguments(options: ImageOptions, how: Striping | None) -> dict[str, Any]:
-    """Arguments of rbd_create4 and rbd_clone4; None is Ceph's choice."""
-    return {
-        "data_pool": options.data_pool,
-        "features": options.feature_bits,
-        "order": how.order if how else None,
-        "stripe_unit": how.stripe_unit_bytes if how else None,
-        "stripe_count": how.stripe_count if how else None,
-    }

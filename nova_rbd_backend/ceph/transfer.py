@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Bytes from a file into an image and back: sparse and in parallel."""
+"""Copy bytes between files and images: sparse and in parallel."""
 
 import errno
+import functools
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from nova_rbd_backend import errors, threads
 from nova_rbd_backend.ceph.image import Image
@@ -14,8 +15,8 @@ WORKERS = 16
 CHUNK_BYTES = 4 << 20
 # Half an object: as much in flight as qemu-img has, in as many requests.
 _IMPORT_BYTES = 2 << 20
-# Zeros are looked for in blocks of this size: BlueStore's min_alloc_size on
-# hard disks, below which a hole saves nothing.
+# The size of the blocks that are checked for zeros: BlueStore's min_alloc_size
+# on hard disks, below which a hole saves nothing.
 _BLOCK_BYTES = 64 << 10
 _ZEROS = bytes(_BLOCK_BYTES)
 _PROGRESS_SECONDS = 0.5
@@ -32,30 +33,30 @@ def import_file(
 ) -> int:
     """Write a raw file into an empty image of at least its size.
 
-    Holes and zeros are skipped. Memory: 4 MiB for each worker. Blocks until
-    all is stored.
+    Skips holes and zeros. Needs 4 MiB of memory for each worker. Blocks until
+    all data is stored.
 
     :param progress: called in this thread with the bytes done so far
     :returns: bytes written
-    :raises SizeMismatch: the file changed its size meanwhile
+    :raises SizeMismatch: the file has changed its size meanwhile
     """
-    written = _Count()
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with open(path, "rb", buffering=0) as file:
+        fd = file.fileno()
         size = os.lseek(fd, 0, os.SEEK_END)
         pieces = _pieces(data_ranges(fd, size), _IMPORT_BYTES)
 
-        def work(offset: int, length: int) -> None:
-            data = _read_all(fd, offset, length)
-            for start, run in nonzero_runs(data):
-                image.write(run, offset + start)
-                written.add(len(run))
+        def work(offset: int, length: int) -> int:
+            data = os.pread(fd, length, offset)
+            if len(data) != length:
+                raise errors.SizeMismatch(
+                    f"the file ends at byte {offset + len(data)}",
+                    operation="import",
+                )
+            return _write_runs(data, offset, image.write)
 
-        _in_parallel(work, pieces, workers, progress)
+        written = _in_parallel(work, pieces, workers, progress)
         image.flush()
         same = os.lseek(fd, 0, os.SEEK_END) == size <= image.size_bytes()
-    finally:
-        os.close(fd)
     if not same:
         raise errors.SizeMismatch(
             "the file's size changed, or is more than the image's",
@@ -63,64 +64,48 @@ def import_file(
             pool=image.pool,
             image=image.name,
         )
-    return written.total
+    return written
 
 
 def export(image: Image, path: str) -> int:
-    """Write an open image, or the snap it shows, to a new sparse raw file.
+    """Write an open image, or the snap it shows, to a sparse raw file.
 
-    An old file there is overwritten.
+    Overwrites an existing file.
 
     :returns: bytes written
     """
-    written = _Count()
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     fd = os.open(path, flags, 0o600)
     try:
         os.ftruncate(fd, image.size_bytes())
-        pieces = _pieces(image.extents(), CHUNK_BYTES)
+        write = functools.partial(_write_all, fd)
 
-        def work(offset: int, length: int) -> None:
-            data = image.read(offset, length)
-            for start, run in nonzero_runs(data):
-                _write_all(fd, run, offset + start)
-                written.add(len(run))
+        def work(offset: int, length: int) -> int:
+            return _write_runs(image.read(offset, length), offset, write)
 
-        _in_parallel(work, pieces)
+        written = _in_parallel(work, _pieces(image.extents(), CHUNK_BYTES))
         os.fsync(fd)
     finally:
         os.close(fd)
-    return written.total
+    return written
 
 
 def copy(source: Image, target: Image, ranges: Iterable[Piece]) -> int:
-    """Make ranges of an open image as they are in another; zeros are freed.
+    """Copy ranges to another image, free zeros; return the bytes written."""
 
-    :returns: bytes written
-    """
-    written = _Count()
-
-    def work(offset: int, length: int) -> None:
+    def work(offset: int, length: int) -> int:
         data = source.read(offset, length)
-        end = 0
-        for start, run in nonzero_runs(data):
-            if start > end:
-                target.zero(offset + end, start - end)
-            target.write(run, offset + start)
-            written.add(len(run))
-            end = start + len(run)
-        if end < length:
-            target.zero(offset + end, length - end)
+        return _write_runs(data, offset, target.write, target.zero)
 
-    # No two share an object, and a free one is freed whole.
-    pieces = _pieces(ranges, target.object_bytes())
-    _in_parallel(work, pieces)
+    # No two pieces share an object, so that an object of zeros is freed whole.
+    pieces = _pieces(ranges, target.layout().object_bytes)
+    written = _in_parallel(work, pieces)
     target.flush()
-    return written.total
+    return written
 
 
 def data_ranges(fd: int, size_bytes: int) -> Iterator[Piece]:
-    """(offset, length) of what the file system says is not a hole."""
+    """Yield (offset, length) of the ranges of a file that are not holes."""
     end = 0
     while end < size_bytes:
         try:
@@ -133,7 +118,7 @@ def data_ranges(fd: int, size_bytes: int) -> Iterator[Piece]:
         yield start, min(end, size_bytes) - start
 
 
-def _pieces(ranges: Any, chunk_bytes: int) -> Iterator[Piece]:
+def _pieces(ranges: Iterable[Piece], chunk_bytes: int) -> Iterator[Piece]:
     """Cut ranges where chunks begin."""
     for start, length in ranges:
         end = start + length
@@ -144,7 +129,7 @@ def _pieces(ranges: Any, chunk_bytes: int) -> Iterator[Piece]:
 
 
 def nonzero_runs(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(offset, bytes) of the runs of blocks that are not all zeros."""
+    """Yield (offset, bytes) of the runs of blocks that are not all zeros."""
     begin: int | None = None
     for offset in range(0, len(data), _BLOCK_BYTES):
         if data.startswith(_ZEROS[: len(data) - offset], offset):
@@ -159,13 +144,25 @@ def nonzero_runs(data: bytes) -> Iterator[tuple[int, bytes]]:
         yield begin, data[begin:]
 
 
-def _read_all(fd: int, offset: int, length: int) -> bytes:
-    data = os.pread(fd, length, offset)
-    if len(data) != length:
-        raise errors.SizeMismatch(
-            f"the file ends at byte {offset + len(data)}", operation="import"
-        )
-    return data
+def _write_runs(
+    data: bytes,
+    offset: int,
+    write: Callable[[bytes, int], None],
+    zero: Callable[[int, int], None] = lambda _offset, _length: None,
+) -> int:
+    """Write data except its zeros; return the bytes written.
+
+    :param zero: called with (offset, length) of the zeros
+    """
+    written, end = 0, 0
+    for start, run in itertools.chain(nonzero_runs(data), [(len(data), b"")]):
+        if start > end:
+            zero(offset + end, start - end)
+        if run:
+            write(run, offset + start)
+        written += len(run)
+        end = start + len(run)
+    return written
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:
@@ -176,28 +173,17 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
         offset += count
 
 
-class _Count:
-    """Bytes so far, counted by several native threads."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._lock = threads.original_threading().Lock()
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self.total += count
-
-
 class _Crew:
-    """Native threads that share the pieces; the first error ends it."""
+    """The state that native threads share; the first error ends their work."""
 
     def __init__(
-        self, work: Callable[[int, int], None], pieces: Iterator[Piece]
+        self, work: Callable[[int, int], int], pieces: Iterator[Piece]
     ):
         self._work = work
         self._pieces = pieces
         self._lock = threads.original_threading().Lock()
-        self.done = _Count()
+        self.done_bytes = 0  # zeros included
+        self.written_bytes = 0
         self.error: BaseException | None = None
 
     def _next(self) -> Piece | None:
@@ -207,18 +193,21 @@ class _Crew:
     def run(self) -> None:
         try:
             while (piece := self._next()) is not None:
-                self._work(*piece)
-                self.done.add(piece[1])
+                written = self._work(*piece)
+                with self._lock:
+                    self.done_bytes += piece[1]
+                    self.written_bytes += written
         except BaseException as error:
             self.error = self.error or error
 
 
 def _in_parallel(
-    work: Callable[[int, int], None],
+    work: Callable[[int, int], int],
     pieces: Iterator[Piece],
     workers: int = WORKERS,
     progress: Progress | None = None,
-) -> None:
+) -> int:
+    """Do the work on all pieces; return the sum of what it returned."""
     crew = _Crew(work, pieces)
     threading = threads.original_threading()
     crew_threads = [
@@ -234,9 +223,9 @@ def _in_parallel(
             while thread.is_alive():
                 thread.join(_PROGRESS_SECONDS)
                 if progress is not None and thread.is_alive():
-                    progress(crew.done.total)
+                    progress(crew.done_bytes)
         if progress is not None and crew.error is None:
-            progress(crew.done.total)
+            progress(crew.done_bytes)
     except BaseException as error:
         # progress() may raise to cancel: no thread may outlive the image.
         crew.error = error
@@ -244,3 +233,4 @@ def _in_parallel(
             thread.join()
     if crew.error is not None:
         raise crew.error
+    return crew.written_bytes

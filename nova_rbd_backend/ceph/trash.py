@@ -2,9 +2,11 @@
 
 """A pool's trash, through librbd. All calls block."""
 
+import contextlib
 import dataclasses
 import datetime
 from collections.abc import Mapping
+from typing import Any
 
 import rbd
 
@@ -16,11 +18,9 @@ from nova_rbd_backend.ceph.directory import Directory
 
 @dataclasses.dataclass(frozen=True)
 class TrashedImage:
-    """An image in the trash; kept at least until kept_until."""
-
     image_id: str
     name: str
-    kept_until: datetime.datetime
+    kept_until: datetime.datetime  # when its retention ends
 
 
 class Trash:
@@ -31,10 +31,9 @@ class Trash:
         self._directory = directory
 
     def move(self, name: str, retention_seconds: int = 0) -> None:
-        """Free the name; the image stays in the trash under its id.
+        """Free the name of an image, which stays in the trash under its id.
 
-        Works while it has snaps, clones or watchers. librbd:
-        rbd_trash_move.
+        The image may have snaps, clones and watchers. librbd: rbd_trash_move.
 
         :raises ImageNotFound: there is no such image
         :raises DiskBusy: the owner of its lock does not release it
@@ -47,12 +46,12 @@ class Trash:
     def remove(self, image_id: str, force: bool = False) -> None:
         """Free the space of a trashed image. librbd: rbd_trash_remove.
 
-        :param force: although its retention is not over
+        :param force: even if its retention is not over
         :raises ImageNotFound: it is not in the trash
         :raises NotPermitted: its retention is not over
         :raises HasSnaps: it has snaps or clones
         :raises DiskBusy: a client has it open
-        :raises MoveUnfinished: its move to the trash has not come to its end
+        :raises MoveUnfinished: its move to the trash has not been completed
         """
         with self._access.reach(
             "remove from the trash", image=image_id, frees=True
@@ -69,39 +68,42 @@ class Trash:
             rbd.RBD().trash_restore(ioctx, image_id, name)
 
     def entries(self) -> list[TrashedImage]:
-        """Return all that the trash holds. librbd: rbd_trash_list."""
+        """Return the images in the trash. librbd: rbd_trash_list."""
         with self._access.reach("list the trash") as ioctx:
             return [_trashed(entry) for entry in rbd.RBD().trash_list(ioctx)]
 
     def get(self, image_id: str) -> TrashedImage | None:
         """Return one image; None: not in the trash. librbd: rbd_trash_get."""
-        try:
-            with self._access.reach(
-                "look into the trash", image=image_id
-            ) as ioctx:
-                return _trashed(rbd.RBD().trash_get(ioctx, image_id))
-        except errors.ImageNotFound:
-            return None
+        with (
+            contextlib.suppress(errors.ImageNotFound),
+            self._access.reach("look into the trash", image=image_id) as ioctx,
+        ):
+            return _trashed(rbd.RBD().trash_get(ioctx, image_id))
+        return None
 
     def finish_move(self, image_id: str, name: str) -> None:
-        """Finish a move whose process died before the last step.
+        """Finish a move to the trash whose process died before its last step.
 
-        cls_rbd: dir_remove_image, trash_state_set, as librbd's Trash::move.
+        Takes the steps of librbd's Trash::move. cls_rbd: dir_remove_image,
+        trash_state_set.
         """
         if self._directory.listed_id(name) == image_id:
             self._directory.remove_listed(name, image_id)
         if self._directory.image_id(name) == image_id:
             self._directory.remove_id(name)
-        with self._access.reach(
-            "finish the move of", image=name, frees=True
-        ) as ioctx:
-            request = encoding.end_of_move(image_id)
-            ioctx.execute("rbd_trash", "rbd", "trash_state_set", request)
+        method = ("rbd", "trash_state_set")
+        request = encoding.end_of_move(image_id)
+        self._access.execute(
+            "finish the move of",
+            name,
+            "rbd_trash",
+            method,
+            request,
+            frees=True,
+        )
 
 
-def _trashed(entry: Mapping[str, object]) -> TrashedImage:
-    until = entry["deferment_end_time"]
-    assert isinstance(until, datetime.datetime)
-    # librbd.pyx makes naive datetimes of UTC (utcfromtimestamp, 16.2)
-    until = until.replace(tzinfo=datetime.UTC)
-    return TrashedImage(str(entry["id"]), str(entry["name"]), until)
+def _trashed(entry: Mapping[str, Any]) -> TrashedImage:
+    # librbd.pyx returns UTC as a naive datetime (utcfromtimestamp, 16.2).
+    until = entry["deferment_end_time"].replace(tzinfo=datetime.UTC)
+    return TrashedImage(entry["id"], entry["name"], until)

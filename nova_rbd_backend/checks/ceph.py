@@ -1,48 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Is the cluster ready for instance disks? Asked before any is made.
+"""Is the cluster ready for instances' disks? Ask before any disk is made.
 
-Rights are not read from the user's caps, which have many forms and may not be
-readable: everything that a boot does is tried on an image of our own.
+The user's rights are not read from its caps, which have many forms and may not
+be readable. Instead, the checks try on an image of their own what a boot does.
 """
 
 import dataclasses
 import functools
 import json
 import socket
-import typing
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from nova_rbd_backend import errors, threads
 from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.image import Image
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.checks.steps import Step
-from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.settings import Settings
 from nova_rbd_backend.storage import registry
-from nova_rbd_backend.storage_classes import DEFAULT, StorageClass
+from nova_rbd_backend.storage_classes import DEFAULT
 
-#: Names of the images made for a moment here begin so.
+#: The names of images that a check makes for a moment begin with this.
 PROBE_PREFIX = "nova-rbd-check"
-_PROBE_BYTES = 4 << 20
-
+PROBE_BYTES = 4 << 20
 #: The name of the check that all others need.
 LOGIN = "Ceph cluster"
 
 _ERASURE = 3  # osd_types.h, pg_pool_t::TYPE_ERASURE
+_OVERWRITES = "ec_overwrites"  # in `osd pool ls detail`; osd_types.h
 _CAPS_ADVICE = "give it the caps that etc/ceph/client.nova.keyring lists"
-
-# osd_types.h names the flag so in `osd pool ls detail`
-_OVERWRITES = "ec_overwrites"
 
 
 def steps(settings: Settings) -> Iterator[Step]:
-    """Prove that disks can be made, written, snapped and deleted.
+    """Yield checks that prove that disks can be made, written and deleted.
 
-    Each step blocks for at most the time limits of the settings, off the
-    event loop. An image is made in each pool for the proof and removed again.
+    Each probe runs off the event loop and blocks for at most the time limits
+    of the settings. It makes an image in each pool, and removes it again.
     """
     ceph = cluster.connect(settings.cluster)
     for step in _steps(settings, ceph):
@@ -51,97 +47,62 @@ def steps(settings: Settings) -> Iterator[Step]:
 
 
 def _steps(settings: Settings, ceph: cluster.Cluster) -> Iterator[Step]:
-    login = Step(LOGIN, lambda: _check_login(ceph, settings))
-    yield login
-    # Where classes share a pool, its option is that of the first class.
-    pools = {each.pool: each for each in reversed(settings.classes)}
-    disks = {
-        name: _pool_step(ceph, name, _pool_option(pools[name]))
-        for name in dict.fromkeys(each.pool for each in settings.classes)
-    }
-    yield from disks.values()
-    snapshots = disks.get(settings.snapshot_pool)
-    if snapshots is None:
-        option = "libvirt_images_snapshot_store"
-        snapshots = _pool_step(ceph, settings.snapshot_pool, option)
-        yield snapshots
-    yield from _data_pool_steps(settings, ceph)
+    yield Step(LOGIN, lambda: _check_login(ceph, settings))
+    # Where classes share a pool, the option of the first class is named.
+    pools: dict[str, str] = {}
+    data_pools: dict[str, str] = {}
+    for each in settings.classes:
+        group = each.image_options.group
+        is_default = each.name == DEFAULT
+        option = "libvirt_images_store" if is_default else f"[{group}] pool"
+        pools.setdefault(each.pool, option)
+        if data_pool := each.image_options.data_pool:
+            data_pools.setdefault(data_pool, f"[{group}] data_pool")
+    disk_pools, snapshot_pool = list(pools), settings.snapshot_pool
+    pools.setdefault(snapshot_pool, "libvirt_images_snapshot_store")
+    for name, option in pools.items():
+        probe = functools.partial(_check_pool, ceph, name, option)
+        yield Step(pool_step_name(name), probe, (LOGIN,))
+    for name, option in data_pools.items():
+        probe = functools.partial(_check_data_pool, ceph, name, option)
+        yield Step(f"pool {name} for data", probe, (LOGIN,))
     yield Step(
         "right to blocklist dead clients",
         lambda: _check_blocklist_right(ceph, settings),
         (LOGIN,),
     )
+    # Each class has its own options, also where classes share a pool.
     for each in settings.classes:
-        yield _disk_step(ceph, each, settings, (LOGIN, disks[each.pool].name))
-    home = next(iter(disks))
+        named = "" if each.name == DEFAULT else f" (class {each.name})"
+        pool = Pool(ceph, each.pool, options=each.image_options)
+        yield Step(
+            f"rights for disks in {each.pool}{named}",
+            functools.partial(_check_rights, pool, settings, "disks"),
+            (LOGIN, pool_step_name(each.pool)),
+        )
     yield Step(
         "pools of former storage classes",
-        lambda: _check_former(Pool(ceph, home), disks),
-        (LOGIN, disks[home].name),
+        lambda: _check_former(Pool(ceph, disk_pools[0]), disk_pools),
+        (LOGIN, pool_step_name(disk_pools[0])),
     )
-    if settings.snapshot_pool not in disks:
+    if snapshot_pool not in disk_pools:
         yield Step(
-            f"rights for snapshots in {settings.snapshot_pool}",
+            f"rights for snapshots in {snapshot_pool}",
             lambda: _check_rights(
-                Pool(ceph, settings.snapshot_pool), settings, "snapshots"
+                Pool(ceph, snapshot_pool), settings, "snapshots"
             ),
-            (LOGIN, snapshots.name),
+            (LOGIN, pool_step_name(snapshot_pool)),
         )
 
 
-def _check_former(home: Pool, configured: Iterable[str]) -> None:
-    """Their disks are looked for. A pool that no longer exists is skipped."""
-    registry.missing(home, configured)
-
-
-def _pool_option(of_class: StorageClass) -> str:
-    if of_class.name == DEFAULT:
-        return "libvirt_images_store"
-    return f"[{of_class.image_options.group}] pool"
-
-
-def _data_pool_steps(
-    settings: Settings, ceph: cluster.Cluster
-) -> Iterator[Step]:
-    seen = set()
-    for each in settings.classes:
-        options = each.image_options
-        if options.data_pool and options.data_pool not in seen:
-            seen.add(options.data_pool)
-            yield Step(
-                f"pool {options.data_pool} for data",
-                functools.partial(_check_data_pool, options, ceph),
-                (LOGIN,),
-            )
-
-
-def _disk_step(
-    ceph: cluster.Cluster,
-    of_class: StorageClass,
-    settings: Settings,
-    needs: tuple[str, ...],
-) -> Step:
-    """Try each class's own options, also where classes share a pool."""
-    named = "" if of_class.name == DEFAULT else f" (class {of_class.name})"
-
-    def probe() -> None:
-        disks = Pool(ceph, of_class.pool, options=of_class.image_options)
-        _check_rights(disks, settings, "disks")
-
-    return Step(f"rights for disks in {of_class.pool}{named}", probe, needs)
-
-
 def pool_step_name(pool: str) -> str:
-    """Return the name of the check that a pool is there."""
+    """Return the name of the check that a pool exists."""
     return f"pool {pool}"
 
 
-def _pool_step(ceph: cluster.Cluster, name: str, option: str) -> Step:
-    return Step(
-        pool_step_name(name),
-        lambda: _check_pool(_pools(ceph), name, option),
-        (LOGIN,),
-    )
+def _check_former(home: Pool, configured: Iterable[str]) -> None:
+    # They may still have disks. Pools that no longer exist are skipped.
+    registry.missing(home, configured)
 
 
 def _user(settings: Settings) -> str:
@@ -149,10 +110,10 @@ def _user(settings: Settings) -> str:
 
 
 def _check_login(ceph: cluster.Cluster, settings: Settings) -> None:
-    """Refuse guests that would come without a key.
+    """Refuse settings with which guests would log in without a key.
 
     Without rbd_user this program logs in as client.admin, if it can read that
-    key; QEMU is then told to use no authentication at all.
+    key, whereas QEMU is told to use no authentication at all.
     """
     ceph.fsid()
     methods = ceph.connection().handle.conf_get("auth_client_required") or ""
@@ -164,34 +125,26 @@ def _check_login(ceph: cluster.Cluster, settings: Settings) -> None:
         )
 
 
-def _pools(ceph: cluster.Cluster) -> Mapping[str, typing.Any]:
+def _find(ceph: cluster.Cluster, name: str, option: str) -> Any:
     answer = json.loads(ceph.mon_command("osd pool ls", detail="detail"))
-    return {pool["pool_name"]: pool for pool in answer}
-
-
-def _find(
-    pools: Mapping[str, typing.Any], name: str, option: str
-) -> Mapping[str, typing.Any]:
+    pools = {pool["pool_name"]: pool for pool in answer}
     if name not in pools:
         raise errors.ConfigError(
             f"the cluster has no pool {name!r} ({option}): make it with `ceph "
             f"osd pool create {name}` and `rbd pool init {name}`, or correct "
             "the option"
         )
-    found: Mapping[str, typing.Any] = pools[name]
     # Without it librbd may hang on concurrent first creates (tracker 52537).
-    if "rbd" not in found["application_metadata"]:
+    if "rbd" not in pools[name]["application_metadata"]:
         raise errors.ConfigError(
             f"the pool {name!r} ({option}) is not prepared for RBD images: "
             f"run `rbd pool init {name}`"
         )
-    return found
+    return pools[name]
 
 
-def _check_pool(
-    pools: Mapping[str, typing.Any], name: str, option: str
-) -> None:
-    if _find(pools, name, option)["type"] == _ERASURE:
+def _check_pool(ceph: cluster.Cluster, name: str, option: str) -> None:
+    if _find(ceph, name, option)["type"] == _ERASURE:
         raise errors.ConfigError(
             f"the pool {name!r} is erasure-coded, which cannot keep the names "
             f"of images: set {option} to a replicated pool (the data of new "
@@ -199,23 +152,22 @@ def _check_pool(
         )
 
 
-def _check_data_pool(options: ImageOptions, ceph: cluster.Cluster) -> None:
-    option, name = f"[{options.group}] data_pool", str(options.data_pool)
-    found = _find(_pools(ceph), name, option)
+def _check_data_pool(ceph: cluster.Cluster, name: str, option: str) -> None:
+    found = _find(ceph, name, option)
     overwrites = _OVERWRITES in found["flags_names"].split(",")
     if found["type"] == _ERASURE and not overwrites:
         raise errors.ConfigError(
-            f"the erasure-coded pool {name!r} ({option}) takes no overwrites, "
-            "which disks need: run `ceph osd pool set "
+            f"the erasure-coded pool {name!r} ({option}) does not allow "
+            "overwrites, which disks need: run `ceph osd pool set "
             f"{name} allow_ec_overwrites true`"
         )
 
 
 def _check_blocklist_right(ceph: cluster.Cluster, settings: Settings) -> None:
-    """Ask for something that fails for its address once it is permitted.
+    """Try a command that is permitted, but fails because of its address.
 
-    The monitor looks at the right first (16.2: Monitor::handle_command), and
-    the caps of ``profile rbd`` let any address of this form pass.
+    The monitor checks the right first (16.2: Monitor::handle_command), and the
+    caps of ``profile rbd`` permit any address of this form.
     """
     try:
         ceph.mon_command(
@@ -225,34 +177,47 @@ def _check_blocklist_right(ceph: cluster.Cluster, settings: Settings) -> None:
         raise errors.ConfigError(
             f"{_user(settings)} may not put a dead client on the blocklist, "
             "so a disk stays locked when its host dies: "
-            + _CAPS_ADVICE
-            + " (mon 'profile rbd')"
+            f"{_CAPS_ADVICE} (mon 'profile rbd')"
         ) from error
     except errors.StorageError:
-        return  # permitted, and no address
+        return  # It is permitted, and the address is invalid.
+
+
+def probe_name() -> str:
+    """Return a new name for an image of a check."""
+    return f"{PROBE_PREFIX}.{socket.gethostname()}.{uuid.uuid4()}"
+
+
+def shown(pool: Pool) -> str:
+    """Return a pool for an error's text, with its data pool."""
+    data_pool = pool.options.data_pool
+    return repr(str(pool)) + (
+        f" with data in {data_pool!r}" if data_pool else ""
+    )
 
 
 def _check_rights(pool: Pool, settings: Settings, what: str) -> None:
-    name = f"{PROBE_PREFIX}.{socket.gethostname()}.{uuid.uuid4()}"
+    name = probe_name()
     try:
         _create(pool, name)
         try:
-            _use(pool, name)
+            with pool.open(name, read_only=False) as disk:
+                _set_conf(pool, disk)
+                disk.write(b"probe", 0)
+                disk.create_snap("probe")
+                disk.remove_snap("probe")
         finally:
             pool.remove(name)
     except errors.NotPermitted as error:
-        where = f"pool {str(pool)!r}"
-        if pool.options.data_pool:
-            where += f" with data in {pool.options.data_pool!r}"
         raise errors.ConfigError(
-            f"{_user(settings)} may not make and delete {what} in {where} "
-            f"({error.operation}): {_CAPS_ADVICE}"
+            f"{_user(settings)} may not make and delete {what} in pool "
+            f"{shown(pool)} ({error.operation}): {_CAPS_ADVICE}"
         ) from error
 
 
 def _create(pool: Pool, name: str) -> None:
     try:
-        pool.create(name, _PROBE_BYTES)
+        pool.create(name, PROBE_BYTES)
     except (errors.StorageFault, errors.NotSupported) as error:
         given = {
             "object_size": pool.options.object_size_bytes,
@@ -276,14 +241,6 @@ def _set_conf(pool: Pool, disk: Image) -> None:
         except errors.StorageFault as error:
             raise errors.ConfigError(
                 f"[{pool.options.group}] image_conf has {option}:{value}, but "
-                "an image can have no such option or not that value: `rbd "
-                f"config image ls {pool}/DISK` lists what it can have"
+                "an image cannot have this option or this value: `rbd config "
+                f"image ls {pool}/DISK` lists what it can have"
             ) from error
-
-
-def _use(pool: Pool, name: str) -> None:
-    with pool.open(name, read_only=False) as disk:
-        _set_conf(pool, disk)
-        disk.write(b"probe", 0)
-        disk.create_snap("probe")
-        disk.remove_snap("probe")

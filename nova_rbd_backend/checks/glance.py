@@ -1,38 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""May Glance's Ceph user do with a snapshot what Glance has to do?
+"""Does Glance's Ceph user have the rights on a snapshot that Glance needs?
 
-Checked only where that user's keyring can be read, so not by nova-compute. The
-check tries it on a snapshot of our own, which still shares data with its disk.
+This is checked only where that user's keyring can be read, and so not by
+nova-compute. The check makes a snapshot, which still shares data with its
+disk, and tries to read and delete it.
 """
 
 import contextlib
 import dataclasses
-import socket
-import uuid
 from collections.abc import Iterator
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.pool import Pool
-from nova_rbd_backend.checks.ceph import PROBE_PREFIX
-from nova_rbd_backend.checks.steps import Step
+from nova_rbd_backend.checks import ceph
 from nova_rbd_backend.settings import Settings
 from nova_rbd_backend.storage.snapshots.make import SNAP
-
-_PROBE_BYTES = 4 << 20
-
-
-def steps(
-    settings: Settings, user: str, needs: tuple[str, ...] = ()
-) -> Iterator[Step]:
-    """Yield the check that Glance's user can read and delete snapshots.
-
-    :param user: Glance's, without "client."
-    """
-    yield Step(
-        "Glance's rights for snapshots", lambda: check(settings, user), needs
-    )
 
 
 def check(settings: Settings, user: str) -> None:
@@ -46,52 +30,40 @@ def check(settings: Settings, user: str) -> None:
     glance.fsid()
     tried = set()
     for each in settings.classes:
-        at = (each.pool, each.image_options.data_pool)
-        if at not in tried:
-            tried.add(at)
+        pools = (each.pool, each.image_options.data_pool)
+        if pools not in tried:
+            tried.add(pools)
             disks = Pool(ours, each.pool, options=each.image_options)
-            _check(ours, glance, settings.snapshot_pool, disks)
+            with _snapshot(disks, Pool(ours, settings.snapshot_pool)) as name:
+                _check(Pool(glance, settings.snapshot_pool), name, disks)
 
 
-def _check(
-    ceph: cluster.Cluster, glance: cluster.Cluster, snapshots: str, disks: Pool
-) -> None:
-    pool = Pool(ceph, snapshots)
-    where = repr(str(disks))
-    if disks.options.data_pool:
-        where += f" with data in {disks.options.data_pool!r}"
-    with _snapshot(disks, pool) as name:
-        for verb, act in (("read", _read), ("delete", _delete)):
-            try:
-                act(Pool(glance, snapshots), name)
-            except errors.NotPermitted as error:
-                raise errors.ConfigError(
-                    f"client.{glance.settings.user} may not {verb} a snapshot "
-                    f"in pool {str(pool)!r} of a disk in {where}, so Glance "
-                    "takes no snapshot's location, or cannot delete it: give "
-                    "that user the caps that etc/ceph/client.glance.keyring "
-                    "lists"
-                ) from error
-
-
-def _read(pool: Pool, name: str) -> None:
-    with pool.open(name, snap=SNAP) as image:
-        image.read(0, 5)
-
-
-def _delete(pool: Pool, name: str) -> None:
-    """As glance_store's rbd driver does."""
-    with pool.open(name, read_only=False) as image:
-        image.remove_snap(SNAP)
-    pool.remove(name)
+def _check(pool: Pool, name: str, disks: Pool) -> None:
+    """Read and delete a snapshot, in a pool that Glance's user has opened."""
+    verb = "read"
+    try:
+        with pool.open(name, snap=SNAP) as image:
+            image.read(0, 5)
+        verb = "delete"
+        # glance_store's rbd driver deletes an image in these steps.
+        with pool.open(name, read_only=False) as image:
+            image.remove_snap(SNAP)
+        pool.remove(name)
+    except errors.NotPermitted as error:
+        raise errors.ConfigError(
+            f"client.{pool.cluster.settings.user} may not {verb} a snapshot "
+            f"in pool {str(pool)!r} of a disk in {ceph.shown(disks)}, so "
+            "Glance accepts no snapshot's location, or cannot delete it: give "
+            "that user the caps that etc/ceph/client.glance.keyring lists"
+        ) from error
 
 
 @contextlib.contextmanager
 def _snapshot(disks: Pool, pool: Pool) -> Iterator[str]:
-    """A snapshot of a new disk; both are gone afterwards."""
-    disk = f"{PROBE_PREFIX}.{socket.gethostname()}.{uuid.uuid4()}"
+    """Lend a snapshot of a new disk; remove both afterwards."""
+    disk = ceph.probe_name()
     name = f"{disk}.snapshot"
-    disks.create(disk, _PROBE_BYTES)
+    disks.create(disk, ceph.PROBE_BYTES)
     try:
         with disks.open(disk, read_only=False) as image:
             image.write(b"probe", 0)
@@ -107,6 +79,7 @@ def _snapshot(disks: Pool, pool: Pool) -> Iterator[str]:
 
 
 def _remove(pool: Pool, name: str) -> None:
+    """Remove what has been made of an image, even if it cannot be opened."""
     with (
         contextlib.suppress(errors.ImageNotFound),
         pool.open(name, read_only=False) as image,

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Are the programs and Python modules there that this backend needs?"""
+"""Does this host have the programs and modules that this backend needs?"""
 
-import functools
 import importlib
 import shutil
 import subprocess
@@ -11,38 +10,20 @@ import sys
 from nova_rbd_backend import errors
 from nova_rbd_backend.checks.steps import Step
 
-#: Python modules of Ceph, and the Debian packages that have them.
+#: Ceph's Python modules, and the Debian packages that have them.
 CEPH_MODULES = {"rados": "python3-rados", "rbd": "python3-rbd"}
-#: The same, with libvirt's.
 MODULES = {**CEPH_MODULES, "libvirt": "python3-libvirt"}
 _QEMU_SECONDS = 30
 
 
-def module_step(module: str) -> Step:
-    """Return the check that a module can be imported."""
-    name = f"Python module {module}"
-    return Step(name, functools.partial(_require_module, module))
-
-
 def require_ceph_modules() -> None:
-    """Refuse to go on without Ceph's Python modules.
-
-    :raises errors.ConfigError: one cannot be imported
-    """
+    """:raises errors.ConfigError: a module of Ceph's cannot be imported"""
     for module in CEPH_MODULES:
-        _require_module(module)
+        require_module(module)
 
 
-def can_import(module: str) -> bool:
-    """Return whether a module is there and can be loaded."""
-    try:
-        importlib.import_module(module)
-    except ImportError:
-        return False
-    return True
-
-
-def _require_module(module: str) -> None:
+def require_module(module: str) -> None:
+    """:raises errors.ConfigError: it cannot be imported"""
     try:
         importlib.import_module(module)
     except ImportError as error:
@@ -54,7 +35,7 @@ def _require_module(module: str) -> None:
 
 
 def _check_qemu() -> str | None:
-    """Let qemu-img load its rbd driver; the QEMU beside it has the same.
+    """Let qemu-img load its rbd driver, which is also the driver of QEMU.
 
     qemu-img's list of formats has formats that are not installed, too (7.2).
     """
@@ -68,7 +49,7 @@ def _check_qemu() -> str | None:
         timeout=_QEMU_SECONDS,
         check=False,
     )
-    # A driver that is installed asks for a pool.
+    # A driver that is installed complains about a missing pool.
     if "Unknown driver" not in done.stderr:
         return None
     raise errors.ConfigError(

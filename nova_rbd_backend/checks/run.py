@@ -2,11 +2,12 @@
 
 """The one list of checks: would nova-compute start here, and its guests too?
 
-nova-compute runs a part of the list when it starts; ``nova-rbd check`` runs
-the whole of it, and needs no Nova for that.
+nova-compute runs some of these checks when it starts. ``nova-rbd check`` runs
+all of them, and does not need Nova for that.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,8 +22,8 @@ from nova_rbd_backend.settings import Settings
 #: Lends a virConnect that may read secrets.
 Libvirt = Callable[[], contextlib.AbstractContextManager[Any]]
 
-# Modules that need Ceph's or libvirt's are imported where they are needed: a
-# host that lacks one has to be told so, in a line of its own.
+# Modules of ours that need Ceph's or libvirt's modules are imported late, so
+# that a check can say which module the host does not have.
 
 
 def start_steps(settings: Settings, libvirt: Libvirt) -> Iterator[Step]:
@@ -39,7 +40,7 @@ def outcomes(
     """Run all checks; yield each outcome as soon as it is known.
 
     :param conf: nova-compute's, with Nova's options registered
-    :param glance_user: None: what Glance's user may do is not tried
+    :param glance_user: None: do not check the rights of Glance's user
     """
     try:
         settings = options.apply(conf)
@@ -59,12 +60,16 @@ def _steps(
     yield Step("compute_driver", lambda: options.check_driver(conf))
     if not settings.uses_rbd:
         return
-    modules = {module: host.module_step(module) for module in host.MODULES}
-    yield from modules.values()
-    needs = tuple(step.name for step in modules.values())
-    if all(map(host.can_import, host.CEPH_MODULES)):
+    modules = {name: f"Python module {name}" for name in host.MODULES}
+    for name, step_name in modules.items():
+        yield Step(step_name, functools.partial(host.require_module, name))
+    try:
+        host.require_ceph_modules()
+    except errors.ConfigError:
+        pass  # The steps above report it.
+    else:
         yield from _ceph_steps(settings, glance_user)
-    yield _secret_step(settings, libvirt, needs)
+    yield _secret_step(settings, libvirt, tuple(modules.values()))
     yield host.QEMU
 
 
@@ -73,8 +78,11 @@ def _ceph_steps(settings: Settings, glance_user: str | None) -> Iterator[Step]:
 
     yield from ceph.steps(settings)
     if glance_user:
-        needs = (ceph.LOGIN, ceph.pool_step_name(settings.pool))
-        yield from glance.steps(settings, glance_user, needs)
+        yield Step(
+            "Glance's rights for snapshots",
+            lambda: glance.check(settings, glance_user),
+            (ceph.LOGIN, ceph.pool_step_name(settings.pool)),
+        )
     yield from warnings.steps(settings)
 
 

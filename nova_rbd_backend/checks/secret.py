@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The libvirt secret with which QEMU logs in to Ceph: is it there and right?
+"""Does libvirt have the right secret, with which QEMU logs in to Ceph?
 
-Nova's own connection uses a keyring, QEMU's this secret, and nothing compares
-the two before the first guest fails to start. A real login does.
+Nova's own connection uses a keyring, but QEMU uses this secret. If they
+differ, this shows only when the first guest fails to start. The check
+therefore logs in with the key from the secret.
 """
 
 import base64
@@ -22,39 +23,34 @@ _KEY_HEAD = struct.Struct("<HIIH")  # auth/Crypto.cc: type, time, length
 def check(libvirt_connection: Any, settings: Settings) -> str | None:
     """Prove that guests can log in to Ceph. Blocks for the connect timeout.
 
-    Without a secret in the settings there is nothing to prove.
+    Does nothing if the settings have no secret.
 
     :param libvirt_connection: a virConnect that may read secrets
-    :returns: why nothing can be proved; None: it is proved
-    :raises errors.Error: one line with what is wrong and how to mend it; the
-        key is in no text
+    :returns: why this cannot be proved; None: it is proved
+    :raises errors.Error: one line with what is wrong and how to mend it, which
+        never has the key
     """
     if not settings.secret_uuid:
         return None
     value = secret.value(libvirt_connection, settings.secret_uuid)
     if value is None:
         return (
-            f"the libvirt secret {settings.secret_uuid} is private: whether "
-            f"it holds the key of client.{settings.user} shows when the first "
-            "guest starts"
+            f"the libvirt secret {settings.secret_uuid} is private: only the "
+            "start of the first guest will show whether it holds the key of "
+            f"client.{settings.user}"
         )
     key = _key(value, settings)
     try:
         threads.run(lambda: connection.try_key(settings.cluster, key))
     except errors.NotPermitted:
-        # from None: nothing that has seen the key goes into a traceback
-        raise errors.ConfigError(
-            f"the libvirt secret {settings.secret_uuid} holds another key "
-            f"than that of client.{settings.user}: put what `ceph auth "
-            f"get-key client.{settings.user}` prints into a file and run "
-            f"`virsh secret-set-value {settings.secret_uuid} --file FILE`, "
-            "without --plain"
-        ) from None
+        # from None: no frame that has the key may be in a traceback.
+        what = f"another key than that of client.{settings.user}"
+        raise _refusal(settings, what) from None
     return None
 
 
 def _key(value: bytes, settings: Settings) -> str:
-    """Return the key as a keyring has it."""
+    """Return the key in the form that it has in a keyring."""
     if _is_key(value):
         return base64.b64encode(value).decode()
     try:
@@ -62,12 +58,7 @@ def _key(value: bytes, settings: Settings) -> str:
     except binascii.Error:
         twice = False
     what = "the text of a Ceph key, not decoded" if twice else "no Ceph key"
-    raise errors.ConfigError(
-        f"the libvirt secret {settings.secret_uuid} holds {what}: put the key "
-        f"of client.{settings.user} into a file and run `virsh "
-        f"secret-set-value {settings.secret_uuid} --file FILE`, without "
-        "--plain"
-    )
+    raise _refusal(settings, what)
 
 
 def _is_key(value: bytes) -> bool:
@@ -75,3 +66,12 @@ def _is_key(value: bytes) -> bool:
         return False
     *_, length = _KEY_HEAD.unpack_from(value)
     return bool(length == len(value) - _KEY_HEAD.size)
+
+
+def _refusal(settings: Settings, what: str) -> errors.ConfigError:
+    return errors.ConfigError(
+        f"the libvirt secret {settings.secret_uuid} holds {what}: put what "
+        f"`ceph auth get-key client.{settings.user}` prints into a file and "
+        f"run `virsh secret-set-value {settings.secret_uuid} --file FILE`, "
+        "without --plain"
+    )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A check, and what comes of running a list of them."""
+"""A check, and how to run a list of checks."""
 
 import dataclasses
 import enum
@@ -8,16 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 from nova_rbd_backend import errors
 
-#: Returns what is doubtful; raises errors.Error for what is wrong.
+#: Returns a doubt, or None; raises errors.Error if something is wrong.
 Probe = Callable[[], str | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One check.
-
-    :ivar needs: names of the steps that have to have passed before
-    """
+    """:ivar needs: names of steps without which this step cannot pass"""
 
     name: str
     probe: Probe
@@ -25,7 +22,7 @@ class Step:
 
 
 class Result(enum.StrEnum):
-    """NOT_TRIED: the step cannot pass, since one that it needs failed."""
+    """NOT_TRIED: a step that this step needs has failed, or was not tried."""
 
     PASSED = "passed"
     WARNED = "warned"
@@ -35,10 +32,7 @@ class Result(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of a step.
-
-    :ivar remark: what is wrong or doubtful, and how to mend it
-    """
+    """:ivar remark: what is wrong or doubtful, and how to mend it"""
 
     name: str
     result: Result
@@ -46,9 +40,8 @@ class Outcome:
 
 
 def require(steps: Iterable[Step]) -> list[str]:
-    """Run the steps in their order.
+    """Run the steps in their order; return the doubts.
 
-    :returns: what is doubtful
     :raises errors.Error: of the first step that fails: one line with what is
         missing and how to mend it
     """

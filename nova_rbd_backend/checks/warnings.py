@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What keeps no nova-compute from starting, but needs the operator's care.
+"""Checks of what needs the operator's care, though nova-compute can start.
 
-Each check returns a line for the operator; None: there is nothing to say.
+Each check returns a line for the operator, or None.
 """
 
 import datetime
@@ -30,21 +30,16 @@ def steps(settings: Settings) -> Iterator[Step]:
         (each.pool, each.image_options.data_pool) for each in settings.classes
     ]
     for pool, data_pool in dict.fromkeys(spaces):
-        yield Step(
-            f"space in {data_pool or pool}",
-            functools.partial(_space, ceph, pool, data_pool),
-            (LOGIN, pool_step_name(pool)),
-        )
+        needs = (LOGIN, pool_step_name(pool))
+        probe = functools.partial(_space, ceph, pool, data_pool)
+        yield Step(f"space in {data_pool or pool}", probe, needs)
     for pool in dict.fromkeys(pool for pool, _ in spaces):
-        yield Step(
-            f"deletions in {pool}",
-            functools.partial(_deletions, Pool(ceph, pool)),
-            (LOGIN, pool_step_name(pool)),
-        )
+        needs = (LOGIN, pool_step_name(pool))
+        probe = functools.partial(_deletions, Pool(ceph, pool))
+        yield Step(f"deletions in {pool}", probe, needs)
 
 
 def _cluster(ceph: cluster.Cluster) -> str | None:
-    """What the monitors complain about."""
     health = json.loads(ceph.mon_command("health"))
     if health["status"] == "HEALTH_OK":
         return None
@@ -53,9 +48,8 @@ def _cluster(ceph: cluster.Cluster) -> str | None:
 
 
 def _space(
-    ceph: cluster.Cluster, pool: str, data_pool: str | None = None
+    ceph: cluster.Cluster, pool: str, data_pool: str | None
 ) -> str | None:
-    """Whether a pool is nearly full."""
     capacity = ceph.capacity(pool, data_pool)
     if capacity.used_bytes < _FULL_SHARE * capacity.total_bytes:
         return None
@@ -67,21 +61,17 @@ def _space(
 
 
 def _deletions(pool: Pool) -> str | None:
-    """Whether deleted images keep their space for longer than they should."""
     now = datetime.datetime.now(datetime.UTC)
     due = {
         image.image_id
         for image in pool.trash.entries()
         if now - image.kept_until > _LONGEST_DELETION
     }
-    late = [
-        entry.image
-        for entry in journal.deletions(pool)
-        if entry.image_id in due
-    ]
+    deletions = journal.deletions(pool)
+    late = [each.image for each in deletions if each.image_id in due]
     if not late:
         return None
     return (
-        f"{len(late)} deleted images have not been freed for a day, such as "
+        f"{len(late)} deleted images have not been purged for a day, such as "
         f"{late[0]}: `nova-rbd trash purge` says why"
     )

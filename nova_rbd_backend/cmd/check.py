@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd-check: would nova-compute start here, and its guests too?
+"""nova-rbd-check: would nova-compute start here, and would its guests?
 
-Reads nova-compute's configuration and tries on the real cluster and libvirt
-what nova-compute tries at its start, and in addition whether nova-compute was
-told to load this backend at all. Needs no Nova, changes nothing.
+Reads nova-compute's configuration and tries, on the real cluster and libvirt,
+what nova-compute tries when it starts. Also checks that nova-compute is told
+to load this backend at all. Needs no Nova, and changes nothing.
 """
 
 import argparse
@@ -12,8 +12,7 @@ import functools
 from collections.abc import Iterator
 from typing import NoReturn
 
-from oslo_config import cfg
-
+from nova_rbd_backend import errors
 from nova_rbd_backend.checks import run
 from nova_rbd_backend.checks.steps import Outcome, Result
 from nova_rbd_backend.cmd import config, leaving
@@ -24,14 +23,18 @@ from nova_rbd_backend.domains import connection
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print a row for each check; return 1 if one failed, otherwise 0."""
-    arguments = _arguments(argv)
+    """Print a line for each check; return 1 if one failed, otherwise 0."""
+    parser = argparse.ArgumentParser(
+        prog="nova-rbd-check", description=__doc__.partition("\n\n")[0]
+    )
+    config.add_arguments(parser)
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
     failed = False
     for row in outcomes(arguments, arguments.glance_user):
-        failed = failed or row.result is Result.FAILED
-        word = (
-            row.result.upper() if row.result is Result.FAILED else row.result
-        )
+        word: str = row.result
+        if row.result is Result.FAILED:
+            failed, word = True, word.upper()
         remark = f": {row.remark}" if row.remark else ""
         print(f"{word}  {row.name}{remark}", flush=True)
     return int(failed)
@@ -51,11 +54,13 @@ def outcomes(
     """
     try:
         conf = config.parse(arguments)
-    except cfg.Error as error:
+    except errors.ConfigError as error:
         yield Outcome("options", Result.FAILED, str(error))
         return
     libvirt = functools.partial(
-        connection.connected, conf, "the user of nova-compute"
+        connection.connected,
+        conf.libvirt.connection_uri,
+        "the user of nova-compute",
     )
     yield from run.outcomes(conf, libvirt, glance_user)
 
@@ -65,19 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--glance-user",
         metavar="USER",
-        help="also try whether Glance's Ceph user (without 'client.') can "
-        "read and delete snapshots of instances; where its keyring can be "
-        "read",
+        help="also check that this Ceph user, Glance's (without 'client.'), "
+        "can read and delete snapshots of instances; its keyring has to be "
+        "readable on this host",
     )
-
-
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="nova-rbd-check", description=__doc__.partition("\n\n")[0]
-    )
-    config.add_arguments(parser)
-    add_arguments(parser)
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 """Which instances the clouds have: the door to Nova's API.
 
-Whatever is doubtful raises NovaUnclear: an answer that lacks servers would
-make orphans of their disks. A login that may not see all of them gets such
-answers, and so does one that asks while a cell is down.
+Every doubt raises NovaUnclear, because an answer that lacks servers would make
+orphans of their disks. Nova leaves servers out of its answer if the user may
+not see all of them, or while a cell is down.
 """
 
 import contextlib
@@ -22,9 +22,13 @@ from nova_rbd_backend import errors
 # Nova waits for a cell for 60 s before it leaves it out (nova/context.py:
 # CELL_TIMEOUT).
 _TIMEOUT_SECONDS = 120
-# From 2.69 on a server of a cell that is down may count as not found (Nova
-# 34, compute/api.py: _get_instance_from_cell); before, it is an error.
+# From 2.69 on, a server of a cell that is down may count as not found (Nova
+# 34, compute/api.py: _get_instance_from_cell). Before, it is an error.
 _MICROVERSION = "2.1"
+_FAILURES = (
+    openstack.exceptions.SDKException,
+    keystoneauth1.exceptions.ClientException,
+)
 
 
 class Cloud:
@@ -35,12 +39,12 @@ class Cloud:
         self.name = name
 
     def instances(self) -> frozenset[str]:
-        """UUIDs of the instances that a list of Nova's has.
+        """Return the UUIDs of the instances in Nova's lists.
 
-        Not of all that there are: a list leaves out soft-deleted ones, and
-        those of cells that are down. What is missing here, ask knows about.
+        Soft-deleted instances, and those of cells that are down, may be
+        missing. For an instance that is not listed, ask ``knows``.
 
-        :raises errors.NovaUnclear: not to be known
+        :raises errors.NovaUnclear: Nova's answer is not certain
         """
         listed = self._listed()
         on_hosts = self._on_hosts()
@@ -52,9 +56,9 @@ class Cloud:
         return listed | on_hosts
 
     def knows(self, uuid: str) -> bool:
-        """Whether the instance is there, in any state and any cell.
+        """Return whether Nova has the instance, in any state and any cell.
 
-        :raises errors.NovaUnclear: not to be known
+        :raises errors.NovaUnclear: Nova's answer is not certain
         """
         with self._asked(f"for server {uuid}"):
             answer = self._connection.compute.get(
@@ -64,13 +68,13 @@ class Cloud:
             )
         if answer.status_code == 200:
             return True
-        # The 404 of a proxy, or of a wrong address, says nothing.
+        # The 404 of a proxy, or of a wrong address, proves nothing.
         if answer.status_code == 404 and _is_novas(answer):
             return False
         raise errors.NovaUnclear(
             f"Nova of {self.name} answers {answer.status_code} for server "
-            f"{uuid}, so it is not known whether it is there: look into the "
-            "log of its API, which answers so when a cell is down"
+            f"{uuid}, so it is not known whether the server exists: see the "
+            "log of its API, which gives such an answer when a cell is down"
         )
 
     def _listed(self) -> frozenset[str]:
@@ -81,7 +85,7 @@ class Cloud:
             return frozenset(server.id for server in servers)
 
     def _on_hosts(self) -> frozenset[str]:
-        """What the hosts have, soft-deleted servers too; of all projects."""
+        """Return the servers of all hosts, with the soft-deleted ones."""
         with self._asked("for the servers of each hypervisor"):
             hypervisors = self._connection.compute.hypervisors(
                 details=False, with_servers=True
@@ -93,7 +97,7 @@ class Cloud:
             )
 
     def _check_sight(self) -> None:
-        """Prove on a server of another project, if any, that it is seen."""
+        """Check that a server of another project, if any, can be seen."""
         for direction in ("asc", "desc"):
             with self._asked("for the servers of all projects"):
                 found = self._connection.compute.servers(
@@ -103,20 +107,20 @@ class Cloud:
                     limit=1,
                     paginated=False,
                 )
-                strangers = [
+                others = [
                     server.id
                     for server in found
                     if server.project_id != self._connection.current_project_id
                 ]
-            for uuid in strangers:
+            for uuid in others:
                 if not self.knows(uuid) and uuid in self._listed():
                     raise self._blind(uuid)
 
     def _blind(self, uuid: str) -> errors.NovaUnclear:
         return errors.NovaUnclear(
-            f"Nova of {self.name} has server {uuid}, but says to this login "
-            "that it has not: use the credentials of an administrator, who "
-            "sees the servers of all projects"
+            f"Nova of {self.name} has server {uuid}, but hides it from this "
+            "user: use the credentials of an administrator, who sees the "
+            "servers of all projects"
         )
 
     @contextlib.contextmanager
@@ -135,12 +139,6 @@ class Cloud:
             ) from error
 
 
-_FAILURES = (
-    openstack.exceptions.SDKException,
-    keystoneauth1.exceptions.ClientException,
-)
-
-
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
@@ -155,29 +153,35 @@ def _is_novas(answer: Any) -> bool:
 def connect(
     names: Sequence[str] | None, regions: Sequence[str] | None
 ) -> list[Cloud]:
-    """The clouds of clouds.yaml with these names; None: that of OS_*.
+    """Return the clouds of clouds.yaml with these names.
 
-    :param regions: of each cloud; None: all that have a Nova
+    :param names: None: the cloud that OS_* names
+    :param regions: of each cloud; None: all regions that have a Nova
     :raises errors.NovaUnclear: a login is refused, or fails
     """
-    # It warns of what is then raised too, and said in one line.
+    # keystoneauth would warn of what is raised here, too.
     logging.getLogger("keystoneauth").setLevel(logging.ERROR)
-    return [
-        Cloud(_connection(name, region), _shown(name, region))
-        for name in (names or (None,))
-        for region in (regions or _regions(name))
-    ]
+    found = []
+    for name in names or (None,):
+        with _login(name):
+            for region in regions or _regions(name):
+                connection = openstack.connection.Connection(
+                    config=_config(name, region)
+                )
+                found.append(Cloud(connection, _shown(name, region)))
+    return found
 
 
 def _shown(name: str | None, region: str | None) -> str:
-    parts = (name or "OS_*", region)
-    return "/".join(part for part in parts if part)
+    return "/".join(filter(None, (name or "OS_*", region)))
 
 
 def _regions(name: str | None) -> Iterable[str | None]:
-    """The regions with a Nova, be it this cloud's only one: they may share."""
-    with _login(name):
-        catalog = _config(name, None).get_service_catalog()
+    """Return the regions with a Nova.
+
+    All of them, even if clouds.yaml names one: others may use the same pool.
+    """
+    catalog = _config(name, None).get_service_catalog()
     if catalog is None:  # no Keystone: one address
         return (None,)
     found = catalog.get_endpoints_data(service_type="compute")
@@ -191,11 +195,6 @@ def _regions(name: str | None) -> Iterable[str | None]:
             f"the catalog of cloud {_shown(name, None)} has no Nova (compute)"
         )
     return sorted(regions)
-
-
-def _connection(name: str | None, region: str | None) -> Any:
-    with _login(name):
-        return openstack.connection.Connection(config=_config(name, region))
 
 
 def _config(name: str | None, region: str | None) -> Any:

@@ -1,43 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What nova-compute is configured with on this host, without a Nova."""
+"""nova-compute's configuration on this host, read without a Nova."""
 
 import argparse
 
 from oslo_config import cfg
 
 from nova_rbd_backend import conf as conf_
+from nova_rbd_backend import errors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--config-file`` and ``--config-dir``."""
-    parser.add_argument(
-        "--config-file",
-        action="append",
-        metavar="FILE",
-        help="as for nova-compute; by default the files it reads by itself",
-    )
-    parser.add_argument(
-        "--config-dir",
-        action="append",
-        metavar="FOLDER",
-        help="as for nova-compute",
-    )
+    for option, metavar, default in (
+        ("--config-file", "FILE", "; by default the files that it reads"),
+        ("--config-dir", "FOLDER", ""),
+    ):
+        parser.add_argument(
+            option,
+            action="append",
+            metavar=metavar,
+            help=f"as for nova-compute{default}",
+        )
 
 
 def parse(arguments: argparse.Namespace) -> cfg.ConfigOpts:
-    """Read the files that nova-compute reads, or those that are named.
+    """Read the files that are named, or else those that nova-compute reads.
 
-    :raises oslo_config.cfg.Error: they cannot be read
+    :raises errors.ConfigError: they cannot be read
     """
     conf = cfg.ConfigOpts()
     conf_.register_nova_options(conf)
-    # nova-compute's search, by its names (nova/config.py: parse_args)
-    conf(
-        [],
-        project="nova",
-        prog="nova-compute",
-        default_config_files=arguments.config_file,
-        default_config_dirs=arguments.config_dir,
-    )
+    # oslo.config finds nova-compute's files by these two names
+    # (nova/config.py: parse_args).
+    try:
+        conf(
+            [],
+            project="nova",
+            prog="nova-compute",
+            default_config_files=arguments.config_file,
+            default_config_dirs=arguments.config_dir,
+        )
+    except cfg.Error as error:
+        raise errors.ConfigError(str(error)) from error
     return conf

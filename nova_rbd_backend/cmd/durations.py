@@ -10,13 +10,13 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": DAY_SECONDS}
 
 
 def seconds(text: str) -> int:
-    """Read one, for argparse.
+    """Read a length of time, for argparse.
 
-    :raises argparse.ArgumentTypeError: it is none
+    :raises argparse.ArgumentTypeError: the text is not a length of time
     """
     found = re.fullmatch(r"(\d+)([smhd])", text)
     if found is None:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no length of time, like 12h or 14d"
+            f"{text!r} is not a length of time, such as 12h or 14d"
         )
     return int(found[1]) * _UNITS[found[2]]

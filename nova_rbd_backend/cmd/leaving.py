@@ -12,12 +12,12 @@ from typing import NoReturn
 def leave(status: int) -> NoReturn:
     """End the process, and leave librados' threads to the kernel.
 
-    Python's own way ends in C++ destructors, which meet threads that run on:
-    with 16.2.15 one of some thirty programs was aborted there ("terminate
-    called without an active exception"), its work done.
+    Python's own exit runs C++ destructors while librados' threads are still
+    running. With 16.2.15 one of some thirty programs was aborted there, with
+    its work done ("terminate called without an active exception").
     """
     logging.shutdown()
-    # Whoever read it has gone: nothing is left to say.
+    # The reader of the output may be gone.
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
         sys.stderr.flush()

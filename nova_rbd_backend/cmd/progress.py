@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""How far long work is, on stderr: a bar on a terminal, else some lines."""
+"""The progress of long work, on stderr: a bar on a terminal, else lines."""
 
 import time
-from typing import TextIO
+from typing import Self, TextIO
 
 _TERMINAL_SECONDS = 0.2
 _LINE_SECONDS = 5.0
@@ -11,7 +11,7 @@ _WIDTH = 30
 
 
 class Progress:
-    """What is told of one thing; call it with how much of what is done."""
+    """Shows how much of some work is done; removes its bar at the end."""
 
     def __init__(self, stream: TextIO, name: str, unit: str = "objects"):
         self._stream = stream
@@ -21,8 +21,11 @@ class Progress:
         self._told = time.monotonic()
         self._shown = 0
 
+    def __enter__(self) -> Self:
+        return self
+
     def __call__(self, done: int, total: int) -> None:
-        """Tell it, unless that was a moment ago."""
+        """Show the progress, unless it was shown a moment ago."""
         pause = _TERMINAL_SECONDS if self._terminal else _LINE_SECONDS
         if time.monotonic() - self._told < pause:
             return
@@ -39,8 +42,7 @@ class Progress:
         self._stream.flush()
         self._shown = len(line)
 
-    def end(self) -> None:
-        """Make place for what is printed next."""
+    def __exit__(self, *_: object) -> None:
         if self._shown:
             self._stream.write("\r" + " " * self._shown + "\r")
             self._stream.flush()

@@ -2,7 +2,7 @@
 
 """Every option, and how the options reach Nova's own.
 
-Other packages import this face, not the modules behind it.
+Other packages import this package, and not the modules in it.
 """
 
 from nova_rbd_backend.conf.mapping import (

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The options of new images: those of [nova_rbd], and of storage classes.
+"""The options of new images, for [nova_rbd] and for each storage class.
 
-A storage class has the same as [nova_rbd], in a group of its own, and a pool.
+A storage class has the options in a group of its own, and also a pool.
 """
 
 import re
@@ -10,11 +10,11 @@ from collections.abc import Iterable
 
 from oslo_config import cfg, types
 
-#: Before the name of a class in the name of its group.
+#: Precedes the name of a class in the name of its group.
 GROUP_PREFIX = "nova_rbd_class_"
 
 
-class SizeType(types.ConfigType):  # type: ignore[misc]
+class SizeType(types.Integer):  # type: ignore[misc]
     """Bytes, as a number alone or with K (1024 bytes) or M."""
 
     def __init__(self) -> None:
@@ -23,19 +23,10 @@ class SizeType(types.ConfigType):  # type: ignore[misc]
     def __call__(self, value: object) -> int:
         found = re.fullmatch(r"([0-9]+)([KM]?)", str(value).strip().upper())
         if found is None:
-            raise ValueError(f"{value!r} is no number of bytes, like 64K")
+            raise ValueError(
+                f"{value!r} is not a number of bytes, such as 64K"
+            )
         return int(found[1]) << {"": 0, "K": 10, "M": 20}[found[2]]
-
-    def _formatter(self, value: object) -> str:
-        return str(value)
-
-    def __repr__(self) -> str:
-        return "Size"
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 IMAGE_OPTS = [
@@ -43,9 +34,10 @@ IMAGE_OPTS = [
         "data_pool",
         sample_default="vms-data",
         help="""
-Pool for the data of new disks, usually an erasure-coded one; names and
-metadata stay in the pool of ``libvirt_images_store`` or of the storage class.
-When unset the data goes there too. Disks that exist are not moved.
+Pool for the data of new disks, usually an erasure-coded one. Names and
+metadata stay in the pool of ``libvirt_images_store`` or of the storage class;
+when this option is unset, the data goes there too. Existing disks are not
+moved.
 """,
     ),
     cfg.Opt(
@@ -53,13 +45,14 @@ When unset the data goes there too. Disks that exist are not moved.
         type=SizeType(),
         sample_default="4M",
         help="""
-Size of the objects that new disks and bases are cut into: a power of two from
-4K to 32M. When unset it is Ceph's (``rbd_default_order``, 4M), and for a clone
-its parent's.
+Size of the objects of new disks and bases: a power of two from 4K to 32M. When
+unset, it is Ceph's default (``rbd_default_order``, 4M), or for a clone the
+size of its parent's objects.
 
-A clone's objects are never smaller than the stripe unit of its parent, which
-without striping is the parent's object: 8M for images of a Glance with its
-own default. Then they are as big as that, and the log says so once.
+A clone's objects are never smaller than the stripe unit of its parent. Without
+striping that is the size of the parent's objects, which is 8M for images that
+Glance has made with its default. If a clone gets larger objects for this
+reason, the log says so once.
 
 Related options:
 
@@ -73,12 +66,11 @@ Related options:
         sample_default="64K",
         help="""
 How many bytes of a new disk or base go into one object before the next object
-takes over: from 512 bytes to ``object_size``, which it has to divide. When
-unset an image fills one object after the other, and a clone is striped as its
-parent is.
+is used: from 512 bytes to ``object_size``, which has to be a multiple of it.
+When unset, an image fills one object after the other, and a clone is striped
+as its parent is.
 
-A clone's stripe unit is never smaller than its parent's, as for
-``object_size``.
+A clone's stripe unit is never smaller than its parent's; see ``object_size``.
 
 Related options:
 
@@ -91,8 +83,8 @@ Related options:
         min=1,
         sample_default=16,
         help="""
-Over how many objects a stripe goes. After so many units the first of these
-objects has its turn again, until all are full.
+Number of objects in a stripe. After as many units, the first of these objects
+is used again, until all of them are full.
 
 Related options:
 
@@ -107,14 +99,14 @@ Related options:
         ),
         help="""
 RBD features of new disks and bases, and of snapshots that go to the pool of
-the disks. When unset they are Ceph's (``rbd_default_features``), and for a
-clone its parent's.
+the disks. When unset, they are Ceph's default (``rbd_default_features``), or
+for a clone those of its parent.
 
 This backend needs ``layering``, ``exclusive-lock`` and ``deep-flatten``.
 ``object-map`` needs ``exclusive-lock``, and brings ``fast-diff`` with it,
-which needs ``object-map``: they make the deletion of a disk, the copying of a
-snapshot and the revert of a resize quick. ``journaling`` needs
-``exclusive-lock``, writes all data twice, and is of use to mirroring only.
+which needs ``object-map``. Both make it faster to delete a disk, to copy a
+snapshot and to revert a resize. ``journaling`` needs ``exclusive-lock``,
+writes all data twice, and is of use only for mirroring.
 """,
     ),
     cfg.DictOpt(
@@ -124,27 +116,28 @@ snapshot and the revert of a resize quick. ``journaling`` needs
             "rbd_qos_iops_burst": "2000",
         },
         help="""
-Options of Ceph's librbd that are set on each new disk, name:value separated by
-commas. They count for whoever opens the disk, before those of ceph.conf. Only
-names that begin with ``rbd_``; ``rbd config image ls POOL/DISK`` shows what an
-image can have and has, ``rbd config image set`` changes one of a disk that is
-there: limits at once, others for its next start.
+Options of Ceph's librbd that are set on each new disk, as name:value separated
+by commas. They apply to every client that opens the disk, and take precedence
+over ceph.conf. Names have to begin with ``rbd_``. ``rbd config image ls
+POOL/DISK`` lists the options of an image, and ``rbd config image set`` changes
+an option of an existing disk: limits at once, others at its next start.
 
-Limits: ``rbd_qos_iops_limit`` and ``rbd_qos_bps_limit`` (bytes in a second,
-with M or G), the same with ``read_`` or ``write_`` before ``iops`` and
-``bps``; 0 is no limit. With ``_burst`` in place of ``_limit``: how much it may
-be for ``..._burst_seconds`` (1). They hold for each disk by itself, also for
-this backend's own work on it, such as the revert of a resize. Nova's flavors
-have limits too (``quota:disk_...``), which QEMU keeps: the lower one counts.
+Limits: ``rbd_qos_iops_limit`` and ``rbd_qos_bps_limit`` (bytes per second,
+with M or G), and the same with ``read_`` or ``write_`` before ``iops`` and
+``bps``; 0 means no limit. With ``_burst`` in place of ``_limit`` it is the
+limit for bursts of ``..._burst_seconds`` (1). A limit applies to each disk
+separately, and also to this backend's own work on the disk, such as the revert
+of a resize. The limits of Nova's flavors (``quota:disk_...``) are enforced by
+QEMU; the lower limit is effective.
 
-Others: ``rbd_cache`` (true or false; it overrides what QEMU makes of the
+Others: ``rbd_cache`` (true or false; overrides what QEMU derives from the
 guest's cache mode), ``rbd_cache_size``, ``rbd_readahead_max_bytes``,
-``rbd_read_from_replica_policy`` (default, balance, localize). For localize
-each host needs its own ``crush_location`` in ceph.conf, which no image can
-have.
+``rbd_read_from_replica_policy`` (default, balance, localize). For localize,
+each host needs its own ``crush_location`` in ceph.conf; an image cannot have
+that option.
 
-Bases and snapshots get none, and a disk booted from a snapshot has these and
-not those of the disk it was made of.
+Bases and snapshots do not get these options. A disk that is booted from a
+snapshot gets these options, and not those of the snapshot's disk.
 """,
     ),
 ]
@@ -154,11 +147,11 @@ CLASS_OPTS = [
         "pool",
         sample_default="vms-fast",
         help="""
-Ceph pool of the disks of this class; required. Two classes may share one, or
-that of ``libvirt_images_store``, and differ in the options below.
+Ceph pool of the disks of this class; required. Several classes may use the
+same pool, or that of ``libvirt_images_store``, with other options.
 
-Once disks were made there it stays known to all compute hosts, also when the
-class is gone from nova.conf.
+Once a disk has been made in the pool, all compute hosts know the pool, even
+after the class has been removed from nova.conf.
 """,
     ),
     *IMAGE_OPTS,
@@ -166,25 +159,26 @@ class is gone from nova.conf.
 
 
 def group(name: str) -> str:
-    """Name of the group that has the options of a storage class."""
+    """Return the name of the group with the options of a storage class."""
     return f"{GROUP_PREFIX}{name}"
 
 
 def option_group(name: str) -> cfg.OptGroup:
-    """The group of a storage class, with its help."""
+    """Return the group of a storage class, with its help."""
     return cfg.OptGroup(
         group(name),
         title=f"Storage class {name}",
         help="""
-One such group for each name in [nova_rbd] storage_classes, with that name in
-place of ``name``: where new disks of the class go, and how they are made. What
-is not set here is left to Ceph, whatever [nova_rbd] says.
+Where the disks of a storage class go, and how they are made. There is one such
+group for each name in [nova_rbd] storage_classes, with that name in place of
+``name``. Options that are not set here are left to Ceph, whatever [nova_rbd]
+says.
 """,
     )
 
 
 def register(conf: cfg.ConfigOpts, names: Iterable[str]) -> None:
-    """Register the groups of these classes; again changes nothing."""
+    """Register the groups of these classes, if that has not been done."""
     for name in names:
         if group(name) not in conf:
             conf.register_group(option_group(name))

@@ -1,48 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""How the options reach Nova's ``[libvirt]`` group, and what may not start.
+"""How the options reach Nova's ``[libvirt]`` group, and what is refused.
 
 The rest of the code is handed a :class:`Settings`, never a configuration
-object. This module imports no Nova, so that ``nova-rbd-check`` and the unit
-tests run without one: whoever calls :func:`apply` passes the configuration
-object on which Nova (or :func:`register_nova_options`) registered Nova's own.
+object. This module does not import Nova, so that ``nova-rbd-check`` and the
+unit tests run without it. The configuration object that is passed to
+:func:`apply` has Nova's own options from Nova, or from
+:func:`register_nova_options`.
 """
 
+import dataclasses
+import functools
 import typing
 
 from oslo_config import cfg
 from oslo_utils import uuidutils
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.conf import class_options
-from nova_rbd_backend.conf.options import GENERIC_OPTS, register
+from nova_rbd_backend.conf import class_options, options
 from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.settings import Settings
 from nova_rbd_backend.storage_classes import DEFAULT, StorageClass, check_names
 
 COMPUTE_DRIVER = "rbd_backend.LibvirtDriver"
 
-# Which of Nova's options keeps the store of an image type; no other has one.
+# Nova's option for the store of an image type; the other types have no store.
 STORE_OPTIONS = {"rbd": "images_rbd_pool", "lvm": "images_volume_group"}
 
-# Generic option -> Nova's in [libvirt], where that doesn't depend on the type.
+# Generic option -> Nova's in [libvirt], the same for every image type.
 _PAIRS = {
     "libvirt_images_type": "images_type",
     "rbd_user": "rbd_user",
     "rbd_secret_uuid": "rbd_secret_uuid",
 }
 
-# Generic names of the store, the one in use first.
+# Generic names of the store; the second is deprecated.
 _STORE_NAMES = ("libvirt_images_store", "libvirt_images_volume_group")
 
 
 def generic_flags_given(conf: cfg.ConfigOpts) -> list[str]:
     """Return the names of the generic options that the operator set.
 
-    Bad values count: a flag that cannot be read was nevertheless meant.
+    An option with a bad value counts too.
     """
-    register(conf)
-    return [opt.name for opt in GENERIC_OPTS if _is_given(conf, opt.name)]
+    options.register(conf)
+    return [
+        opt.name for opt in options.GENERIC_OPTS if _is_given(conf, opt.name)
+    ]
 
 
 def check_driver(conf: cfg.ConfigOpts) -> None:
@@ -63,15 +67,21 @@ def check_driver(conf: cfg.ConfigOpts) -> None:
 def apply(conf: cfg.ConfigOpts) -> Settings:
     """Map the generic options onto [libvirt], check all, return the result.
 
-    Has to run before nova.virt.libvirt.driver is imported: functions there
-    have defaults taken from ``[libvirt] images_type`` (Nova 26 to 34). A
-    second call finds everything mapped and returns the same.
+    Call it before nova.virt.libvirt.driver is imported, because the defaults
+    of functions there are taken from ``[libvirt] images_type`` (Nova 26 to
+    34). A second call returns the same.
 
-    :raises errors.ConfigError: options that contradict each other, that
-        cannot work, or that have no valid value
+    :raises errors.ConfigError: options contradict each other, cannot work, or
+        have no valid value
     """
-    register(conf)
-    _refuse_two_stores(conf)
+    options.register(conf)
+    new, old = (_get(conf, name) for name in _STORE_NAMES)
+    if new and old and new != old:
+        raise errors.ConfigError(
+            f"[DEFAULT] libvirt_images_store is {new!r}, and its deprecated "
+            f"name libvirt_images_volume_group is {old!r}: remove "
+            "libvirt_images_volume_group"
+        )
     for generic, nova_name in _PAIRS.items():
         _map(conf, generic, nova_name)
     images_type = _get(conf, "images_type", "libvirt")
@@ -93,6 +103,10 @@ def settings(conf: cfg.ConfigOpts) -> Settings:
     pool = ""
     if images_type == "rbd":
         pool = _get(conf, "images_rbd_pool", "libvirt")
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    same = fields.intersection(opt.name for opt in options.NOVA_RBD_OPTS)
+    tuning = {name: _get(conf, name, "nova_rbd") for name in same}
+    tuning["storage_classes"] = _storage_classes(conf) if pool else ()
     return Settings(
         images_type=images_type,
         pool=pool,
@@ -102,32 +116,12 @@ def settings(conf: cfg.ConfigOpts) -> Settings:
         secret_uuid=_get(conf, "rbd_secret_uuid", "libvirt") or None,
         ceph_conf=_get(conf, "images_rbd_ceph_conf", "libvirt") or None,
         connect_timeout_seconds=_get(conf, "rbd_connect_timeout", "libvirt"),
-        operation_timeout_seconds=_get(
-            conf, "operation_timeout_seconds", "nova_rbd"
-        ),
-        trash_retention_seconds=_get(
-            conf, "trash_retention_seconds", "nova_rbd"
-        ),
-        blocklist_seconds=_get(conf, "blocklist_seconds", "nova_rbd"),
-        import_workers=_get(conf, "import_workers", "nova_rbd"),
-        import_at_once=_get(conf, "import_at_once", "nova_rbd"),
-        detach_at_once=_get(conf, "detach_at_once", "nova_rbd"),
-        clone_depth_soft_limit=_get(
-            conf, "clone_depth_soft_limit", "nova_rbd"
-        ),
-        clone_depth_hard_limit=_get(
-            conf, "clone_depth_hard_limit", "nova_rbd"
-        ),
-        storage_classes=_storage_classes(conf) if pool else (),
-        default_storage_class=_get(conf, "default_storage_class", "nova_rbd"),
-        capacity_share_percent=_get(
-            conf, "capacity_share_percent", "nova_rbd"
-        ),
+        **tuning,
     )
 
 
 def storage_class_names(conf: cfg.ConfigOpts) -> tuple[str, ...]:
-    """The names of the classes beside the default; register() was called."""
+    """Return the names of the classes beside the default."""
     return tuple(_get(conf, "storage_classes", "nova_rbd"))
 
 
@@ -145,9 +139,7 @@ def _storage_classes(conf: cfg.ConfigOpts) -> tuple[StorageClass, ...]:
 
 
 def _image_options(conf: cfg.ConfigOpts, group: str) -> ImageOptions:
-    def option(name: str) -> typing.Any:
-        return _get(conf, name, group)
-
+    option = functools.partial(_get, conf, group=group)
     return ImageOptions(
         data_pool=option("data_pool") or None,
         object_size_bytes=option("object_size"),
@@ -159,21 +151,13 @@ def _image_options(conf: cfg.ConfigOpts, group: str) -> ImageOptions:
     )
 
 
-def _refuse_two_stores(conf: cfg.ConfigOpts) -> None:
-    new, old = (_get(conf, name) for name in _STORE_NAMES)
-    if new and old and new != old:
-        raise errors.ConfigError(
-            f"[DEFAULT] libvirt_images_store is {new!r}, and its deprecated "
-            f"name libvirt_images_volume_group is {old!r}: remove "
-            "libvirt_images_volume_group"
-        )
-
-
 def _map(conf: cfg.ConfigOpts, generic: str, nova_name: str) -> None:
-    """Give Nova's option the generic one's value, unless they differ.
+    """Set Nova's option to the value of the generic one, if that has any.
 
-    set_override, because it outlives a reload of the files (SIGHUP), which
-    set_default does not.
+    By set_override, because a default is lost when the files are reloaded
+    (SIGHUP).
+
+    :raises errors.ConfigError: both have values, and these differ
     """
     value = _get(conf, generic)
     if not value:
@@ -202,7 +186,14 @@ def _map_store(conf: cfg.ConfigOpts, images_type: str) -> None:
 
 
 def _refuse_what_rbd_cannot_do(conf: cfg.ConfigOpts) -> None:
-    _require_pool(conf)
+    # Nova has a default here, 'rbd'. Nobody chose it, and disks made in the
+    # wrong pool are hard to move.
+    given = _is_given(conf, "images_rbd_pool", "libvirt")
+    if not (given and _get(conf, "images_rbd_pool", "libvirt")):
+        raise errors.ConfigError(
+            "The type of instance disks is rbd, but no pool is named: set "
+            "[DEFAULT] libvirt_images_store to the Ceph pool for them"
+        )
     _require_whole_credentials(conf)
     _image_options(conf, "nova_rbd").check()
     _require_whole_classes(conf)
@@ -223,17 +214,6 @@ def _refuse_what_rbd_cannot_do(conf: cfg.ConfigOpts) -> None:
         )
 
 
-def _require_pool(conf: cfg.ConfigOpts) -> None:
-    # Nova has a default here, 'rbd'. Nobody chose it, and disks made in the
-    # wrong pool are hard to move.
-    given = _is_given(conf, "images_rbd_pool", "libvirt")
-    if not (given and _get(conf, "images_rbd_pool", "libvirt")):
-        raise errors.ConfigError(
-            "The type of instance disks is rbd, but no pool is named: set "
-            "[DEFAULT] libvirt_images_store to the Ceph pool for them"
-        )
-
-
 def _require_whole_classes(conf: cfg.ConfigOpts) -> None:
     names = storage_class_names(conf)
     check_names(names)
@@ -250,8 +230,8 @@ def _require_whole_classes(conf: cfg.ConfigOpts) -> None:
     if default not in (DEFAULT, *names):
         raise errors.ConfigError(
             f"[nova_rbd] default_storage_class is {default!r}, but there is "
-            f"no such class: take of {', '.join((DEFAULT, *names))}, or add "
-            "it to storage_classes"
+            f"no such class: take one of {', '.join((DEFAULT, *names))}, or "
+            "add it to storage_classes"
         )
 
 
@@ -283,10 +263,13 @@ def _require_whole_credentials(conf: cfg.ConfigOpts) -> None:
 def _get(
     conf: cfg.ConfigOpts, name: str, group: str | None = None
 ) -> typing.Any:
-    """Read an option; a bad value becomes an error that says how to mend."""
+    """Return the value of an option.
+
+    :raises errors.ConfigError: the value is not valid
+    """
     try:
         return conf[group][name] if group else conf[name]
-    except ValueError as error:  # oslo_config.cfg.ConfigFileValueError too
+    except (ValueError, cfg.Error) as error:
         # "Value for option x from LocationInfo(...) is not valid: <reason>"
         reason = str(error).rpartition("is not valid: ")[2]
         raise errors.ConfigError(
@@ -298,12 +281,12 @@ def _get(
 def _is_given(
     conf: cfg.ConfigOpts, name: str, group: str | None = None
 ) -> bool:
-    """Tell whether somebody set the option, and not only its default."""
+    """Return whether somebody set the option."""
     try:
         found = conf.get_location(name, group)
     except ValueError:
         return True
-    # None: not set, and the option has no default (oslo.config to 10.7).
+    # None if it is not set and has no default (oslo.config up to 10.7).
     return found is not None and found.location not in (
         cfg.Locations.opt_default,
         cfg.Locations.set_default,

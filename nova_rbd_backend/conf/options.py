@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Every option: their definitions, for oslo.config and for the sample file."""
+"""The definition of every option, for oslo.config and for the sample file."""
 
 from oslo_config import cfg, types
 
 from nova_rbd_backend.conf import class_options
 
-# The same values as Nova's [libvirt] images_type (nova/conf/libvirt.py, 26 to
-# 34): the generic option is another way to give that one.
+# The values of Nova's [libvirt] images_type (nova/conf/libvirt.py, 26 to 34),
+# which the generic option sets.
 IMAGES_TYPES = {
     "raw": "raw files",
     "flat": "the same as raw",
@@ -26,8 +26,8 @@ GENERIC_OPTS = [
 Kind of storage that holds the disks of instances.
 
 Sets ``[libvirt] images_type``. With ``rbd`` the disks are RBD images in Ceph,
-kept by this backend; every other type goes to Nova's own code. When unset,
-``[libvirt] images_type`` decides.
+kept by this backend; Nova's own code keeps the disks of all other types. When
+unset, ``[libvirt] images_type`` decides.
 
 Related options:
 
@@ -40,13 +40,13 @@ Related options:
         "libvirt_images_store",
         sample_default="vms",
         help="""
-Where disks of instances are made: the Ceph pool for ``rbd`` (sets
+Where the disks of instances are made: the Ceph pool for ``rbd`` (sets
 ``[libvirt] images_rbd_pool``), the volume group for ``lvm`` (sets ``[libvirt]
-images_volume_group``). No other type has a store.
+images_volume_group``). The other types have no store.
 """,
     ),
-    # An option of its own and no deprecated_name, behind which oslo.config
-    # hides one of two values without a word: two stores must not start.
+    # Not a deprecated_name: if both names were set, oslo.config would silently
+    # ignore one of the two values. Two stores have to be refused.
     cfg.StrOpt(
         "libvirt_images_volume_group",
         deprecated_for_removal=True,
@@ -59,18 +59,18 @@ Old name of ``libvirt_images_store``.
         "libvirt_images_snapshot_store",
         sample_default="snapshots",
         help="""
-Ceph pool that snapshots of instances (image-create, shelve) go to, for
-``rbd`` only. When unset they go to the pool of ``libvirt_images_store``.
+Ceph pool for the snapshots of instances (image-create, shelve), for ``rbd``
+only. When unset, they go to the pool of ``libvirt_images_store``.
 
-A snapshot is an RBD image of its own, whose location is given to Glance. So
-Glance needs a store of its own for this pool and the rights to read and delete
-there, and Nova needs none in Glance's other pools. Where Glance takes no such
-location the snapshot is uploaded to it instead.
+A snapshot is an RBD image of its own, whose location is given to Glance.
+Glance therefore needs a store for this pool, and the rights to read and delete
+images there; Nova needs no rights in Glance's other pools. If Glance does not
+accept the location, the snapshot is uploaded instead.
 
 Related options:
 
-* ``[service_user] send_service_user_token``: with Nova 32 and later Glance
-  takes locations from services only
+* ``[service_user] send_service_user_token``: with Nova 32 and later, Glance
+  accepts locations only from services
 """,
     ),
     cfg.StrOpt(
@@ -79,8 +79,8 @@ Related options:
         help="""
 Ceph user of Nova and of the guests, without ``client.``.
 
-Sets ``[libvirt] rbd_user``, which Nova also falls back to for Cinder volumes
-without a user of their own. Leave it unset only where the cluster asks for no
+Sets ``[libvirt] rbd_user``, which Nova also uses for Cinder volumes without a
+user of their own. Leave it unset only if the cluster requires no
 authentication.
 
 Related options:
@@ -112,8 +112,8 @@ NOVA_RBD_OPTS = [
         default=60,
         min=1,
         help="""
-Longest that one request to Ceph may wait for an answer before it fails, so
-that a cluster that is down gives an error and not a stuck instance.
+How long one request to Ceph may wait for an answer before it fails, so that a
+cluster that is down causes an error and not a stuck instance.
 """,
     ),
     cfg.IntOpt(
@@ -122,7 +122,7 @@ that a cluster that is down gives an error and not a stuck instance.
         min=0,
         help="""
 How long a deleted disk stays in the pool's trash, from where an operator can
-restore it. With 0 its space is given back as soon as possible.
+restore it. With 0, its space is freed as soon as possible.
 """,
     ),
     cfg.IntOpt(
@@ -130,17 +130,17 @@ restore it. With 0 its space is given back as soon as possible.
         default=7 * 24 * 3600,
         min=3600,
         help="""
-For how long Ceph refuses the writes of a client that was taken for dead, when
-its guest is started elsewhere or deleted.
+How long Ceph refuses the writes of a client that was taken for dead when its
+guest was started elsewhere or deleted.
 
-A host that was only cut off or frozen may come back with a guest that still
-runs: once this time is over it could write into a disk that another guest has
-had since. Longer than any host may be away before somebody has looked at it.
-Ceph's own default is an hour.
+A host that was only cut off or frozen may come back with a running guest. Once
+this time is over, that guest could write to a disk that another guest has used
+since. Choose a time longer than any host may be away before somebody has
+looked at it. Ceph's own default is an hour.
 
-Each dead client takes some bytes of the cluster's map for that time. A host
-that comes back sooner needs nothing: its new processes are new clients. ``ceph
-osd blocklist ls`` shows them.
+Each blocklisted client takes some bytes in the cluster's map during that time.
+A host that comes back earlier is not restricted, because its new processes are
+new clients. ``ceph osd blocklist ls`` lists the clients.
 """,
     ),
     cfg.IntOpt(
@@ -149,8 +149,8 @@ osd blocklist ls`` shows them.
         min=1,
         max=64,
         help="""
-Parallel writes for one image that has to be copied into Ceph. Each needs
-4 MiB of memory.
+Number of parallel writes for one image that has to be copied into Ceph. Each
+needs 4 MiB of memory.
 """,
     ),
     cfg.IntOpt(
@@ -158,10 +158,10 @@ Parallel writes for one image that has to be copied into Ceph. Each needs
         default=2,
         min=1,
         help="""
-How many images this host may copy into Ceph at the same time, each from its
-download on. Each needs room for the image on the local disk, below Nova's
-``instances_path``, for as long as it takes. An image is copied once into a
-pool, by one host; disks are then cloned from it.
+How many images this host may download and copy into Ceph at the same time.
+Each needs space for the image below Nova's ``instances_path`` until it is
+copied. An image is copied into a pool once, by one host; disks are then cloned
+from it.
 """,
     ),
     cfg.IntOpt(
@@ -170,8 +170,8 @@ pool, by one host; disks are then cloned from it.
         min=1,
         help="""
 How many snapshots of a pool may be copied away from their disks at the same
-time, by all compute hosts together. The copying runs in the background, so a
-low number spares the disks in use and only keeps deleted disks longer in the
+time, by all compute hosts together. This is done in the background: a low
+number spares the disks in use, and only keeps deleted disks longer in the
 trash.
 """,
     ),
@@ -181,8 +181,9 @@ trash.
         min=1,
         help="""
 Snapshots with more parents than this, one above the other, are detached before
-all others. A chain grows while snapshots are booted from, and made of what was
-booted, faster than they are detached; each parent makes reads slower.
+all others. A chain grows if instances are booted from snapshots, and snapshots
+made of these instances, faster than snapshots are detached. Each parent makes
+reads slower.
 """,
     ),
     cfg.IntOpt(
@@ -191,7 +192,7 @@ booted, faster than they are detached; each parent makes reads slower.
         min=1,
         help="""
 A disk that would have more parents than this, one above the other, gets a copy
-of its data when it is made, which takes as long as its data is big.
+of its data when it is made. This takes longer the more data there is.
 """,
     ),
     *class_options.IMAGE_OPTS,
@@ -201,28 +202,28 @@ of its data when it is made, which takes as long as its data is big.
         default=[],
         sample_default="fast,archive",
         help="""
-Names of storage classes, of ``a-z``, ``0-9``, ``_`` and ``-``: each is a pool,
-with options for the disks in it, in a group ``[nova_rbd_class_name]`` of its
-own. A flavor chooses one for its disks::
+Names of storage classes, of ``a-z``, ``0-9``, ``_`` and ``-``. Each class is a
+pool, with options for the disks in it, in a group ``[nova_rbd_class_name]`` of
+its own. A flavor chooses a class for its disks::
 
     openstack flavor set --property nova_rbd:class=fast FLAVOR
 
-and with ``nova_rbd:root_class``, ``nova_rbd:ephemeral_class`` and
-``nova_rbd:swap_class`` another for some of them. ``default`` is the class of
-``libvirt_images_store`` and of this group.
+and another class for some of them with ``nova_rbd:root_class``,
+``nova_rbd:ephemeral_class`` and ``nova_rbd:swap_class``. ``default`` is the
+class of ``libvirt_images_store`` and of this group.
 
-A disk stays where it was made, whatever becomes of its flavor or its class.
-All compute hosts should have the same classes: a host refuses to make a disk
-of one that it does not know. nova-api, if it is told the names too, refuses
-flavors with others.
+A disk stays where it was made, even if its flavor or its class is changed. All
+compute hosts should have the same classes: a host refuses to make a disk of a
+class that it does not know. If nova-api is given the names too, it refuses
+flavors with other names.
 """,
     ),
     cfg.StrOpt(
         "default_storage_class",
         default="default",
         help="""
-The class of disks whose flavor asks for none. Its pool is what Placement is
-told of as ``DISK_GB``.
+The class of disks whose flavor asks for none. Its pool is reported as
+``DISK_GB`` to Placement.
 
 Related options:
 
@@ -235,21 +236,21 @@ Related options:
         min=1,
         max=100,
         help="""
-How much of each pool this host reports as its own, to Placement and as a
-hypervisor's disk. Several compute hosts on one pool count all of it once each
-with 100, as with the in-tree backend, so that together they promise more than
-there is. With ten hosts and 10 the sum is what the pool holds, but no host
-takes more than its part.
+How much of each pool this host reports as its own, to Placement and as the
+disk of the hypervisor. With 100, each compute host reports the whole pool, as
+with the in-tree backend, so several hosts together promise more than the pool
+holds. With ten hosts and 10 the sum is what the pool holds, but no host takes
+more than its part.
 """,
     ),
 ]
 
-# Options of Nova that are read here, with Nova's defaults (26 to 34).
+# The options of Nova that are read here, with Nova's defaults (26 to 34).
 _NOVA_OPTS: dict[str | None, list[cfg.Opt]] = {
     None: [
         cfg.StrOpt("compute_driver"),
         cfg.BoolOpt("force_raw_images", default=True),
-        # Nova's own default is where its code is; packages set this one.
+        # Nova's own default is the folder of its code; packages set this one.
         cfg.StrOpt("state_path", default="/var/lib/nova"),
         cfg.StrOpt("instances_path", default="$state_path/instances"),
     ],
@@ -270,7 +271,7 @@ _NOVA_OPTS: dict[str | None, list[cfg.Opt]] = {
 
 
 def list_opts() -> list[tuple[str | cfg.OptGroup, list[cfg.Opt]]]:
-    """Return the options for oslo-config-generator."""
+    """Return the options for oslo-config-generator, which calls it."""
     return [
         ("DEFAULT", GENERIC_OPTS),
         (NOVA_RBD_GROUP, NOVA_RBD_OPTS),
@@ -279,16 +280,16 @@ def list_opts() -> list[tuple[str | cfg.OptGroup, list[cfg.Opt]]]:
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Register the options, before or after parsing; again changes nothing."""
+    """Register the options, before or after parsing, if not done yet."""
     conf.register_opts(GENERIC_OPTS)
     conf.register_group(NOVA_RBD_GROUP)
     conf.register_opts(NOVA_RBD_OPTS, group=NOVA_RBD_GROUP)
 
 
 def register_nova_options(conf: cfg.ConfigOpts) -> None:
-    """Register those of Nova's options that are read here.
+    """Register the options of Nova that are read here.
 
-    For programs without Nova. Not for use on Nova's own configuration object.
+    For programs without Nova, and not for Nova's own configuration object.
     """
     for group, opts in _NOVA_OPTS.items():
         conf.register_opts(opts, group=group)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Bring instances' disks from a compute host's own storage into Ceph.
+"""Move instances' disks from a compute host's own storage into Ceph.
 
 ::
 
@@ -10,5 +10,5 @@
               -> old_disks.set_aside -> Guest.define -> qemu_img.compare
     back      undo.undo, or undo.finish
 
-The operator does it on the host where the instance is; no Nova is needed.
+The operator runs it on the host where the instance is. Nova is not needed.
 """

@@ -1,38 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""From the old disks to those in Ceph: what a killed run left is finished."""
+"""Switch a guest over to its disks in Ceph, and settle interrupted runs."""
 
 import dataclasses
 from collections.abc import Callable
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.convert import old_disks, qemu_img, rbd_disk, record
-from nova_rbd_backend.convert.job import Job, Plan, Row
+from nova_rbd_backend.convert.job import Job, Outcome
 from nova_rbd_backend.convert.record import OldDisk, Record, Stage
 from nova_rbd_backend.domains import disk_xml
 
 
-def old_disk(plan: Plan, verified: bool, draft: str = "") -> OldDisk:
-    """What is to be remembered of a disk."""
-    disk = plan.disk
-    return OldDisk(
-        disk.name,
-        disk.path,
-        disk.format,
-        plan.facts.size_bytes,
-        disk.element,
-        verified,
-        draft,
-    )
+def switch(job: Job, written: Record, check: Callable[[], None]) -> Outcome:
+    """Rename the old disks, switch the domain over, compare what is left.
 
+    If the process is killed, call it again: it continues. Once an old disk has
+    its other name, no guest can be started with it any more.
 
-def switch(job: Job, written: Record, check: Callable[[], None]) -> list[Row]:
-    """Set the old disks aside, lead the domain over, compare what is not.
-
-    Again, after it was killed: goes on. Once a disk has its other name no
-    guest can be started with it any more.
-
-    :param check: called when that is so; raises to go back
+    :param check: called when all old disks have their other names; raises to
+        go back
     """
     names = {disk.name for disk in written.disks}
     for disk in written.disks:
@@ -45,32 +32,33 @@ def switch(job: Job, written: Record, check: Callable[[], None]) -> list[Row]:
         raise
     local = [disk for disk in job.local_disks() if disk.name in names]
     if local:
-        job.domain.define(
-            disk_xml.with_rbd(
-                job.domain.xml(), job.instance, local, job.access
-            )
-        )
+        xml = job.domain.xml()
+        xml = disk_xml.with_rbd(xml, job.instance, local, job.access)
+        job.domain.define(xml)
     for disk in written.disks:
         if not disk.verified:
             written = _verified(job, written, disk)
     written = dataclasses.replace(written, state=Stage.CONVERTED)
     record.write(job.folder, written)
-    return rows(written, "converted")
+    return written.disks, "converted"
 
 
 def _verified(job: Job, written: Record, disk: OldDisk) -> Record:
-    """Compare the snap made when the guest was led over."""
+    """Compare an old disk with the snap made when the guest was switched over.
+
+    :returns: the record, which says that the disk is verified
+    """
     image = f"{job.image(disk.name)}@{rbd_disk.MARK}"
-    old = qemu_img.QemuImage(old_disks.aside(disk.path), disk.format)
-    with job.tell(f"compare {disk.name}", disk.size_bytes) as progress:
+    old, size = old_disks.aside(disk.path), disk.size_bytes
+    with job.tell(f"compare {disk.name}", size) as progress:
         same = qemu_img.are_same(
-            old, job.qemu_path(image), disk.size_bytes, progress
+            old, disk.format, job.qemu_path(image), size, progress
         )
     if not same:
         raise errors.ConversionError(
-            f"{old.path} and {job.pool}/{image} are not the same: both are "
-            "kept. For the old disk, as it was when the guest was led over, "
-            "stop the guest and use --undo --lose-changes"
+            f"{old} and {job.pool}/{image} are not the same: both are "
+            "kept. To go back to the old disk, as it was when the guest was "
+            "switched over, stop the guest and use --undo --lose-changes"
         )
     disks = tuple(
         dataclasses.replace(d, verified=True) if d is disk else d
@@ -81,25 +69,17 @@ def _verified(job: Job, written: Record, disk: OldDisk) -> Record:
     return written
 
 
-def rows(written: Record, result: str) -> list[Row]:
-    """One for each disk."""
-    return [
-        Row(disk.name, disk.path, disk.format, disk.size_bytes, result)
-        for disk in written.disks
-    ]
-
-
 def settle(job: Job) -> Record | None:
-    """Find what an earlier run left: end it, or lead it to its end.
+    """Finish or undo what an earlier run has left.
 
-    :returns: of disks that are in Ceph for good; None: there is none
+    :returns: the disks that are in Ceph for good; None: there are none
     """
     found = record.read(job.folder)
     if found is None or found.state is Stage.CONVERTED:
         return found
     refuse_other_pool(job, found)
     active = job.domain.is_active()
-    kept = tuple(disk for disk in found.disks if _is_over(job, disk, active))
+    kept = tuple(d for d in found.disks if _is_kept(job, d, active))
     if active and found.state is Stage.SWITCHING:
         job.domain.resume()
     if not kept:
@@ -111,31 +91,35 @@ def settle(job: Job) -> Record | None:
 
 
 def refuse_other_pool(job: Job, found: Record) -> None:
-    """:raises ConversionRefused: its disks are in another one"""
+    """:raises ConversionRefused: the disks are in another pool"""
     if found.pool != str(job.pool):
         raise errors.ConversionRefused(
-            f"{job.instance}: an earlier run brought its disks into pool "
-            f"{found.pool}, and this one's is {job.pool}: use the nova.conf "
-            "and the --storage-class of then"
+            f"{job.instance}: an earlier run moved its disks into pool "
+            f"{found.pool}, and this run's is {job.pool}: use the nova.conf "
+            "and the --storage-class of the earlier run"
         )
 
 
-def _is_over(job: Job, disk: OldDisk, active: bool) -> bool:
-    """Whether the guest uses the copy, or was to; if not the copy goes."""
+def _is_kept(job: Job, disk: OldDisk, active: bool) -> bool:
+    """Return whether a disk is in Ceph for good; if not, remove its copy.
+
+    It is if the guest uses the copy, or was about to and the copy is whole.
+    """
     guest = job.domain
     xml = guest.live_xml() if active else guest.xml()
-    over = disk.name in disk_xml.rbd_disks(xml, str(job.pool), job.instance)
+    used = disk.name in disk_xml.rbd_disks(xml, str(job.pool), job.instance)
     if not disk.draft:
-        if not over:
+        if not used:
             old_disks.put_back(disk.path)
-        return over
+        return used
     mirror = rbd_disk.Mirror(job.pool, job.image(disk.name), disk.draft)
-    if over or (not active and mirror.is_marked()):
+    if used or (not active and mirror.is_marked()):
         mirror.show()
         return True
-    # What it wrote to a copy that went on until now, the old disk has too.
+    # If QEMU was copying until now, the old disk has all that the guest wrote
+    # to the copy.
     dev = disk_xml.dev_of(disk.element)
-    whole = active and guest.give_up(dev)
+    followed = active and guest.give_up(dev)
     old_disks.put_back(disk.path)
-    mirror.discard(keep_written=not whole)
+    mirror.discard(keep_written=not followed)
     return False

@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""One instance to be converted: what is known, and what may not be."""
+"""One instance to be converted, and what prevents its conversion."""
 
 import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from nova_rbd_backend import errors, names
 from nova_rbd_backend import metadata as metadata_
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.convert import qemu_img, rbd_disk
+from nova_rbd_backend.convert.record import OldDisk
 from nova_rbd_backend.domains import disk_xml
 from nova_rbd_backend.domains.guest import Guest
 
-#: Given what is done to which disk, and its size: told how far it is.
+#: Called with what is done to which disk, and the disk's size. Lends a
+#: function that shows the progress.
 Tell = Callable[
     [str, int], contextlib.AbstractContextManager[qemu_img.Progress]
 ]
@@ -23,9 +25,11 @@ Tell = Callable[
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """:ivar folder: the instance's
-    :ivar instances: all instances', and what their disks are based on
-    :ivar storage_class: the name of that of ``pool``
+    """What is known of the instance.
+
+    :ivar folder: the instance's
+    :ivar instances: the folder of all instances, and of their backing files
+    :ivar storage_class: the name of the class of ``pool``
     :ivar guest: None: libvirt has no such domain here
     :ivar ceph_conf: None: where Ceph looks by itself
     """
@@ -46,7 +50,7 @@ class Job:
     def domain(self) -> Guest:
         """The guest.
 
-        :raises ConversionRefused: it is not here
+        :raises ConversionRefused: it is not on this host
         """
         if self.guest is None:
             raise errors.ConversionRefused(
@@ -56,58 +60,61 @@ class Job:
         return self.guest
 
     def image(self, disk: str) -> str:
-        """What the disk is called in the pool."""
+        """Return the name of a disk in the pool."""
         return str(names.DiskName(self.instance, disk))
 
     def qemu_path(self, image: str) -> str:
-        """What qemu-img opens it by."""
+        """Return the path by which qemu-img opens an image."""
         path = names.ImagePath(self.pool.name, self.pool.namespace, image)
         return path.for_qemu(self.access.user, self.ceph_conf)
 
     def metadata(self, disk: str) -> dict[str, str]:
-        """What the disk says of itself, as one that Nova booted."""
+        """Return the metadata of a disk, the same as if Nova had made it."""
         project, image = disk_xml.owner(self.domain.xml())
         name = names.DiskName(self.instance, disk)
         return metadata_.describe(name, project, image, self.storage_class)
 
     def local_disks(self, live: bool = False) -> list[disk_xml.LocalDisk]:
-        """Those that are not on RBD yet."""
+        """Return the disks that are not on RBD yet."""
         guest = self.domain
         xml = guest.live_xml() if live else guest.xml()
         return disk_xml.local_disks(xml, self.instance, self.folder)
+
+
+#: The disks, and what was done to them or would be done.
+Outcome = tuple[Sequence[OldDisk], str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """A disk that is going to be converted.
 
-    :ivar found: what an earlier run left in its place
+    :ivar found: the copy that an earlier run has left
     """
 
     disk: disk_xml.LocalDisk
-    facts: qemu_img.ImageInfo
+    size_bytes: int
+    needed_bytes: int
     found: rbd_disk.Copy | None
 
-    @property
-    def source(self) -> qemu_img.QemuImage:
-        return qemu_img.QemuImage(self.disk.path, self.disk.format)
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """What was done, or would be."""
-
-    disk: str
-    path: str
-    format: str
-    size_bytes: int
-    result: str
+    def old_disk(self, verified: bool = False, draft: str = "") -> OldDisk:
+        """Return what the record has to have of the disk."""
+        disk = self.disk
+        return OldDisk(
+            disk.name,
+            disk.path,
+            disk.format,
+            self.size_bytes,
+            disk.element,
+            verified,
+            draft,
+        )
 
 
 def plan(job: Job, disks: list[disk_xml.LocalDisk]) -> list[Plan]:
-    """Look at all that could be in the way, before anything is done.
+    """Check everything that could prevent the conversion. Changes nothing.
 
-    :raises ConversionRefused: something is; nothing has changed
+    :raises ConversionRefused: something prevents it
     """
     if why := job.domain.keeps_old_state():
         raise errors.ConversionRefused(f"{job.instance}: {why}")
@@ -118,8 +125,7 @@ def plan(job: Job, disks: list[disk_xml.LocalDisk]) -> list[Plan]:
 
 def _planned(job: Job, disk: disk_xml.LocalDisk) -> Plan:
     _refuse_other_format(job, disk)
-    source = qemu_img.QemuImage(disk.path, disk.format)
-    facts = qemu_img.inspect(source, job.instances)
+    sizes = qemu_img.inspect(disk.path, disk.format, job.instances)
     image = job.image(disk.name)
     found = rbd_disk.find(job.pool, image)
     if found and not found.marked:
@@ -131,31 +137,31 @@ def _planned(job: Job, disk: disk_xml.LocalDisk) -> Plan:
         raise errors.ConversionRefused(
             f"{job.pool}/{image} was made of {disk.path}, and a guest has "
             "written to it since; now the domain names the old disk again. "
-            "Which of them is right? For the old one, delete what is in Ceph "
+            "Which of them is right? If the old one, delete the disk in Ceph "
             "with --undo --lose-changes"
         )
-    return Plan(disk, facts, found)
+    return Plan(disk, *sizes, found)
 
 
 def _refuse_other_format(job: Job, disk: disk_xml.LocalDisk) -> None:
-    """Compare with what Nova found out when it made the disk."""
+    """Compare the format with what Nova noted when it made the disk."""
     path = os.path.join(job.folder, "disk.info")
     try:
         with open(path) as file:
-            said = json.load(file).get(disk.path, disk.format)
+            noted = json.load(file).get(disk.path, disk.format)
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
         raise errors.ConversionRefused(f"{path}: {error}") from error
-    if said != disk.format:
+    if noted != disk.format:
         raise errors.ConversionRefused(
-            f"{disk.path} is {disk.format} to libvirt, and {said} to {path}: "
+            f"{disk.path} is {disk.format} to libvirt, and {noted} to {path}: "
             "find out which it is, and correct the other"
         )
 
 
 def _refuse_without_space(job: Job, plans: list[Plan]) -> None:
-    needed = sum(p.facts.needed_bytes for p in plans if p.found is None)
+    needed = sum(each.needed_bytes for each in plans if each.found is None)
     data_pool = job.pool.options.data_pool
     free = job.pool.cluster.capacity(job.pool.name, data_pool).free_bytes
     if needed > free:

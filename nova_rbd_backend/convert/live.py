@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The disks of a guest that runs, and runs on.
+"""Convert the disks of a guest while it runs.
 
-QEMU itself copies, and writes to both until the guest is led over. At that
-moment it stands still, for a snap of each copy: with it the old disk, which
-nobody writes to any more, is compared afterwards.
+QEMU itself copies the disks, and writes to both the disk and its copy until
+the guest is switched over. At that moment the guest is paused for a snap of
+each copy. The old disks, to which nobody writes any more, are compared with
+these snaps afterwards.
 """
 
 import time
@@ -12,20 +13,19 @@ import time
 from nova_rbd_backend import errors
 from nova_rbd_backend.convert import cutover, rbd_disk, record
 from nova_rbd_backend.convert import job as jobs
-from nova_rbd_backend.convert.job import Job, Plan, Row
+from nova_rbd_backend.convert.job import Job, Outcome, Plan
 from nova_rbd_backend.convert.offline import bring
 from nova_rbd_backend.convert.qemu_img import STALL_SECONDS
-from nova_rbd_backend.convert.record import Record, Stage
+from nova_rbd_backend.convert.record import OldDisk, Record, Stage
 from nova_rbd_backend.domains import disk_xml
-from nova_rbd_backend.domains.guest import Guest
 
 _TICK_SECONDS = 0.5
 
 
-def convert(job: Job) -> list[Row]:
-    """Bring all its disks into Ceph beside the guest, and lead it over.
+def convert(job: Job) -> Outcome:
+    """Copy all disks into Ceph while the guest runs, and switch it over.
 
-    :raises ConversionRefused: it does not run, or cannot be converted
+    :raises ConversionRefused: the guest does not run, or cannot be converted
     """
     if not job.domain.is_active():
         raise errors.ConversionRefused(
@@ -42,16 +42,19 @@ def convert(job: Job) -> list[Row]:
         bring(job, each, stays_off=False)
     moving = [each for each in plans if not each.disk.is_cdrom]
     for each in moving:
-        if each.found:  # of a run when it was stopped: QEMU copies anew
-            image = job.image(each.disk.name)
-            rbd_disk.delete(job.pool, image, 0)
+        if each.found:
+            # Of a run while the guest was stopped: QEMU copies the disk anew.
+            rbd_disk.delete(job.pool, job.image(each.disk.name), 0)
     disks = earlier.disks if earlier else ()
-    disks += tuple(cutover.old_disk(each, verified=True) for each in fixed)
+    disks += tuple(each.old_disk(verified=True) for each in fixed)
     return _Move(job, moving, disks).run(fixed)
 
 
 def _used_disks(job: Job) -> list[disk_xml.LocalDisk]:
-    """Those it runs with; each as it is defined, where that is the same."""
+    """Return the disks that the guest runs with.
+
+    A disk's XML is that of the next start, if that has the same disk.
+    """
     defined = {(d.dev, d.path): d for d in job.local_disks()}
     return [
         defined.get((disk.dev, disk.path), disk)
@@ -60,34 +63,35 @@ def _used_disks(job: Job) -> list[disk_xml.LocalDisk]:
 
 
 class _Move:
-    """The disks that the guest writes to.
+    """The switch of a running guest.
 
-    :ivar _disks: those that it does not, or uses in Ceph already
+    :param plans: the disks to which the guest writes
+    :param disks: those to which it does not, or which it uses in Ceph already
     """
 
     def __init__(
-        self,
-        job: Job,
-        plans: list[Plan],
-        disks: tuple[record.OldDisk, ...],
+        self, job: Job, plans: list[Plan], disks: tuple[OldDisk, ...]
     ):
         self._job = job
-        self._plans = plans
+        self._guest = job.domain
         self._mirrors = [
-            rbd_disk.Mirror.new(job.pool, job.image(plan.disk.name))
+            (plan, rbd_disk.Mirror(job.pool, job.image(plan.disk.name)))
             for plan in plans
         ]
         self._disks = disks + tuple(
-            cutover.old_disk(plan, verified=False, draft=mirror.draft)
-            for plan, mirror in zip(plans, self._mirrors, strict=True)
+            plan.old_disk(draft=mirror.draft) for plan, mirror in self._mirrors
         )
 
-    def run(self, fixed: list[Plan]) -> list[Row]:
+    def run(self, fixed: list[Plan]) -> Outcome:
         self._note(Stage.MIRRORING)
         try:
-            for plan, mirror in zip(self._plans, self._mirrors, strict=True):
-                self._begin(plan, mirror)
-            for plan in self._plans:
+            for plan, mirror in self._mirrors:
+                name, dev = plan.disk.name, plan.disk.dev
+                mirror.create(plan.size_bytes, self._job.metadata(name))
+                mirror.show()
+                self._guest.mirror(dev, self._on_rbd(plan))
+                mirror.hide()
+            for plan, _ in self._mirrors:
                 self._wait(plan)
         except BaseException:
             # The guest is as before. What cannot be undone now, the next run
@@ -95,19 +99,15 @@ class _Move:
             cutover.settle(self._job)
             raise
         written = self._note(Stage.SWITCHING)
-        if self._plans:
+        if self._mirrors:
             try:
-                self._lead_over()
+                self._switch_over()
             except BaseException as error:
                 self._end_standstill(error)
                 raise
         for plan in fixed:
             self._guest.change_medium(self._on_rbd(plan))
         return cutover.switch(self._job, written, lambda: None)
-
-    @property
-    def _guest(self) -> Guest:
-        return self._job.domain
 
     def _note(self, state: Stage) -> Record:
         job = self._job
@@ -119,75 +119,68 @@ class _Move:
         job = self._job
         return disk_xml.rbd_disk(plan.disk, job.instance, job.access)
 
-    def _begin(self, plan: Plan, mirror: rbd_disk.Mirror) -> None:
-        said = self._job.metadata(plan.disk.name)
-        mirror.create(plan.facts.size_bytes, said)
-        mirror.show()
-        self._guest.mirror(plan.disk.dev, self._on_rbd(plan))
-        mirror.hide()
-
     def _wait(self, plan: Plan) -> None:
-        """Until the copy is whole.
+        """Wait until the copy is whole.
 
-        :raises ConversionError: it came to nothing, or does not come on
+        :raises ConversionError: the copying ended early, or does not go on
         """
         dev, guest = plan.disk.dev, self._guest
         done, moved = -1, time.monotonic()
-        with self._job.tell(
-            f"mirror {plan.disk.name}", plan.facts.size_bytes
-        ) as tell:
+        what = f"mirror {plan.disk.name}"
+        with self._job.tell(what, plan.size_bytes) as tell:
             while dev not in disk_xml.ready_mirrors(guest.live_xml()):
-                found = guest.mirrored(dev)
-                if found is None:
+                copied = guest.copied_bytes(dev)
+                if copied is None:
                     raise errors.ConversionError(
                         f"the copy of {plan.disk.path} ended: the guest's log "
                         "in /var/log/libvirt/qemu says why"
                     )
-                tell(found[0])
-                if found[0] != done:
-                    done, moved = found[0], time.monotonic()
+                tell(copied)
+                if copied != done:
+                    done, moved = copied, time.monotonic()
                 if time.monotonic() - moved > STALL_SECONDS:
                     raise errors.ConversionError(
-                        f"the copy of {plan.disk.path} got no further for "
+                        f"the copy of {plan.disk.path} made no progress for "
                         f"{STALL_SECONDS:g} s: check 'ceph health'"
                     )
                 time.sleep(_TICK_SECONDS)
 
-    def _lead_over(self) -> None:
-        """The one moment in which the guest stands still.
+    def _switch_over(self) -> None:
+        """Pause the guest, and switch it over to the copies.
 
-        Each copy is whole by then, and gets its mark and its name before the
-        guest writes to it: whoever lets it run on, no run takes it for half
-        made.
+        Each copy is whole by then. It gets its mark and its name before the
+        guest writes to it, so that no run takes it for half made, whoever
+        resumes the guest.
         """
         began = time.monotonic()
         self._guest.pause()
-        for mirror in self._mirrors:
+        for _, mirror in self._mirrors:
             mirror.mark()
             mirror.show()
-        for plan in self._plans:
+        for plan, _ in self._mirrors:
             self._guest.pivot(plan.disk.dev)
         self._guest.resume()
         stood = time.monotonic() - began
         self._job.say(f"the guest stood still for {stood:.2f} s")
 
     def _end_standstill(self, error: BaseException) -> None:
-        """Have the guest go on, each of its disks old or in Ceph.
+        """Resume the guest, with each of its disks either old or in Ceph.
 
-        :raises ConversionError: that cannot be done now, or some are there
+        :raises ConversionError: the guest cannot be resumed, or some of its
+            disks are in Ceph
         """
         try:
             kept = cutover.settle(self._job)
         except Exception as again:
             raise errors.ConversionError(
-                f"{self._job.instance} stands still, as its disks could not "
-                f"be led over to Ceph ({error}): run this again once that is "
-                f"mended, it goes on from there ({again})"
+                f"{self._job.instance} stands still, because its disks could "
+                f"not be switched over to Ceph ({error}): mend that and run "
+                f"this again, it continues from there ({again})"
             ) from again
         if kept is not None:
             there = ", ".join(disk.name for disk in kept.disks)
             raise errors.ConversionError(
                 f"{self._job.instance} runs on, with {there} in Ceph, and "
-                f"the others could not be led over ({error}): run this again "
-                "once that is mended, it goes on from there"
+                f"the other disks could not be switched over ({error}): mend "
+                "that and run this again, it continues from there"
             ) from error

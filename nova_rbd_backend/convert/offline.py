@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The disks of a guest that is shut off."""
+"""Convert the disks of a guest that is shut off."""
 
 import contextlib
 import time
@@ -15,16 +15,16 @@ from nova_rbd_backend.convert import (
     record,
 )
 from nova_rbd_backend.convert import job as jobs
-from nova_rbd_backend.convert.job import Job, Plan, Row
+from nova_rbd_backend.convert.job import Job, Outcome, Plan
 from nova_rbd_backend.convert.record import Record, Stage
 
 _LOOK_SECONDS = 1.0
 
 
-def convert(job: Job) -> list[Row]:
-    """Bring all its disks into Ceph, compare them, and lead it over.
+def convert(job: Job) -> Outcome:
+    """Copy all disks of a stopped guest into Ceph, and switch it over.
 
-    :raises ConversionRefused: it is not stopped, or cannot be converted
+    :raises ConversionRefused: the guest runs, or cannot be converted
     """
     refuse_running(job)
     earlier = cutover.settle(job)
@@ -33,21 +33,23 @@ def convert(job: Job) -> list[Row]:
     for each in plans:
         bring(job, each, stays_off=True)
     disks = earlier.disks if earlier else ()
-    disks += tuple(cutover.old_disk(p, verified=True) for p in plans)
+    disks += tuple(p.old_disk(verified=True) for p in plans)
     written = Record(job.instance, str(job.pool), Stage.SWITCHING, disks)
     record.write(job.folder, written)
 
     def check() -> None:
-        for path, stamp in stamps.items():
-            if stamp != old_disks.stamp(old_disks.aside(path)):
-                raise _started(job)
-        _refuse_started(job)
+        changed = any(
+            stamp != old_disks.stamp(old_disks.aside(path))
+            for path, stamp in stamps.items()
+        )
+        if changed or job.domain.is_active():
+            raise _started(job)
 
     return cutover.switch(job, written, check)
 
 
 def refuse_running(job: Job) -> None:
-    """:raises ConversionRefused: it is not shut off"""
+    """:raises ConversionRefused: the guest is not shut off"""
     if job.domain.is_active():
         raise errors.ConversionRefused(
             f"{job.instance} is running: stop it with `openstack server "
@@ -56,47 +58,42 @@ def refuse_running(job: Job) -> None:
 
 
 def bring(job: Job, plan: Plan, stays_off: bool) -> None:
-    """Copy one disk and compare it; done by an earlier run: compare it.
+    """Copy one disk and compare the two, or compare an earlier run's copy.
 
-    :param stays_off: its guest, which could write to it, must not run
+    :param stays_off: the guest could write to the disk, and must not run
     """
-    image = job.image(plan.disk.name)
-    if plan.found is not None:
-        if _is_same(job, plan, image, stays_off):
-            return
-        # The guest has run since, with the old disk: nobody has this one.
-        rbd_disk.delete(job.pool, image, 0)
+    disk, size = plan.disk, plan.size_bytes
+    image = job.image(disk.name)
 
-    def fill(draft: str) -> None:
-        size = plan.facts.size_bytes
-        with _told(job, f"copy {plan.disk.name}", size, stays_off) as told:
-            qemu_img.copy(plan.source, job.qemu_path(draft), size, told)
-        if not _is_same(job, plan, draft, stays_off):
-            raise errors.ConversionError(
-                f"{plan.disk.path} and its copy are not the same; the copy "
-                "is deleted: who writes to the old disk?"
+    def is_same(copy: str) -> bool:
+        with _watched(job, f"compare {disk.name}", size, stays_off) as told:
+            return qemu_img.are_same(
+                disk.path, disk.format, job.qemu_path(copy), size, told
             )
 
-    rbd_disk.make(
-        job.pool,
-        image,
-        plan.facts.size_bytes,
-        fill,
-        job.metadata(plan.disk.name),
-    )
+    def fill(draft: str) -> None:
+        with _watched(job, f"copy {disk.name}", size, stays_off) as told:
+            target = job.qemu_path(draft)
+            qemu_img.copy(disk.path, disk.format, target, size, told)
+        if not is_same(draft):
+            raise errors.ConversionError(
+                f"{disk.path} and its copy are not the same; the copy is "
+                "deleted: who writes to the old disk?"
+            )
 
-
-def _is_same(job: Job, plan: Plan, image: str, stays_off: bool) -> bool:
-    size = plan.facts.size_bytes
-    with _told(job, f"compare {plan.disk.name}", size, stays_off) as told:
-        return qemu_img.are_same(plan.source, job.qemu_path(image), size, told)
+    if plan.found is not None:
+        if is_same(image):
+            return
+        # The guest has run with the old disk since, and nobody uses the copy.
+        rbd_disk.delete(job.pool, image, 0)
+    rbd_disk.make(job.pool, image, size, fill, job.metadata(disk.name))
 
 
 @contextlib.contextmanager
-def _told(
+def _watched(
     job: Job, what: str, size: int, stays_off: bool
 ) -> Iterator[qemu_img.Progress]:
-    """Progress that ends the work when the guest is started meanwhile."""
+    """Lend a progress that ends the work when the guest is started."""
     looked = time.monotonic()
     with job.tell(what, size) as tell:
 
@@ -105,14 +102,10 @@ def _told(
             tell(done)
             if stays_off and time.monotonic() - looked > _LOOK_SECONDS:
                 looked = time.monotonic()
-                _refuse_started(job)
+                if job.domain.is_active():
+                    raise _started(job)
 
         yield told
-
-
-def _refuse_started(job: Job) -> None:
-    if job.domain.is_active():
-        raise _started(job)
 
 
 def _started(job: Job) -> errors.ConversionError:

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""qemu-img: bytes of a local disk in any of Nova's formats, into Ceph.
+"""qemu-img: copy a local disk in any of Nova's formats into Ceph.
 
-One program reads all formats, copies and compares them: as QEMU shows them
-to the guest. The format is always given: it would guess it from what the
-guest wrote.
+One program reads all formats, and copies and compares the bytes that QEMU
+shows to the guest. It is always told the format. Otherwise it would guess the
+format from what the guest has written.
 """
 
-import dataclasses
 import json
 import os
 import re
@@ -20,54 +19,41 @@ from typing import Any
 
 from nova_rbd_backend import errors
 
-#: Told how many bytes of the disk are done; may raise to end it.
+#: Told how many bytes of the disk are done; may raise to end the work.
 Progress = Callable[[int], None]
 
 _ASK_SECONDS = 60
-#: Without any progress for so long it is given up.
+#: The work is given up if nothing has moved for so long.
 STALL_SECONDS = 600.0
 _TICK_SECONDS = 1.0
 _SHARE = re.compile(rb"\((\d+\.\d+)/100%\)")
-#: No smaller hole is looked for, as when an image is imported.
+#: Smaller holes are copied as data, as when an image is imported.
 _HOLE_BYTES = "64k"
 _DIFFERS = 1
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageInfo:
-    """:ivar size_bytes: what the guest sees
-    :ivar needed_bytes: what of it holds data, at most
+def inspect(path: str, form: str, instances: str) -> tuple[int, int]:
+    """Return the size of a local disk, and how much of it may be data.
+
+    :param form: its format, ``raw`` or ``qcow2``
+    :param instances: the folder with Nova's disks and their backing files
+    :returns: both in bytes
+    :raises ConversionRefused: the disk is encrypted, or depends on a file
+        elsewhere
     """
-
-    size_bytes: int
-    needed_bytes: int
-
-
-@dataclasses.dataclass(frozen=True)
-class QemuImage:
-    """What qemu-img can open: a path, or ``rbd:...`` as raw."""
-
-    path: str
-    format: str
-
-
-def inspect(image: QemuImage, instances: str) -> ImageInfo:
-    """Sizes of a local disk, and whether it may be read at all.
-
-    :param instances: where Nova keeps disks and what they are based on
-    :raises ConversionRefused: it is encrypted, or hangs on a file elsewhere
-    """
-    said = _asked("info", "-U", "--backing-chain", "-f", image.format, image)
-    for index, layer in enumerate(said):
+    disk = ("-f", form, path)
+    layers = _asked("info", "-U", "--backing-chain", *disk)
+    for index, layer in enumerate(layers):
         _refuse_strange(layer, index, instances)
-    found = _asked("measure", "-U", "-O", "raw", "-f", image.format, image)
-    size = int(said[0]["virtual-size"])
-    return ImageInfo(size, min(size, int(found["required"])))
+    found = _asked("measure", "-U", "-O", "raw", *disk)
+    size = int(layers[0]["virtual-size"])
+    return size, min(size, int(found["required"]))
 
 
 def _refuse_strange(layer: Any, index: int, instances: str) -> None:
     path = layer["filename"]
     data = layer.get("format-specific", {}).get("data", {})
+    folder = os.path.realpath(instances)
     why = None
     if layer.get("encrypted"):
         why = "it is encrypted, which Nova cannot do with disks on RBD"
@@ -77,83 +63,92 @@ def _refuse_strange(layer: Any, index: int, instances: str) -> None:
         "backing-filename-format"
     ):
         why = (
-            "it does not say of which format its backing file is: tell it "
-            "with `qemu-img rebase -u -F FORMAT -b FILE`"
+            "it does not name the format of its backing file: set it with "
+            "`qemu-img rebase -u -F FORMAT -b FILE`"
         )
-    elif index and not _is_below(path, instances):
+    elif index and not os.path.realpath(path).startswith(f"{folder}{os.sep}"):
         why = f"a backing file outside of {instances} is nothing of Nova's"
     if why:
         raise errors.ConversionRefused(f"{path}: {why}")
 
 
-def _is_below(path: str, folder: str) -> bool:
-    folder = os.path.realpath(folder)
-    return os.path.realpath(path).startswith(f"{folder}{os.sep}")
-
-
 def copy(
-    source: QemuImage, target: str, size: int, progress: Progress
+    path: str, form: str, target: str, size: int, progress: Progress
 ) -> None:
-    """Write all data into an empty image of the same size.
+    """Write all data of a disk into an empty image of the same size.
 
-    Zeros and holes are left out. On return all is stored.
+    Zeros and holes are left out. On return all data is stored.
 
     :param target: ``rbd:...``
-    :raises ConversionError: it could not be read or written
+    :raises ConversionError: an image could not be read or written
     """
     words = ["convert", "-p", "-n", "--target-is-zero", "-t", "none", "-W"]
-    words += ["-m", "8", "-S", _HOLE_BYTES]
-    words += ["-f", source.format, "-O", "raw", source.path, target]
-    code, said = _run(words, size, progress)
-    if code:
-        raise errors.ConversionError(f"copy {source.path}: {said}")
+    words += ["-m", "8", "-S", _HOLE_BYTES, "-f", form, "-O", "raw"]
+    _run(words, path, target, size, progress)
 
 
 def are_same(
-    one: QemuImage, other: str, size: int, progress: Progress
+    path: str, form: str, image: str, size: int, progress: Progress
 ) -> bool:
-    """Read both from end to end, and compare each byte.
+    """Read a disk and an image from end to end, and compare each byte.
 
-    :param other: ``rbd:...``
-    :raises ConversionError: one could not be read
+    :param image: ``rbd:...``
+    :raises ConversionError: one of them could not be read
     """
-    # Not strictly: a hole is the same as zeros.
-    words = ["compare", "-p", "-f", one.format, "-F", "raw"]
-    code, said = _run([*words, one.path, other], size, progress)
-    if code > _DIFFERS:
-        raise errors.ConversionError(f"compare {one.path}: {said}")
-    return code == 0
+    # Without -s (strict), so that a hole equals zeros.
+    words = ["compare", "-p", "-f", form, "-F", "raw"]
+    return _run(words, path, image, size, progress, also=_DIFFERS) == 0
 
 
-def _asked(what: str, *words: str | QemuImage) -> Any:
-    path = [w.path if isinstance(w, QemuImage) else w for w in words]
+def _asked(what: str, *words: str) -> Any:
+    command = ["qemu-img", what, "--output=json", *words]
+    return json.loads(output(command, _ASK_SECONDS))
+
+
+def output(command: list[str], limit_seconds: float) -> str:
+    """Run a program to its end, and return what it prints.
+
+    :raises ConversionError: it failed, or took longer
+    """
     try:
         done = subprocess.run(  # noqa: S603
-            ["qemu-img", what, "--output=json", *path],  # noqa: S607
+            command,
             capture_output=True,
             text=True,
-            timeout=_ASK_SECONDS,
+            timeout=limit_seconds,
             check=False,
-            env=_environment(),
+            env={**os.environ, "LC_ALL": "C"},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise errors.ConversionError(f"qemu-img {what}: {error}") from error
+        raise errors.ConversionError(f"{command[0]}: {error}") from error
     if done.returncode:
-        raise errors.ConversionError(_one_line(done.stderr))
-    return json.loads(done.stdout)
+        raise errors.ConversionError(
+            f"{' '.join(command)}: {_one_line(done.stderr)}"
+        )
+    return done.stdout
 
 
-def _run(words: list[str], size: int, progress: Progress) -> tuple[int, str]:
-    """Exit status and what was said; dies with this process."""
+def _run(
+    words: list[str],
+    path: str,
+    image: str,
+    size: int,
+    progress: Progress,
+    also: int = 0,
+) -> int:
+    """Run qemu-img, which dies with this process; return its exit status.
+
+    :param also: an exit status that is no error, beside 0
+    """
     command = ["setpriv", "--pdeathsig", "KILL", "qemu-img", *words]
     with (
         tempfile.TemporaryFile("w+") as said,
         subprocess.Popen(  # noqa: S603
-            command,
+            [*command, path, image],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=said,
-            env=_environment(),
+            env={**os.environ, "LC_ALL": "C"},
         ) as process,
     ):
         try:
@@ -164,11 +159,14 @@ def _run(words: list[str], size: int, progress: Progress) -> tuple[int, str]:
             process.kill()
             raise
         said.seek(0)
-        return code, _one_line(said.read())
+        if code not in (0, also):
+            text = _one_line(said.read())
+            raise errors.ConversionError(f"{words[0]} {path}: {text}")
+        return code
 
 
 def _shares(process: "subprocess.Popen[bytes]") -> Iterator[float]:
-    """What of it is done, again at least every second; ends with it.
+    """Yield the share that is done, at least every second, until the end.
 
     :raises ConversionError: nothing moves
     """
@@ -186,13 +184,9 @@ def _shares(process: "subprocess.Popen[bytes]") -> Iterator[float]:
             share, moved = float(found[-1]) / 100, time.monotonic()
         if time.monotonic() - moved > STALL_SECONDS:
             raise errors.ConversionError(
-                f"qemu-img got no further for {STALL_SECONDS:g} s: check "
+                f"qemu-img made no progress for {STALL_SECONDS:g} s: check "
                 "'ceph health'"
             )
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "LC_ALL": "C"}
 
 
 def _one_line(text: str) -> str:

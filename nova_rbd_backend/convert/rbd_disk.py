@@ -2,8 +2,8 @@
 
 """Flow: a disk that is a copy of a local disk, marked by a snap.
 
-The snap is what was compared with the old disk. It tells a copy from any other
-disk of that name, and whether the guest has written since.
+The snap has the data that was compared with the old disk. It shows that a disk
+of that name is a copy, and whether the guest has written to it since.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ MARK = "nova-rbd-converted"
 class Copy:
     """A disk that has the name of a copy.
 
-    :ivar marked: a conversion made it, and it was whole
-    :ivar written: a guest has written to it since then
+    :ivar marked: a conversion made the disk, and it was whole
+    :ivar written: a guest has written to the disk since then
     """
 
     marked: bool
@@ -35,7 +35,10 @@ class Copy:
 
 @once_more
 def find(pool: Pool, name: str) -> Copy | None:
-    """Return what a disk is; None: no such disk. Slow without fast-diff."""
+    """Return what a disk is; None: it does not exist.
+
+    Slow without fast-diff.
+    """
     image_id = provision.whole_image_id(pool, name)
     if image_id is None:
         return None
@@ -52,7 +55,9 @@ def make(
     fill: Callable[[str], None],
     metadata: Mapping[str, str],
 ) -> None:
-    """Make a disk, and mark it. If killed, the next run undoes what exists.
+    """Make a disk, and mark it.
+
+    If the process is killed, the next run undoes what it has left.
 
     :param fill: called with a draft's name; writes and compares that image
     """
@@ -67,7 +72,7 @@ def make(
 
 @once_more
 def unmark(pool: Pool, name: str) -> None:
-    """Remove the mark. No such disk, or not marked: done."""
+    """Remove the mark, if there is such a disk and it is marked."""
     with (
         contextlib.suppress(errors.ImageNotFound),
         pool.open(name, read_only=False) as disk,
@@ -76,90 +81,77 @@ def unmark(pool: Pool, name: str) -> None:
 
 
 def delete(pool: Pool, name: str, retention_seconds: int) -> None:
-    """Delete a disk of a conversion. No such disk: done."""
+    """Delete a disk of a conversion, if it exists."""
     delete_disk(pool, name, retention_seconds)
 
 
 class Mirror:
-    """The image that a running guest's disk is copied into by its QEMU.
+    """The image into which QEMU copies the disk of a running guest.
 
-    QEMU opens it by its final name, which stays in the domain. Then it gets a
-    draft's name, so that a half-made disk is never found by its own. QEMU,
-    which has it open, is not affected.
+    QEMU opens the image by the disk's name, which stays in the domain. Then
+    the image gets a draft's name, so that nobody takes it for a whole disk.
+    QEMU has the image open, and is not affected.
     """
 
-    def __init__(self, pool: Pool, name: str, draft: str):
+    def __init__(self, pool: Pool, name: str, draft: str | None = None):
         self._pool = pool
         self._name = name
-        self._draft = draft
-
-    @classmethod
-    def new(cls, pool: Pool, name: str) -> "Mirror":
-        """Return a mirror with a new draft's name."""
-        return cls(pool, name, names.new_draft(name))
-
-    @property
-    def draft(self) -> str:
-        return self._draft
+        self.draft = draft or names.new_draft(name)
 
     def create(self, size_bytes: int, metadata: Mapping[str, str]) -> None:
-        """Make the image, empty."""
-        self._pool.create(self._draft, size_bytes)
+        """Make an empty image."""
+        self._pool.create(self.draft, size_bytes)
         self._pool.headers.set_metadata(
             self._id(), metadata, self._pool.options.conf_metadata
         )
 
     def show(self) -> None:
-        """Give it the disk's name. It has that name already: done."""
-        if self._pool.directory.listed_id(self._draft) is None:
-            self._pool.directory.finish_publishing(self._draft, self._name)
+        """Give the image the disk's name, if it does not have it yet."""
+        if self._pool.directory.listed_id(self.draft) is None:
+            self._pool.directory.finish_publishing(self.draft, self._name)
         else:
-            self._pool.directory.publish(self._draft, self._id(), self._name)
+            self._pool.directory.publish(self.draft, self._id(), self._name)
 
     def hide(self) -> None:
-        """Give it the draft's name again."""
+        """Give the image the draft's name again."""
         image_id = self._pool.directory.image_id(self._name)
         assert image_id is not None
-        self._pool.directory.publish(self._name, image_id, self._draft)
+        self._pool.directory.publish(self._name, image_id, self.draft)
 
     def mark(self) -> None:
-        """Mark it as whole, while the guest is paused. Marked: done."""
-        with self._pool.open(self._draft, read_only=False) as disk:
+        """Mark the image as whole, if it is not marked yet.
+
+        The guest has to be paused.
+        """
+        with self._pool.open(self.draft, read_only=False) as disk:
             disk.create_snap(MARK)
 
     def is_marked(self) -> bool:
-        """Return whether it was whole once, under whichever name it has."""
-        for name in (self._draft, self._name):
-            found = find(self._pool, name)
-            if found is not None:
-                return found.marked
-        return False
+        """Return whether the image was whole once, whatever its name is."""
+        found = find(self._pool, self.draft) or find(self._pool, self._name)
+        return found is not None and found.marked
 
     def discard(self, keep_written: bool) -> None:
-        """Delete it, under the name that it has. Deleted already: done.
+        """Delete the image under the name that it has, if it exists.
 
         :param keep_written: keep an image that was written to since it was
             whole
         """
-        for taken, other in (
-            (self._draft, self._name),
-            (self._name, self._draft),
-        ):
-            # A process may have been killed in the middle of show or hide.
-            self._pool.directory.finish_publishing(taken, other)
-        discard(self._pool, self._draft)
+        # A process may have been killed in the middle of show or hide.
+        self._pool.directory.finish_publishing(self.draft, self._name)
+        self._pool.directory.finish_publishing(self._name, self.draft)
+        discard(self._pool, self.draft)
         found = find(self._pool, self._name)
-        if found is None or (keep_written and found.marked and found.written):
-            return
-        discard(self._pool, self._name)
+        if found and not (keep_written and found.marked and found.written):
+            discard(self._pool, self._name)
 
     def _id(self) -> str:
-        image_id = self._pool.directory.image_id(self._draft)
+        image_id = self._pool.directory.image_id(self.draft)
         if image_id is None:
             raise errors.ImageNotFound(
                 "it was removed meanwhile",
                 operation="copy into",
                 pool=str(self._pool),
-                image=self._draft,
+                image=self.draft,
             )
         return image_id

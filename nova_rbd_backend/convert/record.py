@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a conversion has to remember, in the instance's folder.
+"""The record of a conversion, in the instance's folder.
 
-It goes where the old disks go: Nova deletes the folder with the instance.
+The record is where the old disks are. Nova deletes the folder together with
+the instance.
 """
 
 import contextlib
@@ -12,7 +13,6 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
 
 from nova_rbd_backend import errors
 
@@ -20,14 +20,13 @@ NAME = "nova-rbd-convert.json"
 
 
 class Stage(enum.StrEnum):
-    """MIRRORING: a guest's disks are copied while it runs; it uses the old.
+    """How far a conversion has come."""
 
-    SWITCHING: a running guest is led over, or its disks are compared.
-    CONVERTED: all is on RBD and was compared; the old disks are kept.
-    """
-
+    # A running guest's disks are copied; it uses the old disks.
     MIRRORING = "mirroring"
+    # The guest is switched over, or its disks are compared.
     SWITCHING = "switching"
+    # All disks are on RBD and were compared; the old disks are kept.
     CONVERTED = "converted"
 
 
@@ -35,9 +34,10 @@ class Stage(enum.StrEnum):
 class OldDisk:
     """A local disk, as it was.
 
-    :ivar element: its <disk> in the domain
-    :ivar verified: it was compared with the one in Ceph
-    :ivar draft: of a running guest's disk: its name while it is copied
+    :ivar element: its XML in the domain
+    :ivar verified: it was compared with the disk in Ceph
+    :ivar draft: the name of the copy of a running guest's disk, until the copy
+        is whole
     """
 
     name: str
@@ -67,24 +67,24 @@ def read(folder: str) -> Record | None:
     path = os.path.join(folder, NAME)
     try:
         with open(path) as file:
-            return _decoded(json.load(file))
+            found = json.load(file)
+        return Record(
+            found["instance"],
+            found["pool"],
+            Stage(found["state"]),
+            tuple(OldDisk(**disk) for disk in found["disks"]),
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.ConversionError(f"read {path}: {error}") from error
 
 
-def _decoded(found: dict[str, Any]) -> Record:
-    return Record(
-        found["instance"],
-        found["pool"],
-        Stage(found["state"]),
-        tuple(OldDisk(**disk) for disk in found["disks"]),
-    )
-
-
 def write(folder: str, record: Record) -> None:
-    """Write it, wholly or not at all; it outlives a crash of the host."""
+    """Write the record, wholly or not at all.
+
+    On return it outlives a crash of the host.
+    """
     path = os.path.join(folder, NAME)
     draft = f"{path}.tmp"
     with open(draft, "w") as file:
@@ -96,7 +96,7 @@ def write(folder: str, record: Record) -> None:
 
 
 def remove(folder: str) -> None:
-    """Remove it; not there: done."""
+    """Remove the record, if there is one."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(folder, NAME))
     sync(folder)
@@ -113,9 +113,10 @@ def sync(folder: str) -> None:
 
 @contextlib.contextmanager
 def sole_run(folder: str) -> Iterator[None]:
-    """Keep other runs from the same instance; ends with the process.
+    """Keep other runs off the same instance, as long as this process lives.
 
-    :raises ConversionRefused: there is one, or no such folder
+    :raises ConversionRefused: another run is active, or there is no such
+        folder
     """
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -125,13 +126,12 @@ def sole_run(folder: str) -> Iterator[None]:
             "or instances_path of nova.conf is another one"
         ) from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise errors.ConversionRefused(
-            f"{folder}: another nova-rbd convert is at it: let it end"
-        ) from error
-    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise errors.ConversionRefused(
+                f"{folder}: another nova-rbd convert works on it: let it end"
+            ) from error
         yield
     finally:
         os.close(fd)

@@ -1,33 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""An instance's domain: which of its disks are local, and the same on RBD.
+"""The disks in an instance's domain: which are local, and the same on RBD.
 
-What says where a disk is and in which format is what Nova told libvirt. The
-content is never asked: a guest can write there what it likes.
+Where a disk is and what format it has is taken from the domain, as Nova told
+libvirt. The content is never asked, because a guest can write anything there.
 """
 
-import copy
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lxml import etree
 
 from nova_rbd_backend import errors, names
 
+#: (host, port) of each monitor, IPv6 hosts without brackets.
+Monitors = tuple[tuple[str, str], ...]
+
 FORMATS = ("raw", "qcow2")
 _NOVA = {"nova": "http://openstack.org/xmlns/libvirt/nova/1.1"}
-#: What of a local disk has no meaning for one on the network.
+#: The parts of a local disk's XML that mean nothing for a network disk.
 _LOCAL_PARTS = ("source", "backingStore", "mirror", "auth")
 
 
 @dataclasses.dataclass(frozen=True)
 class LocalDisk:
-    """:ivar name: Nova's: ``disk``, ``disk.eph0``, ...
-    :ivar dev: how the domain calls it: ``vda``
+    """A disk of an instance on its host.
+
+    :ivar name: Nova's name: ``disk``, ``disk.eph0``, ...
+    :ivar dev: the domain's name: ``vda``
     :ivar path: of a file or a block device
-    :ivar element: its <disk>, to be put back
+    :ivar element: the disk's XML, with which it can be restored
     """
 
     name: str
@@ -40,55 +44,44 @@ class LocalDisk:
 
 @dataclasses.dataclass(frozen=True)
 class Access:
-    """How QEMU comes to the disks of a pool.
-
-    :ivar monitors: (host, port) of each, IPv6 hosts without brackets
-    """
+    """How QEMU reaches the disks of a pool."""
 
     pool: str
-    monitors: tuple[tuple[str, str], ...]
+    monitors: Monitors
     user: str | None = None
     secret_uuid: str | None = None
 
 
 def local_disks(xml: str, instance: str, folder: str) -> list[LocalDisk]:
-    """The instance's own disks that this host keeps; volumes are none.
+    """Return the instance's own disks on this host, without volumes.
 
-    :raises ConversionRefused: there is one that cannot be converted
+    :param folder: the instance's
+    :raises ConversionRefused: a disk cannot be converted
     """
-    return list(_local_disks(xml, instance, folder))
-
-
-def _local_disks(xml: str, instance: str, folder: str) -> Iterator[LocalDisk]:
+    found = []
     for disk in _disks(_parsed(xml)):
-        source = disk.find("source")
-        path = None
-        if source is not None:
-            path = source.get("file") or source.get("dev")
-        name = path and _name(path, instance, folder)
-        if not path or not name:
+        path = str(disk.xpath("string(source/@file | source/@dev)"))
+        name = _name(path, instance, folder)
+        if not name:
             continue
-        refusal = _refusal(disk, name, path)
-        if refusal:
+        if refusal := _refusal(disk, name, path):
             raise errors.ConversionRefused(f"{path}: {refusal}")
-        yield LocalDisk(
-            name,
-            _dev(disk),
-            path,
-            str(_driver(disk).get("type")),
-            disk.get("device") == "cdrom",
-            etree.tostring(disk, encoding="unicode", with_tail=False),
+        form = str(_driver(disk).get("type"))
+        is_cdrom = disk.get("device") == "cdrom"
+        found.append(
+            LocalDisk(name, _dev(disk), path, form, is_cdrom, text(disk))
         )
+    return found
 
 
 def _name(path: str, instance: str, folder: str) -> str | None:
-    """What Nova calls the disk; None: it is not the instance's own."""
+    """Return Nova's name of a disk; None: it is not the instance's own."""
     place, name = os.path.split(path)
     if os.path.realpath(place) == os.path.realpath(folder):
         return name
     prefix = names.DiskName.prefix(instance)
     if name.startswith(prefix):
-        # Nova's Lvm.escape; the path of an encrypted one is dm-crypt's.
+        # Nova's Lvm.escape. An encrypted volume has the path of dm-crypt.
         return name.removeprefix(prefix).replace("__", "_")
     return None
 
@@ -107,76 +100,59 @@ def _refusal(disk: Any, name: str, path: str) -> str | None:
 
 
 def rbd_disks(xml: str, pool: str, instance: str) -> dict[str, str]:
-    """Those on RBD already: dev, by Nova's name of the disk."""
-    found = {}
-    for disk in _disks(_parsed(xml)):
-        image = _rbd_image(disk)
-        prefix = f"{pool}/{names.DiskName.prefix(instance)}"
-        if image and image.startswith(prefix):
-            found[image.removeprefix(prefix)] = _dev(disk)
-    return found
+    """Return the disks that are on RBD: Nova's name -> the domain's name."""
+    prefix = f"{pool}/{names.DiskName.prefix(instance)}"
+    return {
+        image.removeprefix(prefix): _dev(disk)
+        for disk in _disks(_parsed(xml))
+        if (image := _rbd_image(disk)).startswith(prefix)
+    }
 
 
 def ready_mirrors(live_xml: str) -> set[str]:
-    """Devs of those whose copy is whole, and only follows the disk."""
-    disks = _disks(_parsed(live_xml))
+    """Return the domain's names of disks with a whole copy that follows."""
     return {
-        _dev(d) for d in disks if d.find("mirror[@ready='yes']") is not None
+        _dev(disk)
+        for disk in _disks(_parsed(live_xml))
+        if disk.find("mirror[@ready='yes']") is not None
     }
 
 
 def with_rbd(
-    xml: str, instance: str, disks: list[LocalDisk], access: Access
+    xml: str, instance: str, disks: Iterable[LocalDisk], access: Access
 ) -> str:
-    """The domain with these local disks on RBD; all else is as it was."""
-    root = _parsed(xml)
-    by_dev = {disk.dev: disk for disk in disks}
-    for element in _disks(root):
-        if found := by_dev.get(_dev(element)):
-            _replace(element, _on_rbd(element, found.name, instance, access))
-    return _text(root)
+    """Return the domain with these local disks on RBD."""
+    new = {disk.dev: rbd_disk(disk, instance, access) for disk in disks}
+    return _replaced(xml, lambda disk: new.get(_dev(disk)))
 
 
 def with_local(
     xml: str, pool: str, instance: str, elements: Mapping[str, str]
 ) -> str:
-    """The domain with disks of the pool where they were before.
+    """Return the domain with the pool's disks replaced by the old ones.
 
-    :param elements: the old <disk>, by Nova's name of the disk
+    :param elements: Nova's name of a disk -> the XML of the old disk
     """
-    root = _parsed(xml)
     prefix = f"{pool}/{names.DiskName.prefix(instance)}"
-    for element in _disks(root):
-        name = (_rbd_image(element) or "").removeprefix(prefix)
-        if name in elements:
-            _replace(element, _parsed(elements[name]))
-    return _text(root)
-
-
-def rbd_disk(disk: LocalDisk, instance: str, access: Access) -> str:
-    """The <disk> that takes a local one's place."""
-    element = _parsed(disk.element)
-    return _text(_on_rbd(element, disk.name, instance, access))
-
-
-def owner(xml: str) -> tuple[str | None, str | None]:
-    """Project and image, as Nova notes them in the domain."""
-    root = _parsed(xml)
-    project = root.find(".//nova:owner/nova:project", _NOVA)
-    image = root.find(".//nova:root[@type='image']", _NOVA)
-    return (
-        None if project is None else project.get("uuid"),
-        None if image is None else image.get("uuid"),
+    return _replaced(
+        xml, lambda disk: elements.get(_rbd_image(disk).removeprefix(prefix))
     )
 
 
-def dev_of(element: str) -> str:
-    """How the domain calls a disk, by its <disk>."""
-    return _dev(_parsed(element))
+def _replaced(xml: str, new_xml: Callable[[Any], str | None]) -> str:
+    """Return the domain with other disks where ``new_xml`` has one."""
+    root = _parsed(xml)
+    for old in _disks(root):
+        if found := new_xml(old):
+            new = _parsed(found)
+            new.tail = old.tail
+            old.getparent().replace(old, new)
+    return text(root)
 
 
-def _on_rbd(element: Any, name: str, instance: str, access: Access) -> Any:
-    disk = copy.deepcopy(element)
+def rbd_disk(local: LocalDisk, instance: str, access: Access) -> str:
+    """Return the XML of the disk on RBD that replaces a local one."""
+    disk = _parsed(local.element)
     disk.set("type", "network")
     for part in _LOCAL_PARTS:
         for found in disk.findall(part):
@@ -184,28 +160,36 @@ def _on_rbd(element: Any, name: str, instance: str, access: Access) -> Any:
     driver = _driver(disk)
     driver.set("type", "raw")
     driver.attrib.pop("io", None)  # of files and block devices
-    image = f"{access.pool}/{names.DiskName(instance, name)}"
+    image = f"{access.pool}/{names.DiskName(instance, local.name)}"
     source = etree.Element("source", protocol="rbd", name=image)
     for host, port in access.monitors:
         etree.SubElement(source, "host", name=host, port=port)
-    disk.insert(disk.index(driver) + 1, source)
+    driver.addnext(source)
     if access.user and access.secret_uuid:
         auth = etree.Element("auth", username=access.user)
         etree.SubElement(auth, "secret", type="ceph", uuid=access.secret_uuid)
-        disk.insert(disk.index(driver) + 1, auth)
-    return disk
+        driver.addnext(auth)
+    return text(disk)
 
 
-def _replace(old: Any, new: Any) -> None:
-    new.tail = old.tail
-    old.getparent().replace(old, new)
+def owner(xml: str) -> tuple[str | None, str | None]:
+    """Return the project and the image that Nova notes in the domain."""
+    project, image = (
+        _parsed(xml).xpath(f"string({path}/@uuid)", namespaces=_NOVA) or None
+        for path in ("//nova:owner/nova:project", "//nova:root[@type='image']")
+    )
+    return project, image
 
 
-def _rbd_image(disk: Any) -> str | None:
-    source = disk.find("source")
-    if source is None or source.get("protocol") != "rbd":
-        return None
-    return str(source.get("name"))
+def dev_of(element: str) -> str:
+    """Return the domain's name of a disk, from the disk's XML."""
+    return _dev(_parsed(element))
+
+
+def _rbd_image(disk: Any) -> str:
+    """Return pool/image; empty: the disk is not on RBD."""
+    source = disk.find("source[@protocol='rbd']")
+    return "" if source is None else str(source.get("name"))
 
 
 def _driver(disk: Any) -> Any:
@@ -229,5 +213,6 @@ def _parsed(xml: str) -> Any:
     return etree.fromstring(xml, parser)
 
 
-def _text(element: Any) -> str:
+def text(element: Any) -> str:
+    """Return the XML of an element."""
     return str(etree.tostring(element, encoding="unicode", with_tail=False))

@@ -3,112 +3,110 @@
 """The door to libvirt: the domain of one instance, and its block jobs."""
 
 import contextlib
-import importlib
 from collections.abc import Iterator
 from typing import Any
+
+with contextlib.suppress(ImportError):  # see domains.connection
+    import libvirt
 
 from nova_rbd_backend import errors
 
 
-def _libvirt() -> Any:
-    # When it is needed: nova-rbd has commands for hosts without it.
-    return importlib.import_module("libvirt")
-
-
 @contextlib.contextmanager
-def _reach(what: str) -> Iterator[Any]:
-    libvirt = _libvirt()
+def _doing(what: str) -> Iterator[None]:
     try:
-        yield libvirt
+        yield
     except libvirt.libvirtError as error:
         raise errors.ConversionError(f"{what}: {error}") from error
 
 
 def find(connection: Any, instance: str) -> "Guest | None":
-    """The guest of an instance; None: libvirt has no such domain."""
-    libvirt = _libvirt()
-    try:
-        return Guest(connection.lookupByUUIDString(instance))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            return None
-        raise errors.ConversionError(f"{instance}: {error}") from error
+    """Return the guest of an instance; None: libvirt has no such domain."""
+    with _doing(instance):
+        try:
+            return Guest(connection.lookupByUUIDString(instance))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise
 
 
 class Guest:
-    """A domain of libvirt."""
+    """A domain of libvirt.
+
+    All methods raise ConversionError if libvirt fails.
+    """
 
     def __init__(self, domain: Any):
         self._domain = domain
 
+    @_doing("look at the domain")
     def is_active(self) -> bool:
-        """Whether it runs, paused or not."""
-        with _reach("look at the domain"):
-            return bool(self._domain.isActive())
+        """Return whether the guest runs, paused or not."""
+        return bool(self._domain.isActive())
 
+    @_doing("look at the domain")
     def is_paused(self) -> bool:
-        """Whether it stands still."""
-        with _reach("look at the domain") as libvirt:
-            state, _ = self._domain.state()
-            return bool(state == libvirt.VIR_DOMAIN_PAUSED)
+        state, _ = self._domain.state()
+        return bool(state == libvirt.VIR_DOMAIN_PAUSED)
 
+    @_doing("look at the domain")
     def keeps_old_state(self) -> str | None:
-        """What libvirt keeps that names the disks of now; None: nothing."""
-        with _reach("look at the domain"):
-            if self._domain.hasManagedSaveImage():
-                return "its memory is saved: resume it, and stop it"
-            if self._domain.snapshotNum():
-                return "libvirt keeps snapshots of it: delete them with virsh"
+        """Return what libvirt keeps that names today's disks, if anything."""
+        if self._domain.hasManagedSaveImage():
+            return "its memory is saved: resume it, and stop it"
+        if self._domain.snapshotNum():
+            return "libvirt keeps snapshots of it: delete them with virsh"
         return None
 
+    @_doing("read the domain")
     def xml(self) -> str:
-        """What it is started with next time."""
-        with _reach("read the domain") as libvirt:
-            flags = libvirt.VIR_DOMAIN_XML_INACTIVE
-            return str(
-                self._domain.XMLDesc(flags | libvirt.VIR_DOMAIN_XML_SECURE)
-            )
+        """Return the configuration for the next start."""
+        flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+        return str(self._domain.XMLDesc(flags))
 
+    @_doing("read the domain")
     def live_xml(self) -> str:
-        """What it runs with."""
-        with _reach("read the domain"):
-            return str(self._domain.XMLDesc())
+        """Return the configuration that the guest runs with."""
+        return str(self._domain.XMLDesc())
 
+    @_doing("define the domain")
     def define(self, xml: str) -> None:
-        """Set what it is started with next time."""
-        with _reach("define the domain"):
-            self._domain.connect().defineXML(xml)
+        """Set the configuration for the next start."""
+        self._domain.connect().defineXML(xml)
 
-    # of one that runs
+    # of a guest that runs
 
+    @_doing("pause the guest")
     def pause(self) -> None:
-        """Let it stand still; what it has written is out by then."""
-        with _reach("pause the guest"):
-            self._domain.suspend()
+        """Pause the guest. By then all that it wrote is on its disks."""
+        self._domain.suspend()
 
+    @_doing("resume the guest")
     def resume(self) -> None:
-        """Let it run on; runs: done."""
+        """Resume the guest. Does nothing if it is not paused."""
         if self.is_paused():
-            with _reach("resume the guest"):
-                self._domain.resume()
+            self._domain.resume()
 
+    @_doing("change the medium")
     def change_medium(self, disk_xml: str) -> None:
-        """Put another image into a drive, locked or not."""
-        with _reach("change the medium") as libvirt:
-            self._domain.updateDeviceFlags(
-                disk_xml,
-                libvirt.VIR_DOMAIN_AFFECT_LIVE
-                | libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE,
-            )
+        """Put another image into a drive, even if the guest has locked it."""
+        self._domain.updateDeviceFlags(
+            disk_xml,
+            libvirt.VIR_DOMAIN_AFFECT_LIVE
+            | libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE,
+        )
 
     def mirror(self, dev: str, disk_xml: str) -> None:
-        """Begin to copy a disk, and what is written to it meanwhile.
+        """Begin to copy a disk, together with what is written to it meanwhile.
 
-        Synchronously, so that it comes to an end beside a busy guest.
-        libvirt: virDomainBlockCopy, which otherwise wants no persistent
-        domain.
+        QEMU writes synchronously to both, so that the copying comes to an end
+        even if the guest is busy.
+
+        libvirt: virDomainBlockCopy; without TRANSIENT_JOB it refuses a
+        persistent domain.
         """
-        with _reach(f"mirror {dev}") as libvirt:
+        with _doing(f"mirror {dev}"):
             self._domain.blockCopy(
                 dev,
                 disk_xml,
@@ -117,26 +115,25 @@ class Guest:
                 | libvirt.VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES,
             )
 
-    def mirrored(self, dev: str) -> tuple[int, int] | None:
-        """(bytes done, of how many); None: there is no such job."""
-        with _reach(f"look at the copy of {dev}"):
+    def copied_bytes(self, dev: str) -> int | None:
+        """Return how many bytes are copied; None: no copy is being made."""
+        with _doing(f"look at the copy of {dev}"):
             found = self._domain.blockJobInfo(dev)
-        return (found["cur"], found["end"]) if found else None
+        return found["cur"] if found else None
 
     def pivot(self, dev: str) -> None:
-        """Let the guest use the copy from now on."""
-        with _reach(f"lead {dev} over") as libvirt:
-            self._domain.blockJobAbort(
-                dev, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
-            )
+        """Switch the guest over to the copy."""
+        pivot = libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
+        with _doing(f"switch {dev} over"):
+            self._domain.blockJobAbort(dev, pivot)
 
     def give_up(self, dev: str) -> bool:
-        """End the copy, the guest stays where it is.
+        """End the copying; the guest keeps its old disk.
 
-        :returns: whether there was one
+        :returns: whether a copy was being made
         """
-        if self.mirrored(dev) is None:
+        if self.copied_bytes(dev) is None:
             return False
-        with _reach(f"end the copy of {dev}"):
+        with _doing(f"end the copy of {dev}"):
             self._domain.blockJobAbort(dev)
         return True

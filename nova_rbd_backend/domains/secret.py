@@ -2,9 +2,11 @@
 
 """The value of a libvirt secret."""
 
+import contextlib
 from typing import Any
 
-import libvirt
+with contextlib.suppress(ImportError):  # see domains.connection
+    import libvirt
 
 from nova_rbd_backend import errors
 
@@ -14,34 +16,29 @@ def value(connection: Any, secret_uuid: str) -> bytes | None:
 
     libvirt: virSecretGetValue.
 
-    :raises errors.ConfigError: it is not defined, has no value, or cannot be
-        read
+    :raises errors.ConfigError: the secret is not defined, has no value, or
+        cannot be read
     """
+    missing = (
+        f"libvirt has no secret {secret_uuid} (rbd_secret_uuid): define it "
+        "with `virsh secret-define` and give it the Ceph user's key, or "
+        "correct the option"
+    )
     try:
         secret = connection.secretLookupByUUIDString(secret_uuid)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_SECRET:
-            raise _unreadable(secret_uuid, error) from error
-        raise errors.ConfigError(
-            f"libvirt has no secret {secret_uuid} (rbd_secret_uuid): define "
-            "it with `virsh secret-define` and give it the Ceph user's key, "
-            "or correct the option"
-        ) from error
-    try:
-        return bytes(secret.value())
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_INVALID_SECRET:
-            return None
-        if error.get_error_code() != libvirt.VIR_ERR_NO_SECRET:
-            raise _unreadable(secret_uuid, error) from error
-        raise errors.ConfigError(
+        missing = (
             f"the libvirt secret {secret_uuid} has no value: give it the "
             "Ceph user's key with `virsh secret-set-value`"
+        )
+        return bytes(secret.value())
+    except libvirt.libvirtError as error:
+        code = error.get_error_code()
+        if code == libvirt.VIR_ERR_INVALID_SECRET:
+            return None
+        if code == libvirt.VIR_ERR_NO_SECRET:
+            raise errors.ConfigError(missing) from error
+        raise errors.ConfigError(
+            f"the libvirt secret {secret_uuid} cannot be read: {error}: check "
+            "that libvirt's secret driver is there, and that this user may "
+            "use it"
         ) from error
-
-
-def _unreadable(secret_uuid: str, error: Exception) -> errors.ConfigError:
-    return errors.ConfigError(
-        f"the libvirt secret {secret_uuid} cannot be read: {error}: check "
-        "that libvirt's secret driver is there, and that this user may use it"
-    )

@@ -1,30 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What libvirt keeps of the domains of a host, for their next start.
+"""The XMLs that libvirt keeps of a host's domains, for their next start.
 
-That is a domain's configuration, and the state of one that is suspended,
-which has an XML of its own. A guest that runs is never touched: it has the
-monitors' addresses from its connection to them, and the ones of the XML are
-of use at its start only.
+A domain has its configuration. A suspended domain also has a saved state, with
+an XML of its own. A running guest is never touched: it has the monitors'
+addresses from its connection to them, and reads those of an XML only at its
+start.
 """
 
 import contextlib
 import dataclasses
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
-import libvirt
+with contextlib.suppress(ImportError):  # see domains.connection
+    import libvirt
 from lxml import etree
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.domains.disk_xml import Monitors, text
 
-# Where an XML names none (libvirt's docs: formatdomain, network disks).
+# Of a monitor without a port (libvirt's docs: formatdomain, network disks).
 _DEFAULT_PORT = "6789"
 
 
 class Where(enum.StrEnum):
-    """What has the XML."""
+    """What the XML belongs to."""
 
     CONFIGURATION = "configuration"
     SAVED_STATE = "saved state"
@@ -34,20 +36,20 @@ class Where(enum.StrEnum):
 class RbdDisk:
     """A disk of a domain that is an RBD image.
 
-    :ivar target: the guest's name of it, by which libvirt knows it
+    :ivar target: the guest's name of the disk, by which libvirt knows it
     :ivar image: pool/image, or pool/namespace/image
-    :ivar monitors: (host, port) as the XML has them; none: QEMU takes those
-        of its ceph.conf
+    :ivar monitors: as the XML has them; if empty, QEMU takes the monitors of
+        its ceph.conf
     """
 
     target: str
     image: str
     user: str | None
-    monitors: tuple[tuple[str, str], ...]
+    monitors: Monitors
 
 
 @dataclasses.dataclass(frozen=True)
-class Stored:
+class StoredXml:
     """One XML that libvirt keeps of a domain."""
 
     domain: Any
@@ -57,39 +59,43 @@ class Stored:
     running: bool
     disks: tuple[RbdDisk, ...]
 
-    def set_monitors(
-        self, targets: Iterable[str], monitors: Iterable[tuple[str, str]]
-    ) -> None:
+    def set_monitors(self, targets: Collection[str], to: Monitors) -> None:
         """Let these disks name other monitors; nothing else is changed.
 
-        One disk after the other, so that nothing is lost that Nova changes
-        meanwhile. libvirt: virDomainUpdateDeviceFlags for the configuration,
+        In a configuration the disks are changed one by one, so that nothing
+        is lost that Nova changes meanwhile.
+
+        libvirt: virDomainUpdateDeviceFlags for a configuration,
         virDomainManagedSaveDefineXML for a saved state.
 
-        :raises errors.LibvirtFault: refused; or the domain is gone
+        :raises errors.LibvirtFault: libvirt refused, or the domain is gone
         """
-        wanted = list(monitors)
         with _libvirt(f"change the monitors of {self.name}"):
+            root = _xml(self.domain, self.where)
+            for disk in root.findall("devices/disk"):
+                if disk.find("target").get("dev") not in targets:
+                    continue
+                source = disk.find("source")
+                for old in source.findall("host"):
+                    source.remove(old)
+                # Before all other elements, as libvirt writes them.
+                for at, (host, port) in enumerate(to):
+                    new = etree.Element("host", name=host, port=port)
+                    source.insert(at, new)
+                if self.where is Where.CONFIGURATION:
+                    self.domain.updateDeviceFlags(
+                        text(disk), libvirt.VIR_DOMAIN_AFFECT_CONFIG
+                    )
             if self.where is Where.SAVED_STATE:
-                root = etree.fromstring(_saved_xml(self.domain))
-                for disk in _elements(root, targets):
-                    _replace_hosts(disk, wanted)
-                self.domain.managedSaveDefineXML(_text(root))
-                return
-            root = etree.fromstring(_xml(self.domain))
-            for disk in _elements(root, targets):
-                _replace_hosts(disk, wanted)
-                self.domain.updateDeviceFlags(
-                    _text(disk), libvirt.VIR_DOMAIN_AFFECT_CONFIG
-                )
+                self.domain.managedSaveDefineXML(text(root))
 
 
-def stored(connection: Any) -> Iterator[Stored]:
-    """All that is kept of all domains, running or not; by name.
+def stored_xmls(connection: Any) -> Iterator[StoredXml]:
+    """Yield the XMLs of all persistent domains, running or not; by name.
 
-    A transient domain has nothing that outlives it.
+    Nothing of a transient domain outlives it.
 
-    :raises errors.LibvirtFault: it cannot be read
+    :raises errors.LibvirtFault: they cannot be read
     """
     with _libvirt("list the domains"):
         domains = connection.listAllDomains()
@@ -103,25 +109,24 @@ def stored(connection: Any) -> Iterator[Stored]:
             yield from found
 
 
-def _stored(domain: Any) -> Iterator[Stored]:
+def _stored(domain: Any) -> Iterator[StoredXml]:
     if not domain.isPersistent():
         return
     facts = (domain.name(), domain.UUIDString(), bool(domain.isActive()))
-    disks = _disks(etree.fromstring(_xml(domain)))
-    yield Stored(domain, Where.CONFIGURATION, *facts, disks)
-    if domain.hasManagedSaveImage():
-        disks = _disks(etree.fromstring(_saved_xml(domain)))
-        yield Stored(domain, Where.SAVED_STATE, *facts, disks)
+    for where in Where:
+        if where is Where.CONFIGURATION or domain.hasManagedSaveImage():
+            disks = _disks(_xml(domain, where))
+            yield StoredXml(domain, where, *facts, disks)
 
 
-def _xml(domain: Any) -> str:
-    return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-
-
-def _saved_xml(domain: Any) -> str:
+def _xml(domain: Any, where: Where) -> Any:
+    if where is Where.CONFIGURATION:
+        return etree.fromstring(
+            domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        )
     # With the console's password, which would be lost otherwise.
     secure = libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE
-    return str(domain.managedSaveGetXMLDesc(secure))
+    return etree.fromstring(domain.managedSaveGetXMLDesc(secure))
 
 
 def _disks(root: Any) -> tuple[RbdDisk, ...]:
@@ -129,7 +134,8 @@ def _disks(root: Any) -> tuple[RbdDisk, ...]:
         RbdDisk(
             disk.find("target").get("dev"),
             disk.find("source").get("name"),
-            _user(disk),
+            # libvirt accepts auth in both places, and returns it where it was.
+            next(iter(disk.xpath("(. | source)/auth/@username")), None),
             tuple(
                 (each.get("name", ""), each.get("port", _DEFAULT_PORT))
                 for each in disk.findall("source/host")
@@ -140,43 +146,12 @@ def _disks(root: Any) -> tuple[RbdDisk, ...]:
     )
 
 
-def _user(disk: Any) -> str | None:
-    # libvirt takes it in both places, and gives it back where it was.
-    for path in ("auth", "source/auth"):
-        if (found := disk.find(path)) is not None:
-            return str(found.get("username"))
-    return None
-
-
-def _elements(root: Any, targets: Iterable[str]) -> Iterator[Any]:
-    wanted = set(targets)
-    for disk in root.findall("devices/disk"):
-        if disk.find("target").get("dev") in wanted:
-            yield disk
-
-
-def _replace_hosts(disk: Any, monitors: Iterable[tuple[str, str]]) -> None:
-    source = disk.find("source")
-    for old in source.findall("host"):
-        source.remove(old)
-    new = [
-        etree.Element("host", name=host, port=port) for host, port in monitors
-    ]
-    # Before what else is in there, as libvirt writes it.
-    for at, host in enumerate(new):
-        source.insert(at, host)
-
-
-def _text(element: Any) -> str:
-    return str(etree.tostring(element, encoding="unicode", with_tail=False))
-
-
 @contextlib.contextmanager
 def _libvirt(operation: str) -> Iterator[None]:
     try:
         yield
     except libvirt.libvirtError as error:
         raise errors.LibvirtFault(
-            f"cannot {operation}: {error}: see that libvirtd runs and that "
-            "this user may use it, as that of nova-compute may"
+            f"cannot {operation}: {error}: check that libvirtd runs, and that "
+            "this user may use it, as the user of nova-compute may"
         ) from error

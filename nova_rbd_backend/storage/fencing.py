@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Fence the dead clients of disks, so that nobody waits for them.
+"""Fence the dead clients of disks, so that no guest waits for them.
 
-A client that died keeps its watch for 30 s (osd_client_watch_timeout) and its
-lock for good, and one that is only frozen may write again. Both go on Ceph's
-blocklist, for long; then exactly their locks are broken. In this order: a
-process that dies between the two leaves a lock without a watch, which the
-next one breaks. A client that gives a sign of life is never touched. One of
-rbd-mirror is no guest, and is left alone.
+A client that has died keeps its watch for 30 s (osd_client_watch_timeout) and
+its lock for good; a client that is only frozen may write again. Both are put
+on Ceph's blocklist, for a long time, and then their locks are broken. If a
+process dies between these steps, it leaves a lock without a watch, which
+another process breaks. A client that gives a sign of life is never fenced, nor
+is a client of rbd-mirror.
 """
 
 import dataclasses
@@ -19,33 +19,27 @@ from nova_rbd_backend.ceph.cluster import Cluster, once_more
 from nova_rbd_backend.ceph.holders import Answer, Client, Lock
 from nova_rbd_backend.ceph.pool import Pool
 
-#: A client is asked twice, and dead when it is silent both times.
+#: The wait for an answer. A client that is silent twice is dead.
 ANSWER_SECONDS = 1
-#: Snaps, resizes and the like of other hosts are waited for.
+#: The wait for snaps, resizes and other short work of living clients.
 ALIVE_LIMIT_SECONDS = 5.0
-#: Of several clients some are silent, and who is not said: when
-#: osd_client_watch_timeout (30 s) is over, the dead ones are gone.
+#: The wait if some of several clients are silent, as it is not known which:
+#: after osd_client_watch_timeout (30 s) the dead ones are gone.
 UNCLEAR_LIMIT_SECONDS = 40.0
 _PAUSE_SECONDS = 0.5
 _LATE_SECONDS = 1.0
-# One to fence, one to see that nothing is left; more where others die.
+# One round to fence, one to see that nothing is left, and one in reserve in
+# case another client dies.
 _ROUNDS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What is known of the clients that hold one disk.
+    """The state of a disk's clients except this process and rbd-mirror."""
 
-    Ours and those of rbd-mirror are left out.
-
-    :ivar dead: to be fenced
-    :ivar alive: some are alive
-    :ivar unclear: of some it cannot be said
-    """
-
-    dead: tuple[Client, ...] = ()
-    alive: bool = False
-    unclear: bool = False
+    dead: tuple[Client, ...] = ()  # to be fenced
+    alive: bool = False  # at least one is alive
+    unclear: bool = False  # the state of at least one is not known
 
     @property
     def held(self) -> bool:
@@ -59,12 +53,13 @@ def judge(
     own_id: int,
     mirrors: Answer | None = None,
 ) -> Verdict:
-    """Tell the dead from the living.
+    """Tell the dead clients from the living.
 
-    :param before, after: who held the disk before and after the question:
-        only who did at both times may count as dead
+    :param before, after: the clients that held the disk before and after the
+        question; only a client in both may count as dead
     :param answer: None: it came too late
-    :param mirrors: of the daemons of rbd-mirror; None: none copies the disk
+    :param mirrors: the answer of the rbd-mirror daemons; None: the disk is not
+        mirrored
     """
     no_guests = {own_id, *(mirrors.awake if mirrors else ())}
     foreign = [each for each in after if each.client_id not in no_guests]
@@ -72,36 +67,37 @@ def judge(
     watching = [client for client in foreign if client.watches]
     if answer is None:
         return Verdict(unclear=bool(foreign))
-    # librbd's own rule (ManagedLock, BreakRequest.cc, 16.2): a client lets
-    # go of its lock before it ends its watch.
+    # librbd's own rule: a client releases its lock before it ends its watch
+    # (ManagedLock, BreakRequest.cc, 16.2).
     dead = [client for client in stayed if not client.watches]
-    # One whose watch lapsed just now is known to be dead at the next look.
+    # The next round will find a client dead whose watch has just lapsed.
     lapsed = any(not client.watches for client in set(foreign) - stayed)
+    unclear = Verdict(tuple(dead), unclear=bool(watching) or lapsed)
     if mirrors is not None and mirrors.silent:
-        return Verdict(tuple(dead), unclear=bool(watching) or lapsed)
+        return unclear
     if not answer.silent:
         awake = {c for c in watching if c.client_id in answer.awake}
-        unclear = len(awake) < len(watching) or lapsed
-        return Verdict(tuple(dead), bool(awake), unclear)
-    # Whichever of several it was that did not answer: ours may be one.
+        some_silent = len(awake) < len(watching)
+        return Verdict(tuple(dead), bool(awake), some_silent or lapsed)
+    # Any of these, and this process among them, may be the silent one.
     asked = {client for client in (*before, *after) if client.watches}
-    # Of a dead mirror daemon, which needs no lock, the watch by which it is
-    # known may lapse first.
+    # A dead mirror daemon, which needs no lock, may first lose the watch by
+    # which it is recognized, so that it looks like a guest.
     guests = mirrors is None or all(client.lock_cookie for client in asked)
     if guests and len(asked) == 1 and asked <= stayed:
         return Verdict((*dead, *asked))
-    return Verdict(tuple(dead), unclear=bool(watching) or lapsed)
+    return unclear
 
 
 @once_more
 def fence(pool: Pool, images: Mapping[str, str]) -> dict[str, Verdict]:
-    """Fence the dead clients of images; blocks, 2 s where there are some.
+    """Fence the dead clients of images, and note each of them.
 
-    Nobody holds one, the usual case: known in under 1 ms for each image,
-    which is not opened for it. Notes each client that is fenced.
+    Blocks for 2 s if there are dead clients. Usually no client holds an image,
+    which takes under 1 ms for each image and does not open it.
 
     :param images: name -> id
-    :returns: the images that are still held, by whom it may be
+    :returns: the images that living clients, or clients in doubt, still hold
     """
     held: dict[str, Verdict] = {}
     fenced: set[tuple[str, Client]] = set()
@@ -112,7 +108,8 @@ def fence(pool: Pool, images: Mapping[str, str]) -> dict[str, Verdict]:
             for name, verdict in held.items()
             for client in verdict.dead
         }
-        # A watch made as its client died may stay (16.2.15): harmless.
+        # A client that died while it registered its watch may keep the watch
+        # (16.2.15), which is harmless.
         if dead <= fenced:
             break
         _fence_all(pool, images, dead - fenced)
@@ -121,12 +118,12 @@ def fence(pool: Pool, images: Mapping[str, str]) -> dict[str, Verdict]:
 
 
 def fence_for_start(pool: Pool, instance_uuid: str) -> None:
-    """Make an instance's disks free for its guest; see fence.
+    """Fence the dead clients of an instance's disks before its guest starts.
 
-    Drafts are no disks yet: whoever makes one may be alive.
+    Leaves out drafts, which are no disks yet, and whose maker may be alive.
 
-    :raises DiskInUse: a client that is alive has one open, and does not let
-        go of it in ALIVE_LIMIT_SECONDS: two guests would destroy the disk
+    :raises DiskInUse: a living client still has a disk open after
+        ALIVE_LIMIT_SECONDS; two guests would destroy it
     """
     began = time.monotonic()
     prefix = names.DiskName.prefix(instance_uuid)
@@ -139,25 +136,21 @@ def fence_for_start(pool: Pool, instance_uuid: str) -> None:
         unclear = any(verdict.unclear for verdict in held.values())
         limit = UNCLEAR_LIMIT_SECONDS if unclear else ALIVE_LIMIT_SECONDS
         if time.monotonic() - began > limit:
-            raise _in_use(pool, images, next(iter(held)))
+            name = next(iter(held))
+            users = guests(pool, images[name])
+            raise errors.DiskInUse(
+                "two guests would destroy it",
+                watchers=[client.address for client in users],
+                operation="start a guest on",
+                pool=str(pool),
+                image=name,
+            )
         threads.native_sleep(_PAUSE_SECONDS)
         images = {name: images[name] for name in held}
 
 
-def _in_use(
-    pool: Pool, images: Mapping[str, str], name: str
-) -> errors.DiskInUse:
-    return errors.DiskInUse(
-        "two guests would destroy it",
-        watchers=[client.address for client in guests(pool, images[name])],
-        operation="start a guest on",
-        pool=str(pool),
-        image=name,
-    )
-
-
 def guests(pool: Pool, image_id: str) -> tuple[Client, ...]:
-    """Who holds an image, but for this process and rbd-mirror."""
+    """Return the holders of an image except this process and rbd-mirror."""
     mirrors = pool.holders.ask_mirrors(ANSWER_SECONDS)
     no_guests = {pool.cluster.client_id(), *mirrors.awake}
     return tuple(
@@ -168,7 +161,7 @@ def guests(pool: Pool, image_id: str) -> tuple[Client, ...]:
 
 
 def clients(pool: Pool, image_id: str) -> tuple[Client, ...]:
-    """Who holds an image, dead or alive; no such image: nobody."""
+    """Return the holders of an image, dead or alive; none if it is gone."""
     try:
         with pool.open(image_id=image_id) as disk:
             return disk.clients()
@@ -177,28 +170,26 @@ def clients(pool: Pool, image_id: str) -> tuple[Client, ...]:
 
 
 def verdicts(pool: Pool, images: Mapping[str, str]) -> dict[str, Verdict]:
-    """The verdicts on the images that somebody else holds.
-
-    :param images: name -> id
-    """
+    """Return the verdicts on the images (name -> id) that others hold."""
     own_id = pool.cluster.client_id()
     locks = {
         name: pool.holders.locks(image_id) for name, image_id in images.items()
     }
     answers = pool.holders.ask_watchers(images.values(), ANSWER_SECONDS)
-    suspects = {
-        name: answers.get(image_id)
-        for name, image_id in images.items()
-        if _is_held(locks[name], answers.get(image_id), own_id)
-    }
-    mirrors = _mirrors(pool, {name: images[name] for name in suspects})
+    awake, doubtful = {}, {}
+    for name, image_id in images.items():
+        answer = answers.get(image_id)
+        if answer is None or _is_doubtful(locks[name], answer):
+            doubtful[name] = image_id
+        elif answer.awake - {own_id}:
+            awake[name] = answer.awake - {own_id}
+    mirrors = _mirrors(pool, {name: images[name] for name in awake | doubtful})
     verdicts = {}
-    doubtful = {}
-    for name, answer in suspects.items():
-        copied = mirrors.get(name, Answer())
-        if copied.silent or _is_doubtful(locks[name], answer):
+    for name, client_ids in awake.items():
+        daemons = mirrors.get(name, Answer())
+        if daemons.silent:
             doubtful[name] = images[name]
-        elif answer is not None and answer.awake - copied.awake - {own_id}:
+        elif client_ids - daemons.awake:
             verdicts[name] = Verdict(alive=True)
     if doubtful:
         verdicts |= _judged(pool, doubtful, own_id, mirrors)
@@ -206,7 +197,7 @@ def verdicts(pool: Pool, images: Mapping[str, str]) -> dict[str, Verdict]:
 
 
 def _mirrors(pool: Pool, images: Mapping[str, str]) -> dict[str, Answer]:
-    """What the daemons of rbd-mirror answer, for images that they copy."""
+    """Return the answer of the rbd-mirror daemons, by mirrored image."""
     copied = [
         name for name in images if pool.holders.is_mirrored(images[name])
     ]
@@ -215,18 +206,9 @@ def _mirrors(pool: Pool, images: Mapping[str, str]) -> dict[str, Answer]:
     return dict.fromkeys(copied, pool.holders.ask_mirrors(ANSWER_SECONDS))
 
 
-def _is_held(
-    locks: tuple[Lock, ...], answer: Answer | None, own_id: int
-) -> bool:
-    if answer is None or _is_doubtful(locks, answer):
-        return True
-    return bool(answer.awake - {own_id})
-
-
-def _is_doubtful(locks: tuple[Lock, ...], answer: Answer | None) -> bool:
-    if answer is None or answer.silent:
-        return True
-    return any(lock.client_id not in answer.awake for lock in locks)
+def _is_doubtful(locks: tuple[Lock, ...], answer: Answer) -> bool:
+    unheard = any(lock.client_id not in answer.awake for lock in locks)
+    return answer.silent or unheard
 
 
 def _judged(
@@ -259,26 +241,25 @@ def _fence_all(
         if client.lock_cookie is not None:
             lock = Lock(client.client_id, client.lock_cookie)
             pool.holders.break_lock(images[name], lock)
-        notices.note(
-            notices.Fenced(
-                pool=str(pool),
-                image=name,
-                client_id=client.client_id,
-                address=client.address,
-                lock_broken=client.lock_cookie is not None,
-                blocklist_seconds=pool.cluster.settings.blocklist_seconds,
-            )
+        fenced = notices.Fenced(
+            str(pool),
+            name,
+            client.client_id,
+            client.address,
+            lock_broken=client.lock_cookie is not None,
+            blocklist_seconds=pool.cluster.settings.blocklist_seconds,
         )
+        notices.note(fenced)
 
 
 def _blocklist_all(cluster: Cluster, addresses: Iterable[str]) -> None:
-    """Keep clients from the OSDs, all at the same time.
+    """Put clients on the blocklist, all at the same time.
 
     Each disk of a guest has a client of its own (QEMU 7.2, block/rbd.c), and
-    the monitors take up to a second for a change. librados waits for the new
-    map without a limit (16.2.15, wait_for_latest_osdmap).
+    the monitors take up to a second for each change. librados waits for the
+    new map without a limit (16.2.15, wait_for_latest_osdmap).
 
-    :raises OperationTimedOut: of one it is not known
+    :raises OperationTimedOut: a client may not be on the blocklist
     """
     failed: list[BaseException] = []
 
@@ -296,7 +277,7 @@ def _blocklist_all(cluster: Cluster, addresses: Iterable[str]) -> None:
     for worker in workers:
         worker.start()
     limit = cluster.settings.operation_timeout_seconds
-    # librados' own time-out of the command comes first.
+    # Leaves time for librados' own time-out of the command.
     end = time.monotonic() + limit + _LATE_SECONDS
     for worker in workers:
         worker.join(max(0.0, end - time.monotonic()) if limit else None)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is being made or deleted in a pool, for the process that comes next.
+"""Record in each pool what is being made or deleted there.
 
-One RADOS object per pool; its omap has an entry ``create_<draft>`` while an
-image is being made under its draft's name, ``delete_<image id>`` until the
-space of a deleted image is free, and ``detach_<image id>`` while a snapshot
-shares data with its disk. The entries record what to look for after a process
-died. They do not record what is whole: every image with its own name is whole.
+An object in the pool has an omap entry ``create_<draft>`` while an image is
+being made under its draft's name, ``delete_<image id>`` until the space of a
+deleted image is free, and ``detach_<image id>`` while a snapshot shares data
+with its disk. The entries tell what to look for after a process has died. They
+do not tell which images are whole: every image that has its own name is.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ OBJECT = "nova_rbd_journal"
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A snap made for a snapshot, by its disk's id: disks may be renamed."""
+    """The snap that a snapshot is cloned from; its disk may be renamed."""
 
     pool: str
     image_id: str
@@ -39,24 +39,25 @@ class Offer(enum.StrEnum):
     """Whether Glance has a snapshot's location."""
 
     NOT_MADE = "not made"
-    UNDER_WAY = "under way"  # asked, and no answer seen yet
+    UNDER_WAY = "under way"  # Glance was asked, and has not answered yet
     ACCEPTED = "accepted"
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One piece of work on an image.
+    """A record of a creation, deletion or detachment.
 
-    :ivar image: the name of the image that is made, or was deleted
-    :ivar draft: of an image that is made: its name until it is whole
-    :ivar image_id: of an image that is deleted or detached
-    :ivar own_snaps: names, and prefixes with ``*``, that deletion removes
-    :ivar host, pid, process: who wrote the entry
-    :ivar source: of a snapshot: the snap it is made of, which is removed when
-        the snapshot is detached
-    :ivar offer: of a snapshot: what Glance knows of it
-    :ivar claim: who works on it now, as ``host/pid/process``
-    :ivar claimed_until: when the claim ends, if its process does not
+    :ivar image: the image's own name
+    :ivar draft: of a creation: the name until the image is whole
+    :ivar image_id: of a deletion or detachment
+    :ivar own_snaps: of a deletion: the snaps that it removes, as names and
+        prefixes with ``*``
+    :ivar source: of a snapshot: the snap that is removed when the snapshot is
+        detached
+    :ivar offer: of a snapshot
+    :ivar host, pid, process: the process that wrote the entry
+    :ivar claim: the process that works on it now, as ``host/pid/process``
+    :ivar claimed_until: when the claim ends at the latest
     :ivar stored: the entry as the pool has it, for compare-and-swap; it may
         have fields of a later version
     """
@@ -66,8 +67,8 @@ class Entry:
     draft: str = ""
     image_id: str = ""
     own_snaps: tuple[str, ...] = ()
-    source: "Source | None" = None
-    offer: "Offer | None" = None
+    source: Source | None = None
+    offer: Offer | None = None
     host: str = ""
     pid: int = 0
     process: str = ""
@@ -89,7 +90,7 @@ class Entry:
         return max(0.0, time.time() - self.begun_at)
 
     def encoded(self) -> "Entry":
-        """Return the same entry with ``stored`` set."""
+        """Return the entry with ``stored`` set."""
         facts = dataclasses.asdict(self)
         del facts["stored"]
         text = json.dumps(facts, sort_keys=True)
@@ -97,12 +98,11 @@ class Entry:
 
     @classmethod
     def decoded(cls, value: bytes) -> "Entry":
-        """Read an entry; fields that a later version added are skipped."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        found: dict[str, Any] = {
+        """Read an entry; skip fields that a later version added."""
+        found = {
             key: part
             for key, part in json.loads(value).items()
-            if key in known
+            if key in cls.__dataclass_fields__
         }
         found["own_snaps"] = tuple(found.get("own_snaps", ()))
         if source := found.get("source"):
@@ -110,11 +110,11 @@ class Entry:
                 source["pool"], source["image_id"], source["snap"]
             )
         if offer := found.get("offer"):
-            # An unknown offer: Glance is asked before anything is removed.
+            # For an offer of a later version, Glance is asked before anything
+            # is removed.
             known_offer = offer in list(Offer)
             found["offer"] = Offer(offer) if known_offer else Offer.UNDER_WAY
-        found["stored"] = value.decode()
-        return cls(**found)
+        return cls(**{**found, "stored": value.decode()})
 
 
 def _stamped(operation: str, image: str, **facts: Any) -> Entry:
@@ -128,21 +128,22 @@ def _stamped(operation: str, image: str, **facts: Any) -> Entry:
 
 
 class _Here:
-    """What this process itself is at, which no entry can tell.
+    """The work of this process, which no entry can tell.
 
     A claim of this process that is not among ``claims`` is left from a run
     that lost Ceph before it could end the claim.
+
+    :ivar making: images being made, by cluster, pool and name
+    :ivar claims: keys of the claimed entries
     """
 
     def __init__(self) -> None:
         self.lock = threads.original_threading().Lock()
-        #: Images being made, by cluster, pool and name.
         self.making: set[tuple[int, str, str]] = set()
-        #: Keys of the claimed entries.
         self.claims: set[str] = set()
 
     def after_fork(self) -> None:
-        """In the child: all of it is the parent's work."""
+        """Forget the parent's work in the child."""
         self.lock = threads.original_threading().Lock()
         self.making.clear()
         self.claims.clear()
@@ -173,10 +174,10 @@ def sole_maker(pool: Pool, name: str) -> Iterator[None]:
 
 
 def is_abandoned(pool: Pool, entry: Entry) -> bool:
-    """Return whether nobody works on a creation any more, as seen from here.
+    """Return whether no process works on a creation any more.
 
-    Its process is gone; or it is this process, which could not undo what it
-    had made because the cluster did not answer.
+    Its process is dead, as far as this host can see. Or it is this process,
+    which could not undo the creation because the cluster did not answer.
     """
     if entry.writer == this_process():
         with _HERE.lock:
@@ -190,7 +191,7 @@ def begin_creation(
 ) -> Entry:
     """Record that an image is being made, under the entry's ``draft``.
 
-    :param source: a snap made for it, which is removed if it is undone
+    :param source: of a snapshot: the snap that is removed if it is undone
     """
     entry = _stamped(
         "create", name, draft=names.new_draft(name), source=source
@@ -200,32 +201,36 @@ def begin_creation(
 
 
 def creations(pool: Pool, prefix: str = "") -> list[Entry]:
-    """Return the entries of images being made whose names begin so."""
+    """Return the creations of images whose names have this prefix."""
     return _entries(pool, f"create_{prefix}")
 
 
 def _entries(pool: Pool, prefix: str) -> list[Entry]:
-    """Oldest first."""
+    """Return entries, the oldest first."""
     found = pool.objects.omap_get(OBJECT, prefix).values()
     entries = [Entry.decoded(value) for value in found]
     return sorted(entries, key=lambda entry: entry.begun_at)
 
 
-def deletion(pool: Pool, image_id: str) -> Entry | None:
-    """Return the entry of an image being deleted; None: nobody deletes it."""
-    value = pool.objects.omap_value(OBJECT, f"delete_{image_id}")
+def _entry(pool: Pool, key: str) -> Entry | None:
+    value = pool.objects.omap_value(OBJECT, key)
     return None if value is None else Entry.decoded(value)
 
 
+def deletion(pool: Pool, image_id: str) -> Entry | None:
+    """Return the deletion of an image; None: it is not being deleted."""
+    return _entry(pool, f"delete_{image_id}")
+
+
 def deletions(pool: Pool) -> list[Entry]:
-    """Return all that still has to be deleted in this pool, oldest first."""
+    """Return the deletions of the pool, the oldest first."""
     return _entries(pool, "delete_")
 
 
 def begin_deletion(
     pool: Pool, image: str, image_id: str, own_snaps: tuple[str, ...]
 ) -> Entry:
-    """Record that an image is deleted; recorded already: return that entry."""
+    """Record that an image is deleted; return its entry, old or new."""
     entry = _stamped("delete", image, image_id=image_id, own_snaps=own_snaps)
     if not _swap(pool, entry.key, None, entry.stored):
         return deletion(pool, image_id) or entry
@@ -233,18 +238,17 @@ def begin_deletion(
 
 
 def renew_deletion(pool: Pool, entry: Entry) -> None:
-    """Make the entry newer than what any other process has read of it.
+    """Change the entry, or make it again if it has been ended.
 
-    A process that was about to end it then does not. It is made again if it
-    has been ended already.
+    A process that has read the entry then does not end it.
     """
     new = dataclasses.replace(
         entry, begun_at=time.time(), claim="", claimed_until=0.0
     ).encoded()
     stored: str | None = entry.stored
     while not _swap(pool, entry.key, stored, new.stored):
-        now = deletion(pool, entry.image_id)
-        stored = None if now is None else now.stored
+        current = deletion(pool, entry.image_id)
+        stored = None if current is None else current.stored
 
 
 def begin_detachment(pool: Pool, creation: Entry, image_id: str) -> Entry:
@@ -261,42 +265,41 @@ def begin_detachment(pool: Pool, creation: Entry, image_id: str) -> Entry:
 
 
 def detachments(pool: Pool) -> list[Entry]:
-    """Return all snapshots of the pool that still share data, oldest first."""
+    """Return the detachments of the pool, the oldest first."""
     return _entries(pool, "detach_")
 
 
 @once_more
 def record_offer(pool: Pool, entry: Entry, offer: Offer) -> Entry:
-    """Record what Glance knows. Recorded already: done.
+    """Record whether Glance has a snapshot's location, unless it is recorded.
 
-    :raises Conflict: another process removes the snapshot, or has done so
+    :raises Conflict: another process removes the snapshot, or has removed it
     """
     while True:
         if changed := _replaced(pool, entry, offer=offer):
             return changed
-        value = pool.objects.omap_value(OBJECT, entry.key)
-        now = None if value is None else Entry.decoded(value)
-        if now is not None and now.offer is offer:
-            return now
-        if now is None or is_claimed(now):
+        current = _entry(pool, entry.key)
+        if current is not None and current.offer is offer:
+            return current
+        if current is None or is_claimed(current):
             raise errors.Conflict(
                 "another process removes it, or has done so",
                 operation="give to Glance",
                 pool=str(pool),
                 image=entry.image,
             )
-        entry = now
+        entry = current
 
 
+@dataclasses.dataclass
 class Claim:
     """An entry that this process alone works on."""
 
-    def __init__(self, entry: Entry):
-        self.entry = entry
-        self.finished = False
+    entry: Entry
+    finished: bool = False
 
     def finish(self) -> None:
-        """End the entry with the claim: its work is done."""
+        """End the entry together with the claim: its work is done."""
         self.finished = True
 
 
@@ -304,11 +307,12 @@ class Claim:
 def claimed(
     pool: Pool, entry: Entry, seconds: float
 ) -> Iterator[Claim | None]:
-    """Take an entry for this process alone, for the time of the block.
+    """Claim an entry for this process alone, for the time of the block.
 
-    Lends None if another process has it, or has changed it. The claim ends
-    with the block; if its process dies, where that can be seen; and else
-    after ``seconds``, so that no two hosts report each other as in the way.
+    Lends None if another process has claimed or changed the entry. The claim
+    ends with the block. If its process dies, the claim ends at once for that
+    host, and after ``seconds`` for other hosts, so that no two hosts report
+    each other as in the way.
     """
     until = time.time() + seconds
     taken = None
@@ -327,8 +331,8 @@ def claimed(
             end(pool, taken)
     finally:
         _HERE.claims.discard(taken.key)
-        # An error of the block says more, and the claim ends by itself. After
-        # end() there is no such entry any more, and nothing is changed.
+        # An error of the block says more than an error here, and the claim
+        # ends by itself. After end() there is no such entry to change.
         with contextlib.suppress(errors.StorageError):
             if not claim.finished:
                 _replaced(pool, taken, claim="", claimed_until=0.0)
@@ -345,7 +349,7 @@ def is_claimed(entry: Entry) -> bool:
 
 
 def end(pool: Pool, entry: Entry) -> None:
-    """Remove an entry whose work is done; a newer version of it stays."""
+    """Remove an entry whose work is done, unless it has been changed."""
     _swap(pool, entry.key, entry.stored, None)
 
 
@@ -356,5 +360,5 @@ def _replaced(pool: Pool, entry: Entry, **changes: Any) -> Entry | None:
 
 
 def _swap(pool: Pool, key: str, old: str | None, new: str | None) -> bool:
-    """Change an entry, in a full pool too (but begin_creation does not)."""
+    """Change an entry, also in a full pool."""
     return pool.objects.omap_swap(OBJECT, key, old, new, frees=True)

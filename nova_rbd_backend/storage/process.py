@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which process wrote an entry, and may it still live, as seen from here?"""
+"""Identify the process that wrote an entry, and tell whether it may live."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,14 @@ MACHINE_ID = "/etc/machine-id"
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """:ivar process: what, with host and pid, no other one has"""
+    """A process, as entries record it.
+
+    A pid alone comes again, in a container at each start. Two processes may
+    well have begun in the same clock tick.
+
+    :ivar process: machine, boot, pid namespace and start of the process, which
+        together with host and pid no other process has
+    """
 
     host: str
     pid: int
@@ -28,13 +35,13 @@ class Process:
         return cls(host, int(pid), process)
 
     def may_live(self) -> bool:
-        """Return whether it may be alive: an unseen process always may."""
+        """Return whether it may be alive: True if it cannot be seen here."""
         if self.host != socket.gethostname():
             return True
         machine, boot, namespace, started = self.process.split(".")
         if boot != _boot():
-            # This machine before it was started again; or another one, of
-            # another cloud or cell, that has the same name.
+            # It ran on this machine before the last boot; or on a machine of
+            # the same name in another cloud or cell.
             return not machine or machine != _machine()
         if int(namespace) != _pid_namespace():
             return True
@@ -46,24 +53,16 @@ def this_process() -> Process:
     return of_pid(os.getpid())
 
 
+@functools.cache
 def of_pid(pid: int) -> Process:
     """Return a process of this host."""
-    return Process(socket.gethostname(), pid, _identity(pid))
-
-
-@functools.cache
-def _identity(pid: int) -> str:
-    """What, with host and pid, no later process has in common with this one.
-
-    A pid alone comes again, in a container at each start. Two processes may
-    well have begun in the same clock tick.
-    """
-    return f"{_machine()}.{_boot()}.{_pid_namespace()}.{_started(pid)}"
+    identity = f"{_machine()}.{_boot()}.{_pid_namespace()}.{_started(pid)}"
+    return Process(socket.gethostname(), pid, identity)
 
 
 @functools.cache
 def _machine() -> str:
-    """The id of this installation (machine-id(5)); empty: it has none.
+    """Return the id of this installation (machine-id(5)), or "".
 
     Two clouds, or two cells, may each have a host of the same name.
     """
@@ -82,11 +81,11 @@ def _pid_namespace() -> int:
 
 
 def _started(pid: int) -> str:
-    """Clock ticks from the machine's boot; empty: no such process."""
+    """Return the clock tick, since the boot, of its start; "": not alive."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             facts = file.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return ""
-    # A zombie is only waited for by its parent (proc(5): state, starttime).
+    # A zombie only waits for its parent (proc(5): state, starttime).
     return "" if facts[0] in "ZX" else facts[19]

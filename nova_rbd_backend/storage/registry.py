@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The pools in which disks were ever made, so that a disk is always found.
+"""Register the pools in which disks are made, so that every disk is found.
 
-One RADOS object in the pool of libvirt_images_store; its omap has an entry for
-each further pool, by its name, with the class for which it was added. Disks of
-a class that was removed from nova.conf are still found.
+An object in the pool of libvirt_images_store has an omap entry for each other
+pool: the pool's name, and the class for which it was added. So the disks of a
+class that was removed from nova.conf are still found.
 """
 
 import json
@@ -21,7 +21,7 @@ OBJECT = "nova_rbd_pools"
 
 @once_more
 def add(home: Pool, pool: str, storage_class: str) -> bool:
-    """Register a pool. Registered already: done.
+    """Register a pool, unless it is registered already.
 
     :param home: the pool of libvirt_images_store
     :returns: whether it is new
@@ -42,35 +42,33 @@ def names(home: Pool) -> tuple[str, ...]:
 
 @once_more
 def missing(home: Pool, configured: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of registered pools that the cluster has no more.
+    """Return the names of registered pools that do not exist any more.
 
-    :param configured: pools that are not looked at
-    :raises ConfigError: a pool may not be read: its disks would be taken for
-        missing
+    :param configured: names of pools that are not checked
+    :raises ConfigError: a pool may not be read, so that its disks would seem
+        to be missing
     """
-    former = [name for name in names(home) if name not in configured]
-    return tuple(name for name in former if not _is_there(home, name))
-
-
-def _is_there(home: Pool, name: str) -> bool:
-    try:
-        home.beside(name).directory.listed_id("")
-    except errors.PoolNotFound:
-        return False
-    except errors.NotPermitted as error:
-        raise errors.ConfigError(
-            f"disks were made in pool {name!r} (a storage class that is not "
-            "in nova.conf any more), which this host may not read: give its "
-            f"Ceph user the same caps there as in pool {home.name!r}, or, "
-            f"once that pool has no disk, run `rados -p {home.name} "
-            f"rmomapkey {OBJECT} {name}`"
-        ) from error
-    return True
+    gone = []
+    for name in names(home):
+        try:
+            if name not in configured:
+                home.beside(name).directory.listed_id("")
+        except errors.PoolNotFound:
+            gone.append(name)
+        except errors.NotPermitted as error:
+            raise errors.ConfigError(
+                f"disks were made in pool {name!r} (a storage class that is "
+                "not in nova.conf any more), which this host may not read: "
+                "give its Ceph user the same caps there as in pool "
+                f"{home.name!r}, or, once that pool has no disk, run "
+                f"`rados -p {home.name} rmomapkey {OBJECT} {name}`"
+            ) from error
+    return tuple(gone)
 
 
 @once_more
 def remove(home: Pool, name: str) -> None:
-    """Remove a pool. Not registered: done."""
+    """Remove a pool from the registry, if it is registered."""
     stored = home.objects.omap_value(OBJECT, name)
     if stored is not None:
         home.objects.omap_swap(OBJECT, name, stored.decode(), None)

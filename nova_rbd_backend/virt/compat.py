@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which Nova is this, and do its seams have the shape we rely on?
+"""Is this a Nova whose seams have the shape that this backend relies on?
 
-The seams changed once between Nova 26 and 34 (``safe`` came with 30). What is
-overridden or called has its parameters listed here, so that a Nova with others
-stops at start, with one line, and not at somebody's resize.
+The seams changed once between Nova 26 and 34 (``safe`` came with 30). This
+module lists the parameters of all that we override or call, so that a
+nova-compute with other parameters stops when it starts, with one line in its
+log, and not during somebody's resize.
 """
 
 import importlib
 import inspect
-import typing
+from collections.abc import Callable
 
 from oslo_log import log as logging
 
@@ -20,7 +21,7 @@ LOG = logging.getLogger(__name__)
 OLDEST = 26
 NEWEST = 34
 
-# Parameters by name, in order; "?" ends one that not every release has.
+# Parameter names in order; "?" marks a parameter that some releases lack.
 _DRIVER = {
     "__init__": "self virtapi read_only",
     "init_host": "self host",
@@ -80,7 +81,7 @@ _BACKEND = {
     "by_name": "self instance name image_type disk_info_mapping",
     "by_libvirt_path": "self instance path image_type",
 }
-# Used by Nova's own modules through the class that takes this one's place.
+# Nova's own modules call these on our class, which replaces Nova's.
 _RBD_DRIVER = {
     "__init__": "self pool user ceph_conf connect_timeout",
     "cleanup_volumes": "self filter_fn",
@@ -123,16 +124,20 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
 
 
 def check_nova() -> None:
-    """Refuse a Nova that this backend would break, or be broken by.
+    """Refuse a Nova that this backend would break, or that would break it.
 
-    A newer Nova than was known here passes with a warning if its seams are
-    unchanged.
+    A newer Nova than NEWEST passes with a warning if its seams are unchanged.
 
     :raises errors.UnsupportedNova: Nova is too old, or a seam has changed
     """
     release = nova_version()
-    major = _major(release)
-    if major < OLDEST:
+    major = release.split(".")[0]
+    if not major.isdigit():
+        raise errors.UnsupportedNova(
+            f"Nova's version {release!r} does not begin with a number: "
+            "install Nova from a release or from a tagged checkout"
+        )
+    if int(major) < OLDEST:
         raise errors.UnsupportedNova(
             f"Nova {release} is too old: nova_rbd_backend needs Nova {OLDEST} "
             "or newer: upgrade Nova"
@@ -143,10 +148,10 @@ def check_nova() -> None:
             f"nova_rbd_backend relies on it ({'; '.join(changes)}): install "
             "the nova_rbd_backend made for this Nova"
         )
-    if major > NEWEST:
+    if int(major) > NEWEST:
         LOG.warning(
             "Nova %s is newer than %s, the newest that nova_rbd_backend was "
-            "tested with; what it relies on looks unchanged",
+            "tested with; the parts that it relies on look unchanged",
             release,
             NEWEST,
         )
@@ -163,48 +168,30 @@ def changed_seams() -> list[str]:
     changes = []
     for (module_name, owner), seams in SEAMS.items():
         module = importlib.import_module(module_name)
+        holder = getattr(module, owner, None) if owner else module
         for name, expected in seams.items():
-            path = f"{owner}.{name}" if owner else name
-            found = parameters(module, path)
-            if found is None:
-                changes.append(f"no {module_name}.{path}")
-            elif not _same(found, expected):
+            path = ".".join(filter(None, (module_name, owner, name)))
+            seam = getattr(holder, name, None)
+            if not callable(seam):
+                changes.append(f"no {path}")
+            elif not _same(found := _parameters(seam), expected):
                 changes.append(
-                    f"{module_name}.{path} takes ({' '.join(found)}) and not "
-                    f"({expected})"
+                    f"{path} takes ({' '.join(found)}) and not ({expected})"
                 )
     return changes
 
 
-def parameters(module: object, path: str) -> list[str] | None:
-    """Return the parameter names of module.path, None if it is not there."""
-    found: typing.Any = module
-    for name in path.split("."):
-        found = getattr(found, name, None)
-    if not callable(found):
-        return None
-    stars: dict[object, str] = {
-        inspect.Parameter.VAR_POSITIONAL: "*",
-        inspect.Parameter.VAR_KEYWORD: "**",
-    }
+def _parameters(seam: Callable[..., object]) -> list[str]:
+    """Return the parameters' names, with * and ** where they have these."""
     return [
-        stars.get(parameter.kind, "") + parameter.name
-        for parameter in inspect.signature(found).parameters.values()
+        str(each.replace(default=each.empty, annotation=each.empty))
+        for each in inspect.signature(seam).parameters.values()
     ]
 
 
 def _same(found: list[str], expected: str) -> bool:
-    names = expected.split()
-    optional = {name.rstrip("?") for name in names if name.endswith("?")}
-    wanted = [name.rstrip("?") for name in names]
-    return found == [n for n in wanted if n in found or n not in optional]
-
-
-def _major(release: str) -> int:
-    number = release.split(".")[0]
-    if not number.isdigit():
-        raise errors.UnsupportedNova(
-            f"Nova's version {release!r} does not begin with a number: "
-            "install Nova from a release or from a tagged checkout"
-        )
-    return int(number)
+    return found == [
+        name.removesuffix("?")
+        for name in expected.split()
+        if not name.endswith("?") or name.removesuffix("?") in found
+    ]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""One disk of one instance, where it is or where it is to be made.
+"""One disk of one instance, in the pool where it is or will be made.
 
 Each method is one piece of work off the event loop, with Nova's exceptions.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph.image import Image
-from nova_rbd_backend.storage.disks import delete, provision, rollback
+from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.virt import edge
 from nova_rbd_backend.virt.pools import choice
 
@@ -19,52 +19,40 @@ from nova_rbd_backend.virt.pools import choice
 class Disk:
     """A disk by its name; it need not exist.
 
-    :ivar nova_name: ``disk``, ``disk.swap``; None: made from a path
+    :ivar nova_name: such as ``disk.swap``; empty if Nova gave a path
     :ivar image: the RBD image's name
     """
 
-    def __init__(
-        self, instance: Any, nova_name: str | None, image: str
-    ) -> None:
+    def __init__(self, instance: Any, nova_name: str, image: str) -> None:
         self.instance = instance
         self.nova_name = nova_name
         self.image = image
 
     @functools.cached_property
     def place(self) -> choice.Place:
-        """The disk's pool; looked for when it is first needed."""
-        return choice.of_disk(self.instance, str(self.nova_name), self.image)
+        """The disk's pool, which is searched for when it is first needed."""
+        return choice.of_disk(self.instance, self.nova_name, self.image)
 
     @property
     def pool(self) -> str:
-        """The name of the disk's pool."""
         return self.place.pool.name
 
     def look_in_new_pools(self) -> bool:
-        """Look in pools that only other hosts knew; return whether found."""
+        """Search pools that only other hosts knew; return whether found."""
         found = choice.found_anew(self.instance, self.image)
         if found is not None:
             self.place = found
         return found is not None
 
-    def require_new(self) -> None:
-        """Refuse to make a disk that ought to exist elsewhere.
-
-        :raises nova.exception.DiskNotFound: it ought to exist
-        """
-        choice.require_new(self.instance, str(self.nova_name), self.image)
-
     def go_where_it_is_made(self) -> None:
-        """Take the pool that the flavor asks for.
+        """Use the pool that the flavor asks for.
 
-        :raises nova.exception.InvalidInput: of a class that is unknown here
+        :raises nova.exception.InvalidInput: this host does not know its class
         """
-        self.place = choice.for_new(self.instance, str(self.nova_name))
-
-    # asking and changing it
+        self.place = choice.for_new(self.instance, self.nova_name)
 
     def exists(self) -> bool:
-        """Return whether the disk exists, whole."""
+        """Return whether the disk exists and is whole."""
         pool = self.place.pool
         return edge.run(lambda: provision.is_whole(pool, self.image))
 
@@ -86,48 +74,22 @@ class Disk:
         return edge.run(ask)
 
     def grow(self, size_bytes: int) -> None:
-        """Grow the disk. As big already: done."""
+        """Grow the disk. Does nothing if it is as big already."""
         pool = self.place.pool
         edge.run(lambda: provision.grow(pool, self.image, size_bytes))
 
     def delete(self) -> None:
-        """Delete the disk. No such disk: done."""
+        """Delete the disk. Does nothing if there is no such disk."""
         pool = self.place.pool
         seconds = edge.settings().trash_retention_seconds
         edge.run(
             lambda: delete.delete_disk(pool, self.image, seconds), waits=True
         )
 
-    def flatten(self) -> None:
-        """Copy what the disk shares with its parent. No parent: done."""
-        self._opened(lambda image: image.flatten(), long=True)
-
-    def replace_snap(self, snap: str) -> None:
-        """Keep the disk's content as it is now under this name.
-
-        An older snap of that name is of an earlier attempt: rolling back to it
-        would lose what the guest has written since.
-        """
-
-        def replace(image: Image) -> None:
-            image.remove_snap(snap)
-            image.create_snap(snap)
-
-        self._opened(replace)
-
-    def remove_snap(self, snap: str) -> None:
-        """Remove a snap, protected or not. No such snap: done."""
-        self._opened(lambda image: image.remove_snap(snap))
-
-    def roll_back(self, snap: str) -> None:
-        """Put the disk's content back to the snap's."""
-        pool = self.place.pool
-        edge.run(lambda: rollback.roll_back(pool, self.image, snap), long=True)
-
-    def _opened(
+    def change(
         self, work: Callable[[Image], None], long: bool = False
     ) -> None:
-        """Open for writing, work and close, in one piece of work."""
+        """Open the disk for writing, do the work and close it."""
         pool = self.place.pool
 
         def whole() -> None:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""How libvirt and libguestfs are told of a disk: the <disk> element first.
+"""Describe a disk to libvirt (the <disk> element) and to libguestfs.
 
-Nova's base class fills all that is not the backend's own (bus, device,
-cache, discard, QoS, SCSI unit, boot order); this adds where the disk lies
-and how QEMU proves who it is.  The key itself is never in the XML: libvirt
-takes it from the secret that the uuid names.
+Nova's base class fills in what does not depend on the backend (bus, device,
+cache, discard, QoS, SCSI unit, boot order). This module adds where the disk is
+and how QEMU authenticates. The key itself is never in the XML: libvirt takes
+it from the secret with the given UUID.
 """
 
 import base64
@@ -18,31 +18,26 @@ from nova.virt.image import model
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where QEMU finds the image, and as whom it connects."""
+    """Where QEMU finds the image, and as which user it connects."""
 
     pool: str
     image: str
-    #: (host, port) of each monitor, IPv6 hosts without brackets.
+    #: (host, port) of each monitor; IPv6 hosts have no brackets
     monitors: Sequence[tuple[str, str]]
     user: str | None = None
     secret_uuid: str | None = None
 
-    @property
-    def name(self) -> str:
-        """libvirt's source name, ``pool/image``."""
-        return f"{self.pool}/{self.image}"
-
 
 def fill(disk: Any, source: Source) -> Any:
-    """Turn Nova's LibvirtConfigGuestDisk into a network disk; returns it.
+    """Turn Nova's LibvirtConfigGuestDisk into a network disk; return it.
 
-    Format is always raw: what the guest writes at the head of its disk must
-    never be probed.
+    The format is always raw, because QEMU must never probe the head of a disk,
+    where the guest can write what it likes.
     """
     disk.source_type = "network"
     disk.source_path = None
     disk.source_protocol = "rbd"
-    disk.source_name = source.name
+    disk.source_name = f"{source.pool}/{source.image}"
     disk.source_hosts = [host for host, _port in source.monitors]
     disk.source_ports = [port for _host, port in source.monitors]
     disk.driver_format = "raw"
@@ -56,7 +51,7 @@ def fill(disk: Any, source: Source) -> Any:
 def guestfs_model(source: Source, connection: Any) -> Any:
     """Describe the disk to libguestfs, which injects files into it.
 
-    :param connection: a virConnect; libguestfs is handed the key itself
+    :param connection: a virConnect, for the key, which libguestfs needs itself
     """
     key = None
     if source.secret_uuid:

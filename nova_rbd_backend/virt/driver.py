@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""LibvirtDriver: Nova's, with this backend for the disks.
+"""LibvirtDriver: Nova's libvirt driver, with this backend for the disks.
 
-Only what Nova has no other way to ask of an image backend is overridden,
-with signatures that are the same from Nova 26 to 34.
+It overrides only methods that an image backend cannot serve otherwise. Their
+signatures are the same from Nova 26 to 34.
 """
 
 import contextlib
@@ -18,13 +18,7 @@ from oslo_log import log as logging
 
 from nova_rbd_backend import threads
 from nova_rbd_backend.checks import run, steps
-from nova_rbd_backend.virt import (
-    compat,
-    edge,
-    fatal,
-    imagebackend,
-    rbd_utils,
-)
+from nova_rbd_backend.virt import compat, edge, fatal, imagebackend, rbd_utils
 from nova_rbd_backend.virt.background import purger
 from nova_rbd_backend.virt.boot import ager, fetch, precache
 from nova_rbd_backend.virt.moves import (
@@ -46,23 +40,23 @@ class LibvirtDriver(driver.LibvirtDriver):
         fatal.require(compat.check_nova)
         super().__init__(virtapi, read_only)
         self.image_backend = imagebackend.Backend(CONF.use_cow_images)
-        # For Nova's own modules that use it beside the image backend.
+        # Nova's own modules use this beside the image backend.
         nova_rbd_utils.RBDDriver = rbd_utils.RBDDriver
 
     def init_host(self, host: str) -> None:
-        """Start only when the disks can be what nova.conf asks for."""
+        """Start only if Ceph and libvirt can do what nova.conf asks for."""
         super().init_host(host)
         frozen.thaw_left(self._host)
-        checks = run.start_steps(edge.settings(), self._lend_libvirt)
+        checks = run.start_steps(
+            edge.settings(),
+            lambda: contextlib.nullcontext(self._host.get_connection()),
+        )
         for doubt in fatal.require(lambda: steps.require(checks)):
             LOG.warning("%s", doubt)
         fatal.require(lambda: threads.run(edge.store().start))
         fetch.clear_staged()
         purger.PURGER.start()
         detacher.DETACHER.start()
-
-    def _lend_libvirt(self) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext(self._host.get_connection())
 
     def spawn(
         self,
@@ -78,9 +72,9 @@ class LibvirtDriver(driver.LibvirtDriver):
     ) -> None:
         """Make an instance's disks and start its guest.
 
-        Disks are there in an evacuation. A guest that may not start on them
-        is refused before a disk that is missing is made: Nova would take
-        the others for new ones too, and delete them.
+        In an evacuation the disks exist. If the guest must not start on them
+        it is refused before any missing disk is made, because on a later
+        failure Nova would take all its disks for new ones and delete them.
         """
         choice.require_classes(instance)
         self._fence_for_start(instance)
@@ -110,10 +104,10 @@ class LibvirtDriver(driver.LibvirtDriver):
         pause: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Start a guest, once no other can be writing to its disks.
+        """Start a guest after making sure that no other writes to its disks.
 
-        Nova comes here on every start but that of a guest that it has shut
-        down itself just before (soft reboot).
+        Nova calls this for every start, except in a soft reboot, where Nova
+        itself has just shut the guest down.
         """
         if power_on or pause:
             self._fence_for_start(instance)
@@ -122,7 +116,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         )
 
     def _fence_for_start(self, instance: Any) -> None:
-        """Let no guest start beside a living one, nor wait for a dead one."""
+        """Refuse to start beside a living guest; fence a dead one."""
         store = edge.store()
         edge.run(lambda: store.fence_for_start(instance.uuid))
 
@@ -130,18 +124,16 @@ class LibvirtDriver(driver.LibvirtDriver):
         self, instance: Any, only: Callable[[str], bool]
     ) -> None:
         store = edge.store()
-        # It waits for clients that hold an image's lock, never for a copy.
+        # This may wait for clients that have an image's lock, not for copies.
         reports = edge.run(
             lambda: store.delete(instance.uuid, only), waits=True
         )
         for pool, report in reports.items():
             LOG.info(
-                "Deleted %(disks)s from pool %(pool)s in %(seconds).3f s",
-                {
-                    "disks": ", ".join(report.deleted) or "no disk",
-                    "pool": pool,
-                    "seconds": report.seconds,
-                },
+                "Deleted %s from pool %s in %.3f s",
+                ", ".join(report.deleted) or "no disk",
+                pool,
+                report.seconds,
                 instance=instance,
             )
         purger.PURGER.start()
@@ -156,7 +148,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         migrate_data: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Free what a guest used here; its folder too, if it has left."""
+        """Clean up after a guest; remove its folder if it has left."""
         super().cleanup(
             context,
             instance,
@@ -166,13 +158,13 @@ class LibvirtDriver(driver.LibvirtDriver):
             migrate_data,
             **kwargs,
         )
-        # After a live migration Nova knows by itself what is shared.
+        # After a live migration Nova itself knows what the hosts share.
         if not destroy_disks and migrate_data is None:
             instance_folder.remove_left_behind(instance)
 
     def _cleanup_rbd(self, instance: Any) -> None:
         if instance.task_state == task_states.RESIZE_REVERTING:
-            # Nova rolls the root disk back; only this one is made anew.
+            # Nova rolls back the root disk, and makes only this one again.
             self._delete_disks(
                 instance, lambda disk: disk.endswith("disk.local")
             )
@@ -186,27 +178,24 @@ class LibvirtDriver(driver.LibvirtDriver):
         image_id: str,
         update_task_state: Callable[..., None],
     ) -> None:
-        """Make an image of the root disk while the guest runs on."""
         with quiesce.scope(self, context, instance):
             super().snapshot(context, instance, image_id, update_task_state)
 
     def _needs_suspend_resume_for_snapshot(
         self, live_snapshot: bool, current_power_state: int
     ) -> bool:
-        # A snap is as good as a power loss: no guest is suspended for it,
-        # not even with [workarounds] disable_libvirt_livesnapshot.
+        # A snap has what a power loss would leave on the disk. No guest is
+        # suspended to get more than that, not even with [workarounds]
+        # disable_libvirt_livesnapshot.
         return not quiesce.keeps_running() and bool(
             super()._needs_suspend_resume_for_snapshot(
                 live_snapshot, current_power_state
             )
         )
 
-    # -- live migration: which storage is told by the name of a file
-
     def check_can_live_migrate_destination(
         self, context: Any, instance: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """Take no guest whose disks are not in our pool."""
         live_migration.check_destination(context, instance)
         return super().check_can_live_migrate_destination(
             context, instance, *args, **kwargs
@@ -222,7 +211,6 @@ class LibvirtDriver(driver.LibvirtDriver):
         dest_check_data: Any,
         block_device_info: Any = None,
     ) -> Any:
-        """Send no guest to where its disks are not."""
         live_migration.check_source(instance, dest_check_data.filename)
         return super().check_can_live_migrate_source(
             context, instance, dest_check_data, block_device_info
@@ -231,7 +219,7 @@ class LibvirtDriver(driver.LibvirtDriver):
     def rescue(
         self, context: Any, instance: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Boot a rescue image, and not what a failed rescue has left."""
+        """Boot a rescue image, after deleting what a failed rescue left."""
         store = edge.store()
         disks = edge.run(lambda: store.disks(instance.uuid))
         left = {disk for disk in disks if disk.endswith(".rescue")}
@@ -240,20 +228,18 @@ class LibvirtDriver(driver.LibvirtDriver):
         super().rescue(context, instance, *args, **kwargs)
 
     def unrescue(self, context: Any, instance: Any) -> None:
-        """Reboot into the primary disks and drop the rescue disks."""
         with rbd_utils.cleanup_scope(instance.uuid):
             super().unrescue(context, instance)
         purger.PURGER.start()
 
     @staticmethod
     def _get_local_gb_info() -> dict[str, float]:
-        settings = edge.settings()
-        return placement.capacity_gib(settings, settings.default_class)
+        return placement.share_gib(edge.settings().default_class)
 
     def update_provider_tree(
         self, provider_tree: Any, nodename: str, allocations: Any = None
     ) -> None:
-        """Tell Placement of the space of each storage class too."""
+        """Report the space of each storage class to Placement too."""
         before = provider_tree.data(nodename).inventory
         super().update_provider_tree(
             provider_tree, nodename, allocations=allocations
@@ -261,16 +247,15 @@ class LibvirtDriver(driver.LibvirtDriver):
         placement.add_classes(provider_tree, nodename, before)
 
     def manage_image_cache(self, context: Any, all_instances: Any) -> None:
-        """Nova's periodic run; with it, what lies unused in the pools."""
+        """Age the local image cache, and do the periodic work on the pools."""
         super().manage_image_cache(context, all_instances)
         ager.AGER.start()
         purger.PURGER.start()
         detacher.DETACHER.start()
 
     def cache_image(self, context: Any, image_id: str) -> bool:
-        """Have the image ready for clones; whether that took a copy, now."""
         return precache.have(context, image_id)
 
     def _get_disk_size_reserved_for_image_cache(self) -> int:
-        # Bases lie in the pool, not on the local disk, and are no instance's.
+        # Bases are in the pool, not on the local disk, and no instance's.
         return 0

@@ -2,15 +2,15 @@
 
 """The one way from Nova to a flow, and back with Nova's exceptions.
 
-:func:`run` does one piece of work off the event loop, logs what it noted, and
-raises exceptions that the compute manager knows how to handle. The user gets a
-fault that names the pool and the image.
+:func:`run` does one piece of work off the event loop, logs the notices of that
+work, and raises exceptions that the compute manager can handle. The user gets
+a fault that names the pool and the image.
 """
 
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import nova.conf
 from nova import exception
@@ -22,23 +22,20 @@ from nova_rbd_backend.storage.store import Store
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def settings() -> Settings:
-    """Return what nova.conf comes down to."""
+    """Return the settings that nova.conf amounts to."""
     return conf.settings(CONF)
 
 
 def store() -> Store:
-    """Return this host's store, the same one for the same nova.conf."""
+    """Return this host's store, the same object for the same settings."""
     return _store(settings())
 
 
-@functools.cache
-def _store(of: Settings) -> Store:
-    return Store(of)
+_store = functools.cache(Store)
 
 
 def run(work: Callable[[], T], long: bool = False, waits: bool = False) -> T:
@@ -57,19 +54,15 @@ def run(work: Callable[[], T], long: bool = False, waits: bool = False) -> T:
         try:
             return threads.run(noted, long=long, waits=waits)
         finally:
-            # Here, since a native thread may not log under eventlet.
+            # Not in noted(): under eventlet a native thread may not log.
             for fact in facts:
                 _log(fact)
 
 
 def _log(fact: notices.Notice) -> None:
-    if isinstance(fact, notices.Fenced):
-        _log_fenced(fact)
-    else:
+    if isinstance(fact, notices.Coarser):
         _log_coarser(fact)
-
-
-def _log_fenced(fact: notices.Fenced) -> None:
+        return
     LOG.warning(
         "Fenced a dead client of %(pool)s/%(image)s: client.%(id)d at "
         "%(address)s cannot write for %(days).1f days%(lock)s",
@@ -84,7 +77,7 @@ def _log_fenced(fact: notices.Fenced) -> None:
     )
 
 
-@functools.cache  # once for each fact
+@functools.cache  # logs each fact once
 def _log_coarser(fact: notices.Coarser) -> None:
     LOG.info(
         "Clones in %(pool)s of images in %(parent_pool)s with %(parent)s "
@@ -94,42 +87,18 @@ def _log_coarser(fact: notices.Coarser) -> None:
     )
 
 
-def _storage(error: errors.Error) -> exception.NovaException:
-    return exception.StorageError(reason=str(error))
-
-
-def _disk_not_found(error: errors.Error) -> exception.NovaException:
-    return exception.DiskNotFound(location=str(error))
-
-
-def _snap_not_found(error: errors.Error) -> exception.NovaException:
-    return exception.SnapshotNotFound(snapshot_id=str(error))
-
-
-def _unacceptable(error: errors.Error) -> exception.NovaException:
-    return exception.ImageUnacceptable(
-        image_id=getattr(error, "target", "") or "?", reason=str(error)
-    )
-
-
-def _configuration(error: errors.Error) -> exception.NovaException:
-    return exception.InvalidConfiguration(str(error))
-
-
 #: Looked up along the error's bases, so that one row serves a whole branch.
-NOVA_FAULTS = {
-    errors.ConfigError: _configuration,
-    errors.InvalidLocation: _unacceptable,
-    errors.ImageNotFound: _disk_not_found,
-    errors.SnapNotFound: _snap_not_found,
-    errors.Error: _storage,
+NOVA_FAULTS: dict[type, Callable[[Any], exception.NovaException]] = {
+    errors.ConfigError: lambda e: exception.InvalidConfiguration(str(e)),
+    errors.InvalidLocation: lambda e: exception.ImageUnacceptable(
+        image_id=e.target or "?", reason=str(e)
+    ),
+    errors.ImageNotFound: lambda e: exception.DiskNotFound(location=str(e)),
+    errors.SnapNotFound: lambda e: exception.SnapshotNotFound(
+        snapshot_id=str(e)
+    ),
+    errors.Error: lambda e: exception.StorageError(reason=str(e)),
 }
-
-
-def translate(error: errors.Error) -> exception.NovaException:
-    """Return Nova's exception for one of ours."""
-    bases = type(error).__mro__
-    return next(NOVA_FAULTS[b] for b in bases if b in NOVA_FAULTS)(error)
 
 
 @contextlib.contextmanager
@@ -138,4 +107,6 @@ def as_nova() -> Iterator[None]:
     try:
         yield
     except errors.Error as error:
-        raise translate(error) from error
+        bases = type(error).__mro__
+        fault = next(NOVA_FAULTS[b] for b in bases if b in NOVA_FAULTS)
+        raise fault(error) from error

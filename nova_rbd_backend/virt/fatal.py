@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The end of a nova-compute that may not start."""
+"""End a nova-compute that must not start."""
 
 import logging as python_logging
 import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from oslo_log import log as logging
 
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 def require(check: Callable[[], T]) -> T:
-    """Return what check() returns; end nova-compute where it raises ours.
+    """Return what check() returns; end nova-compute if it raises our error.
 
-    With one line that says why: an exception would end it too, but buried in
-    Nova's traceback. SystemExit passes through stevedore and through both
-    forms of oslo.service.
+    The log gets one line with the reason. An exception would end nova-compute
+    too, but its text would be buried in Nova's traceback. SystemExit passes
+    through os_vif, stevedore and both forms of oslo.service.
     """
     try:
         return check()
@@ -30,16 +30,10 @@ def require(check: Callable[[], T]) -> T:
         reason = str(error)
     # Not in the except block: oslo.log would repeat the exception's text.
     LOG.critical("nova-compute cannot start: %s", reason)
-    _end_process()
-
-
-def _end_process() -> NoReturn:
-    """Exit with 1, also where Python's exit would wait for ever.
-
-    When init_host runs under native threads (Nova 34), the thread that hands
-    on libvirt's events is there, and futurist (3.5, _thread.py:_clean_up)
-    joins it at exit: after sys.exit nova-compute would stay, doing nothing.
-    """
+    # When init_host runs under native threads (Nova 34), the thread that
+    # passes on libvirt's events has started. futurist (3.5,
+    # _thread.py:_clean_up) joins it at exit, so that after sys.exit()
+    # nova-compute would wait for ever and do nothing.
     if threading.active_count() > 1:
         python_logging.shutdown()
         os._exit(1)

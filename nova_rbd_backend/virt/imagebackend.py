@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Rbd: what Nova's libvirt driver calls for each disk of an instance.
+"""Rbd: the object that Nova's libvirt driver has for each disk.
 
-Nova's signatures (Image of nova.virt.libvirt.imagebackend, 26 to 34).
+Its methods have the signatures of Nova's Image
+(nova.virt.libvirt.imagebackend, Nova 26 to 34).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +16,10 @@ from nova.virt.libvirt import imagebackend
 from oslo_log import log as logging
 
 from nova_rbd_backend import names
+from nova_rbd_backend.ceph.image import Image
+from nova_rbd_backend.storage.disks import rollback
 from nova_rbd_backend.virt import disk_xml, edge, rbd_utils
+from nova_rbd_backend.virt.background import purger
 from nova_rbd_backend.virt.boot import create_image
 from nova_rbd_backend.virt.disk import Disk
 from nova_rbd_backend.virt.pools import choice
@@ -23,7 +27,7 @@ from nova_rbd_backend.virt.snapshot import to_glance
 
 LOG = logging.getLogger(__name__)
 
-# What makes Nova take a snapshot its own way (driver.py, snapshot()).
+# After these Nova makes a snapshot in its own way (driver.py, snapshot()).
 _MAKES_NOVA_COPY = (
     NotImplementedError,
     exception.ImageUnacceptable,
@@ -32,11 +36,11 @@ _MAKES_NOVA_COPY = (
 
 
 class Rbd(imagebackend.Image):
-    """One disk of one instance, in the pool where it is or is to be made."""
+    """One disk of one instance, in the pool where it is or will be made."""
 
     SUPPORTS_CLONE = True
 
-    #: Nova's: ask Glance to copy the image into its store in this cluster.
+    #: Nova's own, which has Glance copy an image into its store in our cluster
     copy_to_store = imagebackend.Rbd.copy_to_store
 
     def __init__(
@@ -50,36 +54,30 @@ class Rbd(imagebackend.Image):
             found = names.ImagePath.of_qemu(path)
             if found is None:
                 raise exception.InvalidDevicePath(path=path)
-            self.disk = Disk(instance, disk_name, found.image)
+            self.disk = Disk(instance, disk_name or "", found.image)
             self.disk.place = choice.in_pool(found.pool)
         else:
-            image = str(names.DiskName(instance.uuid, str(disk_name)))
-            self.disk = Disk(instance, disk_name, image)
+            name = str(disk_name)
+            image = str(names.DiskName(instance.uuid, name))
+            self.disk = Disk(instance, name, image)
         self._maker = create_image.Maker(self.disk, self)
         super().__init__(
-            None,
-            "block",
-            "rbd",
-            is_block_dev=False,
-            disk_info_mapping=disk_info_mapping,
+            None, "block", "rbd", disk_info_mapping=disk_info_mapping
         )
 
     @property
     def path(self) -> str:
-        """What qemu-img opens it by."""
-        return self._image_path.for_qemu(
-            edge.settings().user, edge.settings().ceph_conf
-        )
+        """The name by which qemu-img opens the disk."""
+        settings = edge.settings()
+        return self._image_path.for_qemu(settings.user, settings.ceph_conf)
 
     @path.setter
     def path(self, value: Any) -> None:
-        """Nova's __init__ sets it; ours depends on where the disk is found."""
+        """Ignore what Nova's __init__ sets: the path depends on the pool."""
 
     @property
     def _image_path(self) -> names.ImagePath:
         return names.ImagePath(self.disk.pool, "", self.disk.image)
-
-    # -- making it
 
     def create_image(
         self,
@@ -93,10 +91,16 @@ class Rbd(imagebackend.Image):
         """Make the disk whole and at least ``size`` bytes big.
 
         :param base: Nova's file for a fetched image, in its local cache
-        :param size: bytes; None: as big as the image
+        :param size: None: as big as the image
         :param safe: for Nova's file backends; an RBD disk is always raw
         """
-        self._maker.create(prepare_template, base, size, *args, **kwargs)
+        try:
+            self._maker.create(prepare_template, base, size, *args, **kwargs)
+        except Exception:
+            # Nova may delete the instance without another call to this host.
+            # The purger undoes what could not be undone now.
+            purger.PURGER.start()
+            raise
 
     def clone(self, context: Any, image_id_or_uri: str) -> None:
         """Clone the first of the image's locations that is in this cluster.
@@ -110,62 +114,67 @@ class Rbd(imagebackend.Image):
     def import_file(
         self, instance: Any, local_file: str, remote_name: str
     ) -> None:
-        """Put a local raw file (the config drive) in place of the disk."""
+        """Replace the disk by a local raw file (the config drive)."""
         image = str(names.DiskName(instance.uuid, remote_name))
         disk = Disk(instance, self.disk.nova_name, image)
         disk.place = self.disk.place
         self.disk, self._maker = disk, create_image.Maker(disk, self)
         self._maker.replace(local_file)
 
-    # -- asking and changing it
-
     def exists(self) -> bool:
-        """Return whether the disk exists, whole."""
         return self.disk.exists()
 
     def get_disk_size(self, name: str) -> int:
-        """Return the virtual disk's bytes; Nova's name for it is not used."""
         return self.disk.size_bytes()
 
     def resize_image(self, size: int) -> None:
-        """Grow to ``size`` bytes. As big already: done."""
+        """Grow the disk. Does nothing if it is as big already."""
         self.disk.grow(size)
 
     def flatten(self) -> None:
-        """Detach the disk from its parent image. No parent: done."""
-        self.disk.flatten()
+        """Copy what the disk shares with its parent, if it has one."""
+        self.disk.change(lambda image: image.flatten(), long=True)
         LOG.info("Flattened %s", self._image_path)
 
     def create_snap(self, name: str) -> None:
-        """Keep the disk's content as it was before a resize or migration.
+        """Keep the disk's content as it is before a resize or migration.
 
-        Nova asks on the destination, and makes a disk next if there is none
-        (driver.py:_create_and_inject_local_root). That is right only in
-        another cell, where the disk is made from a snapshot.
+        An older snap of that name is removed. It is from an earlier attempt,
+        and a rollback to it would lose what the guest has written since.
 
-        :raises nova.exception.DiskNotFound: the disk is not where this host
-            looks; a new disk would take its place
+        Nova calls this on the destination, and then makes the disk if it does
+        not exist (driver.py:_create_and_inject_local_root). That is right only
+        in another cell, where the disk is made from a snapshot.
+
+        :raises nova.exception.DiskNotFound: no pool that this host knows has
+            the disk; Nova would make a new disk instead
         """
+
+        def replace(image: Image) -> None:
+            image.remove_snap(name)
+            image.create_snap(name)
+
         if self.exists() or self.disk.look_in_new_pools():
-            self.disk.replace_snap(name)
+            self.disk.change(replace)
         elif not choice.is_made_in_another_cell(self.disk.instance):
             raise choice.not_here(self.disk.image)
 
     def remove_snap(self, name: str, ignore_errors: bool = False) -> None:
-        """Remove a snap of the disk. No such snap: done."""
-        self.disk.remove_snap(name)
+        """Remove a snap, protected or not. Does nothing if there is none."""
+        self.disk.change(lambda image: image.remove_snap(name))
 
     def rollback_to_snap(self, name: str) -> None:
-        """Put the disk's content back to the snap's.
+        """Restore the content that the disk had when the snap was made.
 
-        Does nothing while the disk has yet to arrive: a nova-compute that
-        died there reverts when it is started (manager.py:_init_instance). The
-        resize has made no snap by then, and a snap of an earlier attempt is
-        out of date.
+        Does nothing in a resize that has not reached this host yet. If
+        nova-compute dies in that state it calls this when it is started again
+        (manager.py:_init_instance). The resize has made no snap by then, and a
+        snap of an earlier attempt is out of date.
         """
         state = getattr(self.disk.instance, "task_state", None)
         if state != task_states.RESIZE_MIGRATING:
-            self.disk.roll_back(name)
+            pool, image = self.disk.place.pool, self.disk.image
+            edge.run(lambda: rollback.roll_back(pool, image, name), long=True)
 
     def direct_snapshot(
         self,
@@ -175,21 +184,18 @@ class Rbd(imagebackend.Image):
         image_id: str,
         base_image_id: str,
     ) -> str:
-        """Make the disk's content the content of Glance's image.
+        """Make a snapshot of the disk the content of Glance's image.
 
-        All is done on return: Nova is left with no location to add, and
-        with nothing to clean up where it fails later.
+        The image is active on return. Nova has no location to add, and nothing
+        to clean up if it fails later.
 
-        :raises nova.exception.StorageError: and never an exception that would
-            have Nova suspend the guest and copy the disk instead
+        :raises nova.exception.StorageError: in place of any exception after
+            which Nova would suspend the guest and copy the disk
         """
         try:
+            disk, instance = self._image_path, self.disk.instance
             to_glance.ToGlance(
-                context,
-                self.disk.instance,
-                self._image_path,
-                image_id,
-                image_format,
+                context, instance, disk, image_id, image_format
             ).run()
         except _MAKES_NOVA_COPY as error:
             raise exception.StorageError(reason=str(error)) from error
@@ -201,25 +207,22 @@ class Rbd(imagebackend.Image):
         also_destroy_volume: bool = False,
         ignore_errors: bool = False,
     ) -> None:
-        """Leave all as it is: see direct_snapshot()."""
+        """Do nothing: direct_snapshot() leaves nothing to clean up."""
 
     def snapshot_extract(self, target: str, out_format: str) -> None:
         """Copy the disk of a stopped guest into a local file.
 
-        Abstract in Nova's Image, which calls it where direct_snapshot() gives
-        up. Ours does not.
+        Nova's Image has it as an abstract method. The driver calls it only if
+        direct_snapshot() gives up, which ours never does.
         """
         images.convert_image(self.path, target, "raw", out_format)
 
     @staticmethod
     def is_shared_block_storage() -> bool:
-        """Each compute host on the cluster reaches the same disk."""
         return True
 
     def _can_fallocate(self) -> bool:
         return False
-
-    # -- telling libvirt
 
     def libvirt_info(
         self,
@@ -228,14 +231,12 @@ class Rbd(imagebackend.Image):
         boot_order: int | None = None,
         disk_unit: int | None = None,
     ) -> Any:
-        """Describe the disk as Nova's LibvirtConfigGuestDisk."""
         info = super().libvirt_info(
             cache_mode, extra_specs, boot_order, disk_unit
         )
         return disk_xml.fill(info, self._source())
 
     def get_model(self, connection: Any) -> Any:
-        """Describe the disk to libguestfs (file injection)."""
         return disk_xml.guestfs_model(self._source(), connection)
 
     def _source(self) -> disk_xml.Source:
@@ -251,7 +252,7 @@ class Rbd(imagebackend.Image):
 
 
 class Backend(imagebackend.Backend):
-    """Nova's choice of backends, with ours for the type 'rbd'."""
+    """Nova's image backends, with ours for the type 'rbd'."""
 
     def __init__(self, use_cow: bool) -> None:
         super().__init__(use_cow)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What runs first when Nova loads ``rbd_backend.LibvirtDriver``.
+"""Choose the compute driver when Nova loads ``rbd_backend.LibvirtDriver``.
 
-The options are mapped before Nova's libvirt driver is imported, since that
-reads some of them when its functions are defined
+The options are mapped before Nova's libvirt driver is imported, because that
+module reads some of them when it defines its functions
 (driver.py:_get_guest_fs_config, Nova 26 to 34).
 """
 
@@ -21,15 +21,12 @@ LOG = logging.getLogger(__name__)
 
 
 def driver_class() -> Any:
-    """The compute driver for what nova.conf asks for.
-
-    Ours for rbd; for all other image types Nova's own, untouched.
-    """
+    """Return our compute driver for images_type rbd, otherwise Nova's own."""
     settings = require(lambda: conf.apply(nova.conf.CONF))
-    settings.log_effective(LOG)
-    if not settings.uses_rbd:
-        module = importlib.import_module("nova.virt.libvirt.driver")
-    else:
+    # Nova logs options as they were before they are mapped.
+    LOG.info("Instance disks: %s", settings.summary())
+    name = "nova.virt.libvirt.driver"
+    if settings.uses_rbd:
         require(require_ceph_modules)
-        module = importlib.import_module("nova_rbd_backend.virt.driver")
-    return module.LibvirtDriver
+        name = "nova_rbd_backend.virt.driver"
+    return importlib.import_module(name).LibvirtDriver

@@ -2,10 +2,10 @@
 
 """RBDDriver under Nova's name, with the methods that Nova's own code calls.
 
-Nova's own modules look ``nova.storage.rbd_utils.RBDDriver`` up when they call
+Nova's own modules look up ``nova.storage.rbd_utils.RBDDriver`` when they call
 it (migration.py:_update_rbd_xml, image/glance.py:rbd_download,
-driver.py:unrescue; Nova 26 to 34), so that rebinding the one attribute
-reaches them all. Unlike Nova's it has no connection of its own.
+driver.py:unrescue; Nova 26 to 34). It is therefore enough to replace that one
+attribute. Unlike Nova's class, this class has no connection of its own.
 """
 
 import contextlib
@@ -24,16 +24,16 @@ from nova_rbd_backend.virt.pools import placement
 
 LOG = logging.getLogger(__name__)
 
-# One value for each request: green under eventlet, whose threading this is.
+# One value for each request; eventlet makes it local to the greenlet.
 _scope = threading.local()
 
 
 @contextlib.contextmanager
 def cleanup_scope(instance_uuid: str) -> Iterator[None]:
-    """Let cleanup_volumes() know whose disks its filter can match.
+    """Tell cleanup_volumes() whose disks its filter can match.
 
-    Nova hands cleanup_volumes() a filter over the names of the whole pool;
-    within this scope only the instance's own names are read.
+    Nova gives cleanup_volumes() a filter for the names of a whole pool. Within
+    this scope only the names of the instance's own disks are read.
     """
     _scope.instance_uuid = instance_uuid
     try:
@@ -43,7 +43,7 @@ def cleanup_scope(instance_uuid: str) -> Iterator[None]:
 
 
 class RBDDriver:
-    """A pool of a cluster, as Nova's own modules ask for it."""
+    """A pool, with the interface that Nova's own modules call."""
 
     def __init__(
         self,
@@ -65,30 +65,25 @@ class RBDDriver:
     def get_mon_addrs(
         self, strip_brackets: bool = True
     ) -> tuple[list[str], list[str]]:
-        """Return hosts and ports of the monitors, from the live connection."""
-        found = edge.run(
-            lambda: cluster.connect(self._cluster).mon_addresses()
-        )
-        hosts = [
-            f"[{mon.host}]"
-            if ":" in mon.host and not strip_brackets
-            else mon.host
-            for mon in found
-        ]
+        """Return the monitors' hosts and ports, as the connection has them."""
+        ceph = cluster.connect(self._cluster)
+        found = edge.run(lambda: ceph.mon_addresses())
+        hosts = [mon.host for mon in found]
+        if not strip_brackets:
+            hosts = [f"[{host}]" if ":" in host else host for host in hosts]
         return hosts, [str(mon.port) for mon in found]
 
     def get_pool_info(self) -> dict[str, int]:
-        """Return the usable bytes of the pool: total, free and used."""
         of_class = edge.settings().class_of_pool(self.pool)
-        return placement.space(self.pool, of_class)
+        return placement.space_bytes(self.pool, of_class)
 
     def export_image(
         self, base: str, name: str, snap: str, pool: str | None = None
     ) -> None:
-        """Write the snap's allocated extents into the local file ``base``."""
+        """Write the snap's allocated data into the local file ``base``."""
 
         def export() -> None:
-            if pool is not None:  # where Glance says that its image is
+            if pool is not None:  # a location that Glance gave
                 parent.refuse_disk(pool, name)
             at = Pool(cluster.connect(self._cluster), pool or self.pool)
             with at.open(name, snap=snap) as image:
@@ -97,12 +92,13 @@ class RBDDriver:
         edge.run(export, long=True)
 
     def cleanup_volumes(self, filter_fn: Callable[[str], bool]) -> None:
-        """Delete the disks whose name the filter admits.
+        """Delete the disks whose names pass the filter.
 
-        Refused outside of :func:`cleanup_scope`, where nobody knows whose they
-        are: reading every name of the pool would cost each delete more as the
-        pool grows. Nova cannot repeat the rest of an unrescue, so that a disk
-        which cannot be deleted stays for the next rescue or delete.
+        Outside of :func:`cleanup_scope` the instance is not known, and the
+        call is refused: it would have to read every name of the pool, which
+        takes longer as the pool grows. Nova cannot repeat the rest of an
+        unrescue. A disk that cannot be deleted is therefore left to the next
+        rescue or delete.
         """
         instance_uuid = getattr(_scope, "instance_uuid", None)
         if instance_uuid is None:
@@ -114,6 +110,7 @@ class RBDDriver:
             )
         except exception.StorageError as error:
             LOG.warning(
-                "Rescue disks of instance %(uuid)s stay in Ceph: %(error)s",
-                {"uuid": instance_uuid, "error": error},
+                "Rescue disks of instance %s stay in Ceph: %s",
+                instance_uuid,
+                error,
             )

@@ -23,7 +23,7 @@ from nova_rbd_backend import errors, threads
 from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.settings import ClusterSettings
-from nova_rbd_backend.storage.disks import provision
+from tests.support.blank_disks import blank_disk
 
 conf_file, name = sys.argv[1:]
 gaps, done = [], []
@@ -39,7 +39,7 @@ def tick():
 def work():
     here = cluster.connect(ClusterSettings(conf_file, "nova", 3, 30))
     try:
-        threads.run(provision.blank_disk, Pool(here, "vms"), name, 1 << 30)
+        threads.run(blank_disk, Pool(here, "vms"), name, 1 << 30)
         return "made"
     except errors.ClusterUnreachable:
         return "unreachable"

@@ -8,6 +8,7 @@ import uuid
 import pytest
 
 from nova_rbd_backend.ceph import cluster
+from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.settings import ClusterSettings
 from tests.nova.images import MIB, Glance
 from tests.support import ceph_fixtures
@@ -56,7 +57,7 @@ def pools(ceph, nova_conf):
     )
     settings = ClusterSettings(str(ceph.conf), "nova", 5, 60)
     return types.SimpleNamespace(
-        vms=cluster.connect(settings).pool("vms"), conf=nova_conf
+        vms=Pool(cluster.connect(settings), "vms"), conf=nova_conf
     )
 
 
@@ -65,7 +66,7 @@ def parent(ceph):
     """A raw image of 8 MiB in Glance's pool; its location."""
     settings = ClusterSettings(str(ceph.conf), "glance", 5, 60)
     here = cluster.connect(settings)
-    images, name = here.pool("images"), str(uuid.uuid4())
+    images, name = Pool(here, "images"), str(uuid.uuid4())
     images.create(name, 8 * MIB)
     with images.open(name, read_only=False) as disk:
         disk.write(b"from glance", 0)
@@ -117,16 +118,24 @@ def configure(nova_conf, **classes):
 
 
 @pytest.fixture
-def classes(pools, monkeypatch):
+def new_compute():
+    """Call it to become a nova-compute that has read of no pools yet."""
+    from nova_rbd_backend.virt import edge
+
+    edge._store.cache_clear()
+    return edge._store.cache_clear
+
+
+@pytest.fixture
+def classes(pools, new_compute):
     """Call it to set other classes; a new nova-compute knows nothing yet."""
     from nova_rbd_backend.storage import registry
-    from nova_rbd_backend.virt import known_pools
 
     def become(**classes):
-        monkeypatch.setattr(known_pools, "_registered", {})
+        new_compute()
         configure(pools.conf, **classes)
 
     become(fast="snapshots")
     yield become
     for name in registry.names(pools.vms):
-        registry.forget(pools.vms, name)
+        registry.remove(pools.vms, name)

@@ -72,12 +72,12 @@ def generated(image, size, **kwargs):
 
 
 def content(pools, image, length):
-    with pools.vms.open(image.rbd_name) as disk:
+    with pools.vms.open(image.disk.image) as disk:
         return disk.read(0, length), disk.size_bytes(), disk.parent()
 
 
 def bases(pools, image_id):
-    return pools.vms.names(f"nova-base_{image_id}")
+    return pools.vms.directory.names(f"nova-base_{image_id}")
 
 
 def base_file():

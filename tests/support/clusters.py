@@ -28,7 +28,7 @@ def started_ceph(**how: Any) -> Iterator[CephCluster]:
 def _disconnect(ceph: CephCluster) -> None:
     # A client looks for its monitor for ever, and knocks at the ports that a
     # later cluster takes over.
-    for settings, known in cluster._CLUSTERS._found.items():
+    for settings, known in cluster._CLUSTERS.items():
         if settings.conf_file == str(ceph.conf) and known._connection:
             known.drop(known._connection)
 

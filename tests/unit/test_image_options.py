@@ -80,8 +80,14 @@ REFUSED = {
     ),
     "object too small": ("object_size = 2K", "from 4 KiB to 32 MiB"),
     "object too big": ("object_size = 64M", "from 4 KiB to 32 MiB"),
-    "no size": ("object_size = big", "'big' is no number of bytes, like 64K"),
-    "other unit": ("stripe_unit = 1G", "'1G' is no number of bytes, like 64K"),
+    "no size": (
+        "object_size = big",
+        "'big' is not a number of bytes, such as 64K",
+    ),
+    "other unit": (
+        "stripe_unit = 1G",
+        "'1G' is not a number of bytes, such as 64K",
+    ),
     "unit without count": (
         "stripe_unit = 64K",
         "stripe_unit is set, but stripe_count is not: set both, or neither",

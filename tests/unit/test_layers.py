@@ -117,8 +117,7 @@ DOORS = {
     # raises where Nova 33 and 34 use native threads.
     "eventlet": {"threads"},
     "cliff": {"cmd"},
-    # domains.connection wants no more of it than one URI
-    "oslo_config": {"checks.run", "cmd", "conf", "domains.connection"},
+    "oslo_config": {"checks.run", "cmd", "conf"},
     "oslo_log": {"virt"},
     "oslo_utils": {"conf", "virt"},
     "oslo_concurrency": {"virt.boot.bases"},
@@ -244,6 +243,29 @@ LIBRARIES = _libraries(MODULES)
 
 def test_imports_go_downwards():
     assert _upward(GRAPH, MAY_IMPORT) == []
+
+
+def _behind(face, graph):
+    """Return the imports from outside a package of what is behind its face."""
+    return sorted(
+        (module, imported)
+        for module, all_imported in graph.items()
+        for imported in all_imported
+        if imported.startswith(f"{face}.") and not _is_within(module, face)
+    )
+
+
+def test_options_are_imported_through_their_face():
+    assert _behind("conf", GRAPH) == []
+
+
+def test_imports_behind_a_face_are_found():
+    graph = {
+        "virt": {"conf", "conf.mapping", "confx.y"},
+        "conf": {"conf.mapping"},
+        "conf.mapping": {"conf.options"},
+    }
+    assert _behind("conf", graph) == [("virt", "conf.mapping")]
 
 
 def test_no_circles():

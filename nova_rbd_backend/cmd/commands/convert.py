@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd convert: an instance's local disks into Ceph, and the way back."""
+"""nova-rbd convert: move an instance's local disks into Ceph, and back."""
 
 import argparse
 import contextlib
@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.checks import secret
 from nova_rbd_backend.cmd import columns, command, progress
 from nova_rbd_backend.convert import job as jobs
 from nova_rbd_backend.convert import live, offline, qemu_img, record, undo
@@ -18,95 +19,78 @@ from nova_rbd_backend.storage_classes import StorageClass
 
 
 class Convert(command.Lister):
-    """Bring the disks of an instance on this host into Ceph.
+    """Move the disks of an instance on this host into Ceph.
 
-    From local files, qcow2 or raw, or LVM. Each is compared byte by byte
-    before it is set aside; --undo goes back to it as long as the guest has
-    written nothing in Ceph, --finish deletes it. Broken off or killed, run
-    it again: it goes on. The nova.conf is tomorrow's, with images of type
-    rbd; where nova-compute reads another today, name it by --config-file.
+    The disks are local files, qcow2 or raw, or on LVM. Each is compared with
+    its copy byte by byte. --undo goes back to the old disks as long as the
+    guest has not written to Ceph; --finish deletes them. If the command was
+    interrupted or killed, run it again: it continues. It needs the future
+    nova.conf, with images of type rbd; if nova-compute still reads another
+    one, give it with --config-file.
     """
 
+    options = ("--dry-run",)
     in_table = ("Disk", "Format", "Size", "In Ceph", "Result")
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add which, and how."""
-        parser = super().get_parser(prog_name)
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "instance",
             metavar="INSTANCE",
-            type=_uuid,
+            type=uuid.UUID,
             help="its UUID, as 'openstack server show' has it",
         )
         what = parser.add_mutually_exclusive_group()
-        what.add_argument(
-            "--live",
-            action="store_true",
-            help="of a guest that runs, and runs on",
-        )
-        what.add_argument(
-            "--undo",
-            action="store_true",
-            help="give the guest its old disks again",
-        )
-        what.add_argument(
-            "--finish",
-            action="store_true",
-            help="delete the old disks: there is no way back then",
-        )
+        for option, text in (
+            ("--live", "convert the disks of a guest while it runs"),
+            ("--undo", "give the guest its old disks again"),
+            ("--finish", "delete the old disks; there is no way back then"),
+        ):
+            what.add_argument(option, action="store_true", help=text)
         parser.add_argument(
             "--lose-changes",
             action="store_true",
-            help="with --undo: although the guest has written to the disks "
-            "in Ceph",
+            help="with --undo: go back even if the guest has written to the "
+            "disks in Ceph",
         )
         parser.add_argument(
             "--storage-class",
             metavar="CLASS",
-            help="where in Ceph the disks go, and how they are made; "
-            "[nova_rbd] default_storage_class unless set, or where an "
-            "earlier run brought them",
+            help="where in Ceph the disks go, and how they are made; by "
+            "default the class that an earlier run used, or [nova_rbd] "
+            "default_storage_class",
         )
-        command.add_dry_run(parser)
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
-        """Do it; return a row for each disk."""
         if parsed_args.lose_changes and not parsed_args.undo:
             raise errors.ConfigError("--lose-changes goes with --undo only")
+        titles = ("Disk", "Local", "Format", "Size", "In Ceph", "Result")
         with self._job(parsed_args) as job:
-            rows = _done(job, parsed_args)
-            titles = ("Disk", "Local", "Format", "Size", "In Ceph", "Result")
-            table = [
+            disks, result = _done(job, parsed_args)
+            rows = [
                 (
-                    row.disk,
-                    columns.Text(row.path or None),
-                    columns.Text(row.format or None),
-                    columns.Size(row.size_bytes or None),
-                    f"{job.pool}/{job.image(row.disk)}",
-                    row.result,
+                    disk.name,
+                    columns.Text(disk.path or None),
+                    columns.Text(disk.format or None),
+                    columns.Size(disk.size_bytes or None),
+                    f"{job.pool}/{job.image(disk.name)}",
+                    result,
                 )
-                for row in rows
+                for disk in disks
             ]
-        return self.fitting(parsed_args, (titles, table))
+        return titles, rows
 
     @contextlib.contextmanager
     def _job(self, parsed_args: argparse.Namespace) -> Iterator[jobs.Job]:
         settings = self.settings
-        conf = self.program.configuration()
-        instance = parsed_args.instance
-        folder = os.path.join(conf.instances_path, instance)
+        instance = str(parsed_args.instance)
+        folder = os.path.join(self.conf.instances_path, instance)
+        uri = self.conf.libvirt.connection_uri
         with (
             record.sole_run(folder),
-            connection_.connected(conf, "root") as connection,
+            connection_.connected(uri, "root") as connection,
         ):
-            # Not at the top: the connection tells a host without libvirt so.
-            from nova_rbd_backend.checks import secret
-
-            doubt = secret.check(connection, settings)
-            if doubt:
+            if doubt := secret.check(connection, settings):
                 self.say(doubt)
-            monitors = self.cluster.mon_addresses()
             place = self._class(parsed_args.storage_class, folder)
             leaves = parsed_args.undo or parsed_args.finish
             if not (leaves or parsed_args.dry_run):
@@ -114,13 +98,13 @@ class Convert(command.Lister):
             yield jobs.Job(
                 instance,
                 folder,
-                conf.instances_path,
+                self.conf.instances_path,
                 self.store.of(place),
                 place.name,
                 guest.find(connection, instance),
                 disk_xml.Access(
                     place.pool,
-                    tuple((mon.host, str(mon.port)) for mon in monitors),
+                    self.monitors,
                     settings.user,
                     settings.secret_uuid,
                 ),
@@ -131,46 +115,42 @@ class Convert(command.Lister):
             )
 
     def _class(self, asked: str | None, folder: str) -> StorageClass:
-        """The one that was asked for, or that of an earlier run's pool."""
+        """Return the class asked for, or else that of an earlier run."""
         settings = self.settings
-        earlier = record.read(folder)
-        if asked is not None:
-            found = settings.class_named(asked)
-            if found is None:
-                known = ", ".join(each.name for each in settings.classes)
-                raise errors.ConfigError(
-                    f"--storage-class {asked}: nova.conf has no such class, "
-                    f"it has {known}"
-                )
+        if asked is None:
+            earlier = record.read(folder)
+            found = settings.class_of_pool(earlier.pool) if earlier else None
+            return found or settings.default_class
+        if found := settings.class_named(asked):
             return found
-        found = settings.class_of_pool(earlier.pool) if earlier else None
-        return found or settings.default_class
+        known = ", ".join(each.name for each in settings.classes)
+        raise errors.ConfigError(
+            f"--storage-class {asked}: nova.conf has no such class, it has "
+            f"{known}"
+        )
 
     @contextlib.contextmanager
     def _tell(self, what: str, size: int) -> Iterator[qemu_img.Progress]:
-        told = progress.Progress(self.app.stderr, what, "bytes")
-        try:
+        with progress.Progress(self.app.stderr, what, "bytes") as told:
             yield lambda done: told(done, size)
-        finally:
-            told.end()
 
 
-def _done(job: jobs.Job, arguments: argparse.Namespace) -> list[jobs.Row]:
+def _done(job: jobs.Job, arguments: argparse.Namespace) -> jobs.Outcome:
     if arguments.undo:
         return undo.undo(job, arguments.lose_changes, arguments.dry_run)
     if arguments.finish:
         return undo.finish(job, arguments.dry_run)
     _refuse_what_is_done(job, arguments.live)
-    if arguments.dry_run:
-        if not arguments.live:
-            offline.refuse_running(job)
-        plans = jobs.plan(job, job.local_disks(arguments.live))
-        return [_would_be(each) for each in plans]
-    return live.convert(job) if arguments.live else offline.convert(job)
+    if not arguments.dry_run:
+        return live.convert(job) if arguments.live else offline.convert(job)
+    if not arguments.live:
+        offline.refuse_running(job)
+    plans = jobs.plan(job, job.local_disks(arguments.live))
+    return [each.old_disk() for each in plans], "would be converted"
 
 
 def _refuse_what_is_done(job: jobs.Job, running: bool) -> None:
-    """:raises ConversionRefused: there is no local disk of the instance"""
+    """:raises ConversionRefused: the instance has no local disk"""
     written = record.read(job.folder)
     if job.local_disks(running and job.domain.is_active()):
         return
@@ -184,18 +164,3 @@ def _refuse_what_is_done(job: jobs.Job, running: bool) -> None:
             f"{job.instance} is converted: --finish deletes the old disks, "
             "--undo goes back to them"
         )
-
-
-def _would_be(plan: jobs.Plan) -> jobs.Row:
-    disk = plan.disk
-    return jobs.Row(
-        disk.name,
-        disk.path,
-        disk.format,
-        plan.facts.size_bytes,
-        "would be converted",
-    )
-
-
-def _uuid(text: str) -> str:
-    return str(uuid.UUID(text))

@@ -3,58 +3,51 @@
 """nova-rbd flatten: give disks data of their own."""
 
 import argparse
-from collections.abc import Iterator
 
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.cmd import columns, command, progress
-from nova_rbd_backend.cmd.command import roots
 from nova_rbd_backend.storage.survey import children
 
 
 class Flatten(command.Lister):
-    """Copy what a disk, or each clone of an image, shares with its parent.
+    """Copy into a disk, or into each clone of an image, its parent's data.
 
-    Afterwards nothing of it hangs on the image, which Glance can delete once
-    all of its clones are flattened: those in the trash too, but not those of
-    a base, which is a copy. A guest may run meanwhile; one that is started
-    meanwhile waits, and is refused after 5 s. The exit status is 1 if one
+    Glance can delete an image once all of its clones are flattened. This
+    includes clones in the trash, but not those of a base, which is a copy. A
+    guest may keep running meanwhile. A guest that is started meanwhile waits
+    for the disk, and is refused after 5 s. The exit status is 1 if an image
     could not be flattened.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add what."""
-        parser = super().get_parser(prog_name)
+    options = ("--pool", "--dry-run")
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "image",
             metavar="DISK|IMAGE",
-            help="a disk's name, as 'list' shows it; or the id of an image "
-            "in Glance, or the name of an RBD image; or POOL/NAME",
+            help="a disk's [POOL/]NAME, as 'list' shows it; or the id of an "
+            "image in Glance, or [POOL/]NAME of an RBD image",
         )
-        command.add_pool(parser, "the pools of disks and of snapshots")
-        command.add_dry_run(parser)
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
-        """Flatten them; return a row for each."""
-        titles = ("Name", "Id", "Size", "Result", "Reason")
-        found = list(self._found(parsed_args))
+        found = self._found(parsed_args)
         if not found:
-            self.say("nothing hangs on it")
+            self.say("the image has no clones")
         rows = [self._row(image, parsed_args.dry_run) for image in found]
-        return titles, rows
+        return ("Name", "Id", "Size", "Result", "Reason"), rows
 
-    def _found(
-        self, arguments: argparse.Namespace
-    ) -> Iterator[children.ImageRef]:
+    def _found(self, arguments: argparse.Namespace) -> list[children.ImageRef]:
         name = arguments.image.rpartition("/")[2]
         if names.DiskName.parse(name):
-            pool, image_id = self.find(arguments.image, arguments.pool)
-            yield children.ImageRef(pool, image_id, name, trashed=False)
-            return
-        for root in roots(self, arguments.image):
-            # Of an image's id there may be bases too: they are copies.
-            if not names.is_base(root.name or "") or root.name == name:
-                yield from children.clones(root)
+            pool, _, image_id = self.find(arguments.image, arguments.pool)
+            return [children.ImageRef(pool, image_id, name, trashed=False)]
+        return [
+            clone
+            for root in self.roots(arguments.image)
+            # With an id in Glance there may be bases among the roots.
+            if not names.is_base(root.name or "") or root.name == name
+            for clone in children.clones(root)
+        ]
 
     def _row(self, image: children.ImageRef, dry_run: bool) -> command.Row:
         size: int | None = None
@@ -78,8 +71,11 @@ class Flatten(command.Lister):
     def _flattened(
         self, image: children.ImageRef, dry_run: bool
     ) -> tuple[int, str, str | None]:
-        """Size in bytes, what was done, and why it hangs on a parent yet."""
-        told = progress.Progress(self.app.stderr, str(image.path))
+        """Flatten an image.
+
+        :returns: its size in bytes, what was done, and why it still depends on
+            its parent
+        """
         opened = image.pool.open(image_id=image.image_id, read_only=dry_run)
         with opened as disk:
             size = disk.size_bytes()
@@ -87,17 +83,13 @@ class Flatten(command.Lister):
                 return size, "has no parent", None
             if dry_run:
                 return size, "would be flattened", None
-            try:
+            with progress.Progress(self.app.stderr, str(image.path)) as told:
                 disk.flatten(told)
-            finally:
-                told.end()
             snaps = ", ".join(snap.name for snap in disk.snaps())
-            features = disk.layout().features
-        if snaps and "deep-flatten" not in features:
-            return (
-                size,
-                "flattened",
-                f"its snaps hang on the parent yet ({snaps}), for it has no "
-                "feature deep-flatten",
-            )
-        return size, "flattened", None
+            reason = None
+            if snaps and "deep-flatten" not in disk.layout().features:
+                reason = (
+                    f"its snaps still depend on the parent ({snaps}), because "
+                    "the image lacks the feature deep-flatten"
+                )
+        return size, "flattened", reason

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd mons: domains whose XML names monitors that are gone."""
+"""nova-rbd mons: domains whose XML names monitors that no longer exist."""
 
 import argparse
+import contextlib
 import dataclasses
 import enum
-import importlib
 import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,26 +15,27 @@ from nova_rbd_backend.ceph.monitors import MonAddress
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.cmd import columns, command
 from nova_rbd_backend.domains import connection as connection_
-from nova_rbd_backend.domains.stored import RbdDisk, Stored
+from nova_rbd_backend.domains.stored import RbdDisk, StoredXml, stored_xmls
 
 
 class XmlState(enum.StrEnum):
     """What the next start of a domain will meet."""
 
     CURRENT = "current"
-    OUTDATED = "outdated"  # a monitor that it names is there
-    UNUSABLE = "unusable"  # none is: it will not start
+    OUTDATED = "outdated"  # At least one of the named monitors exists.
+    UNUSABLE = "unusable"  # None exists: the domain will not start.
 
 
 @dataclasses.dataclass(frozen=True)
 class _Finding:
     """What one XML of a domain says of the monitors.
 
-    :ivar gone: named, and not in the cluster's monmap
-    :ivar missing: in the monmap, and not named
+    :ivar targets: the disks that do not name the monitors as they are
+    :ivar gone: monitors that are named, but are not in the cluster's monmap
+    :ivar missing: monitors that are in the monmap, but are not named
     """
 
-    stored: "Stored"
+    stored: StoredXml
     targets: tuple[str, ...]
     gone: tuple[str, ...]
     missing: tuple[str, ...]
@@ -42,58 +43,57 @@ class _Finding:
 
 
 class Mons(command.Lister):
-    """List domains of this host that name monitors which are gone.
+    """List domains of this host that name monitors which no longer exist.
 
-    Or lack some that are there. Only of disks of the instance itself that lie
-    in our cluster: what the XML says of Cinder's volumes is Nova's to mend.
-    A guest that runs is not touched, and needs the new XML at its next start
-    only.
+    Domains that lack some of the monitors are listed too. Only the instances'
+    own disks in this cluster count: what the XML says of Cinder's volumes is
+    left to Nova. A running guest is not touched. It needs the new XML only at
+    its next start.
     """
 
-    in_table = ("Domain", "Running", "Kept in", "XmlState", "Gone", "Missing")
+    options = ("--pool", "--dry-run")
+    in_table = ("Domain", "Running", "Kept in", "State", "Gone", "Missing")
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add where to look, and what to do."""
-        parser = super().get_parser(prog_name)
-        command.add_pool(parser, "the pool of the disks")
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--all",
             action="store_true",
-            help="list also those that name the monitors as they are",
+            help="also list the domains that name the monitors as they are",
         )
         parser.add_argument(
             "--mend",
             action="store_true",
-            help="let them name the monitors as they are, from their next "
-            "start on",
+            help="let the domains name the monitors as they are, from their "
+            "next start on",
         )
-        command.add_dry_run(parser)
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Table:
-        """Return a row for each XML that libvirt keeps."""
         titles = (
             *("Domain", "Instance", "Running", "Kept in"),
-            *("XmlState", "Gone", "Missing", "Reason"),
+            *("State", "Gone", "Missing", "Reason"),
         )
-        domains = _door()
-        rows = []
-        conf = self.program.configuration()
-        user = "one who may use it, as that of nova-compute"
-        with connection_.connected(conf, user) as connection:
-            found = list(self._findings(parsed_args, domains, connection))
-            for each in found:
-                if parsed_args.all or each.state is not XmlState.CURRENT:
-                    rows.append(self._row(parsed_args, each))
-        self._tell(found)
-        return self.fitting(parsed_args, (titles, rows))
+        uri = self.conf.libvirt.connection_uri
+        user = "a user who may use it, such as that of nova-compute"
+        with connection_.connected(uri, user) as connection:
+            found = list(self._findings(parsed_args, connection))
+            wrong = [f for f in found if f.state is not XmlState.CURRENT]
+            shown = found if parsed_args.all else wrong
+            rows = [self._row(parsed_args, each) for each in shown]
+        if not wrong:
+            self.say(f"all XMLs, {len(found)}, name the monitors as they are")
+        elif any(each.stored.running for each in wrong):
+            self.say(
+                "guests that run go on: they have the monitors from their "
+                "own connection, and read the XML at their next start"
+            )
+        return titles, rows
 
     def _findings(
-        self, arguments: argparse.Namespace, domains: Any, connection: Any
+        self, arguments: argparse.Namespace, connection: Any
     ) -> Iterator[_Finding]:
-        pools = {str(pool): pool for pool in self.pools(arguments.pool)}
-        monitors = self.cluster.all_mon_addresses()
-        for stored in domains.stored(connection):
+        pools = {str(pool): pool for pool in self.disk_pools(arguments.pool)}
+        monitors = self.store.cluster.all_mon_addresses()
+        for stored in stored_xmls(connection):
             disks = [
                 disk
                 for disk in stored.disks
@@ -103,28 +103,36 @@ class Mons(command.Lister):
                 yield _finding(stored, disks, monitors)
 
     def _is_ours(
-        self, pools: dict[str, Pool], uuid: str, disk: "RbdDisk"
+        self, pools: dict[str, Pool], uuid: str, disk: RbdDisk
     ) -> bool:
-        """Whether it is the instance's own, and in our cluster.
+        """Return whether a disk is the instance's own, and in this cluster.
 
-        An XML does not say which cluster it means: the image has to be there.
+        An XML does not say which cluster it means, so the image has to exist.
         """
         where, _, image = disk.image.rpartition("/")
         whose = names.DiskName.parse(image)
-        if whose is None or whose.instance_uuid != uuid:
-            return False
-        if where not in pools or disk.user != self.settings.user:
-            return False
-        return pools[where].directory.exists(image)
+        return (
+            whose is not None
+            and whose.instance_uuid == uuid
+            and where in pools
+            and disk.user == self.settings.user
+            and pools[where].directory.exists(image)
+        )
 
     def _row(
         self, arguments: argparse.Namespace, found: _Finding
     ) -> command.Row:
-        state, reason = str(found.state), None
+        state = str(found.state)
+        reason: str | None = None
         if arguments.mend and found.state is not XmlState.CURRENT:
-            state = "would be mended"
-            if not arguments.dry_run:
-                state, reason = self._mend(found)
+            if arguments.dry_run:
+                state = "would be mended"
+            else:
+                try:
+                    found.stored.set_monitors(found.targets, self.monitors)
+                    state = "mended"
+                except errors.LibvirtFault as error:
+                    self.status, reason = 1, str(error)
         return (
             found.stored.name,
             found.stored.uuid,
@@ -136,49 +144,20 @@ class Mons(command.Lister):
             columns.Text(reason),
         )
 
-    def _mend(self, found: _Finding) -> tuple[str, str | None]:
-        monitors = [
-            (each.host, str(each.port))
-            for each in self.cluster.mon_addresses()
-        ]
-        try:
-            found.stored.set_monitors(found.targets, monitors)
-        except errors.LibvirtFault as error:
-            self.status = 1
-            return str(found.state), str(error)
-        return "mended", None
-
-    def _tell(self, found: list[_Finding]) -> None:
-        wrong = [each for each in found if each.state is not XmlState.CURRENT]
-        if not wrong:
-            self.say(f"all XMLs, {len(found)}, name the monitors as they are")
-        elif any(each.stored.running for each in wrong):
-            self.say(
-                "guests that run go on: they have the monitors from their "
-                "own connection, and read the XML at their next start"
-            )
-
-
-def _door() -> Any:
-    try:
-        return importlib.import_module("nova_rbd_backend.domains.stored")
-    except ImportError as error:
-        raise errors.ConfigError(
-            f"{error}: install it for the Python of nova-rbd (Debian, "
-            "Ubuntu: python3-libvirt, python3-lxml)"
-        ) from error
-
 
 def _finding(
-    stored: "Stored",
-    disks: Iterable["RbdDisk"],
+    stored: StoredXml,
+    disks: Iterable[RbdDisk],
     monitors: Iterable[tuple[MonAddress, ...]],
 ) -> _Finding:
-    """Compare what the disks name with what there is.
+    """Compare the monitors that the disks name with those of the cluster.
 
-    Any address of a monitor will do: librados asks it for all the others.
+    One address of a monitor is enough: librados asks it for all the others.
     """
-    each_mon = [tuple(map(_of_mon, mon)) for mon in monitors]
+    each_mon = [
+        [_canonical(each.host, str(each.port)) for each in addresses]
+        for addresses in monitors
+    ]
     current = set().union(*each_mon)
     gone: set[str] = set()
     missing: set[str] = set()
@@ -187,11 +166,11 @@ def _finding(
     for disk in disks:
         named = {_canonical(host, port) for host, port in disk.monitors}
         lacking = [mon[0] for mon in each_mon if named.isdisjoint(mon)]
-        if named - current or lacking:
-            targets.append(disk.target)
         gone |= named - current
         missing.update(lacking)
-        usable = usable and bool(named & current)
+        if named - current or lacking:
+            targets.append(disk.target)
+        usable = usable and not named.isdisjoint(current)
     state = XmlState.OUTDATED if targets else XmlState.CURRENT
     return _Finding(
         stored,
@@ -202,15 +181,10 @@ def _finding(
     )
 
 
-def _of_mon(address: MonAddress) -> str:
-    return _canonical(address.host, str(address.port))
-
-
 def _canonical(host: str, port: str) -> str:
-    """Host and port, where an IPv6 address can be written in many ways."""
+    """Return host and port in one spelling; an IPv6 address has many."""
     bare = host.removeprefix("[").removesuffix("]")
-    try:
+    with contextlib.suppress(ValueError):
         address = ipaddress.ip_address(bare)
-    except ValueError:
-        return f"{bare}:{port}"
-    return f"[{address}]:{port}" if address.version == 6 else f"{bare}:{port}"
+        bare = f"[{address}]" if address.version == 6 else bare
+    return f"{bare}:{port}"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Flow: move bases without clones to the trash, by their age."""
+"""Flow: move bases to the trash that have had no clones for some time."""
 
 import contextlib
 import dataclasses
@@ -14,49 +14,36 @@ from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.bases import make as bases
 from nova_rbd_backend.storage.images import discard
 
-# Named apart from every base.
+# The lease of the host that ages the bases; no base has this name.
 _TURN = "ageing"
-# None of the others will be reached.
-_NO_CLUSTER = (
-    errors.ClusterUnreachable,
-    errors.ConnectionLost,
-    errors.OperationTimedOut,
-)
 
 
 @dataclasses.dataclass(frozen=True)
 class AgeReport:
-    """What ageing did.
+    """What ageing did, as numbers and names of bases."""
 
-    :ivar in_use: how many bases have clones
-    :ivar kept: how many have none, and are not old enough
-    :ivar removed: names of the bases that are in the trash now
-    :ivar undone: drafts of hosts that died
-    :ivar failed: why a base could not be looked at or discarded
-    """
-
-    in_use: int
-    kept: int
-    removed: tuple[str, ...]
-    undone: tuple[str, ...]
-    failed: tuple[str, ...]
+    in_use: int  # with clones
+    kept: int  # without clones, but not old enough
+    removed: tuple[str, ...]  # in the trash now
+    undone: tuple[str, ...]  # drafts whose hosts died
+    failed: tuple[str, ...]  # why a base could not be read or discarded
 
 
 def age(
     pool: Pool, unused_seconds: int | None, period_seconds: int
 ) -> AgeReport | None:
-    """Move bases to the trash that have had no clone for so long.
+    """Move bases to the trash that have had no clones for unused_seconds.
 
     A purge frees their space. If a disk is cloned from a base at this moment,
     either the clone comes first, and the base waits in the trash for its last
     clone, or the base is gone, and a new one is made. A base that cannot be
-    looked at is left to the next period.
+    read is left to the next period.
 
     :param unused_seconds: None: keep all
-    :param period_seconds: for how long no other host does the same
-    :returns: None: another host ages bases in this period
+    :param period_seconds: for how long no other host ages this pool's bases
+    :returns: None if another host ages the bases in this period
     """
-    # Not @once_more: the second call would find its own lease taken.
+    # Not @once_more: the second call would find the lease of the first.
     if not lease.take_for(pool, _TURN, period_seconds):
         return None
     return _age(pool, unused_seconds)
@@ -72,50 +59,49 @@ def _age(pool: Pool, unused_seconds: int | None) -> AgeReport:
             continue
         try:
             if pool.headers.has_clones(image_id):
-                pool.headers.set_metadata(
-                    image_id, {metadata.LAST_USED: bases.now()}
-                )
+                _record_use(pool, image_id)
                 in_use += 1
-            elif _is_old(pool, name, unused_seconds):
+            elif _is_old(pool, image_id, unused_seconds):
                 discard.discard(pool, name)
                 removed.append(name)
             else:
                 kept += 1
         except (errors.ImageNotFound, errors.DiskBusy):
-            # It is being discarded, or cloned, at this moment.
+            # It is being discarded or cloned at this moment.
             continue
-        except _NO_CLUSTER:
+        except errors.UNREACHED:
             raise
         except errors.StorageError as error:
             failed.append(str(error))
     return AgeReport(in_use, kept, tuple(removed), undone, tuple(failed))
 
 
-def _is_old(pool: Pool, name: str, unused_seconds: int | None) -> bool:
+def _is_old(pool: Pool, image_id: str, unused_seconds: int | None) -> bool:
     if unused_seconds is None:
         return False
-    with pool.open(name) as disk:
-        found = disk.metadata().get(metadata.LAST_USED, "")
+    found = pool.headers.metadata(image_id).get(metadata.LAST_USED, "")
     if not found.isdecimal():
         # Not made by this backend: its age counts from now on.
-        touch(pool, name)
+        _record_use(pool, image_id)
         return False
     return time.time() - int(found) > unused_seconds
 
 
 @once_more
 def touch(pool: Pool, name: str) -> None:
-    """Record that a base is of use now. No such base: done."""
+    """Record that a base is in use now, if it exists."""
     image_id = pool.directory.listed_id(name)
     if image_id is not None:
         with contextlib.suppress(errors.ImageNotFound):
-            pool.headers.set_metadata(
-                image_id, {metadata.LAST_USED: bases.now()}
-            )
+            _record_use(pool, image_id)
+
+
+def _record_use(pool: Pool, image_id: str) -> None:
+    pool.headers.set_metadata(image_id, {metadata.LAST_USED: bases.now()})
 
 
 def _undo_abandoned(pool: Pool) -> tuple[str, ...]:
-    """Undo attempts to make a base whose lease nobody has."""
+    """Undo the attempts to make a base whose lease has ended."""
     undone = []
     for entry in journal.creations(pool, names.BASE_PREFIX):
         # A busy draft is left to the next period.

@@ -3,9 +3,9 @@
 """Flow: make a base once in a pool, for all hosts.
 
 A base is an image with a snap that disks are cloned from. A lease keeps two
-hosts from copying the same image. When its holder dies the lease ends, and the
-next host begins anew. A host that finds the name taken discards its own draft,
-so that a lease which was lost without notice costs only time.
+hosts from copying the same image. When its holder dies, the lease ends, and
+another host begins anew. A host that finds the name taken discards its own
+draft, so that a lease which was lost without notice costs only time.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.images.draft import (
+    Draft,
     draft,
     free_name,
     import_file,
@@ -27,8 +28,8 @@ from nova_rbd_backend.storage.images.draft import (
 
 SNAP = "base"
 
-# Raised when another process took us for dead: it has removed our draft, or
-# put us on the blocklist.
+# Errors of a process that another one took for dead: its draft was removed, or
+# it was put on the blocklist.
 _TAKEN_FOR_DEAD = (
     errors.ConnectionLost,
     errors.ImageExists,
@@ -39,15 +40,11 @@ _TAKEN_FOR_DEAD = (
 
 @dataclasses.dataclass(frozen=True)
 class BaseAttempt:
-    """A base between begin and finish.
-
-    :ivar right: to be the only process that makes it
-    :ivar done: to be closed when the attempt has ended
-    """
+    """A base between begin and finish."""
 
     name: str
-    right: lease.Lease
-    done: contextlib.ExitStack
+    right: lease.Lease  # to be the only process that makes it
+    done: contextlib.ExitStack  # closed when the attempt ends
 
     def require_right(self) -> None:
         """:raises TakenOver: another process has the right now"""
@@ -61,10 +58,8 @@ class BaseAttempt:
 
 @dataclasses.dataclass(frozen=True)
 class MadeBase:
-    """:ivar size_bytes: of the virtual disk"""
-
     name: str
-    size_bytes: int
+    size_bytes: int  # of the virtual disk
     bytes_written: int
     seconds: float
 
@@ -85,9 +80,9 @@ def snap(pool: Pool, name: str) -> names.SnapPath:
 
 @once_more
 def begin(pool: Pool, name: str) -> BaseAttempt | None:
-    """Take on the making of a base. Does not wait.
+    """Begin to make a base. Does not wait.
 
-    :returns: None: another process makes it, or has made it meanwhile
+    :returns: None if another process makes it, or has made it meanwhile
     """
     with contextlib.ExitStack() as undo:
         taken = lease.take(pool, name)
@@ -98,7 +93,7 @@ def begin(pool: Pool, name: str) -> BaseAttempt | None:
             undo.enter_context(journal.sole_maker(pool, name))
         except errors.BeingCreated:
             return None
-        # Nobody else works on them: we have the lease.
+        # As we have the lease, no living process works on these attempts.
         settle_attempts(pool, name)
         if size_bytes(pool, name) is not None:
             return None
@@ -114,7 +109,7 @@ def finish(
     progress: transfer.Progress | None = None,
     workers: int = transfer.WORKERS,
 ) -> MadeBase:
-    """Make the base of a local raw file. Takes long.
+    """Make the base from a local raw file. Takes long.
 
     Does nothing if another process has made it already.
 
@@ -122,56 +117,51 @@ def finish(
     :raises TakenOver: another process took us for dead and makes it now
     """
     started = time.monotonic()
+
+    def checked_progress(done_bytes: int) -> None:
+        attempt.require_right()
+        if progress is not None:
+            progress(done_bytes)
+
     with attempt.done:
         try:
             attempt.require_right()
-            written = _make(pool, attempt, path, facts, progress, workers)
+            with draft(pool, attempt.name) as begun:
+                written = import_file(
+                    pool, begun.name, path, None, checked_progress, workers
+                )
+                _complete(pool, begun, facts)
         except _TAKEN_FOR_DEAD as error:
+            written = 0
             if size_bytes(pool, attempt.name) is None:
                 raise errors.TakenOver(
-                    "what was made of it is gone",
+                    "the draft that this host made is gone",
                     operation="make a base",
                     pool=str(pool),
                     image=attempt.name,
                 ) from error
-            written = 0
         found = size_bytes(pool, attempt.name)
     return MadeBase(
         attempt.name, found or 0, written, time.monotonic() - started
     )
 
 
-def _make(
-    pool: Pool,
-    attempt: BaseAttempt,
-    path: str,
-    facts: Mapping[str, str],
-    progress: transfer.Progress | None,
-    workers: int,
-) -> int:
-    """Make the base whole under a draft's name, and name it; bytes written."""
-
-    def told(done_bytes: int) -> None:
-        attempt.require_right()
-        if progress is not None:
-            progress(done_bytes)
-
-    with draft(pool, attempt.name) as begun:
-        written = import_file(pool, begun.name, path, None, told, workers)
-        with pool.open(begun.name, read_only=False) as image:
-            image.create_snap(SNAP)
-            # No clone of the old format is made while it is in use.
-            image.protect_snap(SNAP)
-            image.set_metadata({**facts, metadata.LAST_USED: now()})
-            begun.image_id = image.image_id
-    return written
+def _complete(pool: Pool, begun: Draft, facts: Mapping[str, str]) -> None:
+    with pool.open(begun.name, read_only=False) as image:
+        image.create_snap(SNAP)
+        # Clients that make clones of the old format need it.
+        image.protect_snap(SNAP)
+        begun.image_id = image.image_id
+    pool.headers.set_metadata(
+        begun.image_id, {**facts, metadata.LAST_USED: now()}
+    )
 
 
 def now() -> str:
-    """Return the date for metadata.LAST_USED."""
+    """Return the time for metadata.LAST_USED."""
     return str(int(time.time()))
 
 
 def give_up(attempt: BaseAttempt) -> None:
-    """Let another process make the base. Finished already: done."""
+    """Let another process make the base, if the attempt has not ended."""
     attempt.done.close()

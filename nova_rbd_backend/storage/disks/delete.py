@@ -20,36 +20,29 @@ from nova_rbd_backend.storage.images.draft import settle, settle_attempts
 
 @dataclasses.dataclass(frozen=True)
 class DeleteReport:
-    """:ivar deleted: names that are free now
-    :ivar undone: names of half-made images among them
-    """
-
-    deleted: tuple[str, ...]
-    undone: tuple[str, ...]
+    deleted: tuple[str, ...]  # names that are free now
+    undone: tuple[str, ...]  # disks that an earlier attempt left half made
     seconds: float
-
-
-def _any_disk(disk_name: str) -> bool:
-    return True
 
 
 @once_more
 def delete_disks(
     pool: Pool,
     instance_uuid: str,
-    only: Callable[[str], bool] = _any_disk,
+    only: Callable[[str], bool] = lambda _disk: True,
     retention_seconds: int = 0,
     busy_limit_seconds: float = BUSY_LIMIT_SECONDS,
 ) -> DeleteReport:
-    """Free the names of an instance's disks, half made or whole. None: done.
+    """Free the names of an instance's disks, whole or half made.
 
-    A purge frees their space later. Blocks.
+    Does nothing if the instance has no disks. A purge frees their space later.
+    Blocks.
 
-    :param only: called with each image's name; returns whether to delete it
-    :param retention_seconds: how long the trash must keep them
-    :raises DiskBusy: a living client has a disk open, or does not release its
-        lock, after busy_limit_seconds: a guest would write on until its disk
-        is purged. The other disks of the instance are deleted by then
+    :param only: called with each disk's name; returns whether to delete it
+    :param retention_seconds: how long the trash must keep the disks
+    :raises DiskBusy: after busy_limit_seconds a living client still has a disk
+        open, or does not release its lock; a guest would write on until its
+        disk is purged. The other disks of the instance are deleted by then
     """
     started = time.monotonic()
     prefix = names.DiskName.prefix(instance_uuid)
@@ -59,13 +52,13 @@ def delete_disks(
         if only(entry.image) and settle(pool, entry)
     ]
     busy: list[errors.DiskBusy] = []
-    gone: list[str] = []
+    deleted: list[str] = []
     found = {
         name: image_id
         for name, image_id in pool.directory.ids(prefix).items()
         if only(names.final_name(name))
     }
-    # All disks at once: each dead client takes its time.
+    # All disks at once, because each dead client takes its time.
     held = fencing.fence(pool, found)
     for name in found:
         try:
@@ -79,15 +72,16 @@ def delete_disks(
         except errors.DiskBusy as error:
             busy.append(error)
         else:
-            gone.append(name)
+            deleted.append(name)
     if busy:
         raise busy[0]
-    return DeleteReport(tuple(gone), tuple(undone), time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return DeleteReport(tuple(deleted), tuple(undone), seconds)
 
 
 @once_more
 def delete_disk(pool: Pool, name: str, retention_seconds: int = 0) -> None:
-    """Free the name of one disk, half made or whole. No such disk: done.
+    """Free the name of one disk, whole or half made, if it exists.
 
     :raises DiskBusy: see delete_disks
     """

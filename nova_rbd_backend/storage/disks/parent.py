@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which images a disk may be cloned from, or filled with."""
+"""Tell which images a disk may be cloned from, or filled with."""
 
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph.cluster import Cluster, once_more
@@ -8,12 +8,12 @@ from nova_rbd_backend.ceph.pool import Pool
 
 
 def refuse_disk(pool: str, image: str) -> None:
-    """Refuse a disk as the image of another disk: it may be anybody's.
+    """Refuse an instance's disk as the image of another disk.
 
-    A user who may set an image's locations can name any image that Nova's
-    user can read, while neither Glance nor Nova gives an image the name of a
-    disk. It is not fetched from Glance instead: Glance's user may read disks
-    too.
+    It may be anybody's: a user who may set an image's locations can name any
+    RBD image that Nova's Ceph user can read, while neither Glance nor Nova
+    names an image like a disk. Fetching it from Glance would not be safe
+    either, because Glance's Ceph user may be able to read disks, too.
 
     :raises LocationOfDisk: it has a disk's name
     """
@@ -28,10 +28,10 @@ def refuse_disk(pool: str, image: str) -> None:
 
 @once_more
 def size_bytes(cluster: Cluster, url: str) -> int | None:
-    """Return the size of the image at Glance's location; None: unusable.
+    """Return the size of the image at a location of Glance; None: unusable.
 
-    A location is unusable if it is not in RBD, in another cluster, or not
-    readable by our user. Opens nothing.
+    A location is unusable if it is not in RBD, or in another cluster, or if
+    our user may not read it. Opens no image.
 
     :raises LocationOfDisk: it is an instance's disk
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Flow: make an instance's disk, or finish what an earlier attempt began.
+"""Flow: make an instance's disk, or grow the disk that exists.
 
-A disk that exists is only grown.
+What an earlier attempt left is finished or undone first.
 """
 
 import dataclasses
@@ -26,17 +26,13 @@ DEPTH_LIMIT = 8
 
 @dataclasses.dataclass(frozen=True)
 class Provisioned:
-    """A disk, and what was done to it.
-
-    :ivar created: False: it existed, and was whole
-    :ivar undone: a half-made image of an earlier attempt was in its place
-    """
+    """A disk, and what was done to it."""
 
     name: str
     size_bytes: int
-    created: bool
+    created: bool  # False: it existed already, and was whole
     grown: bool
-    undone: bool
+    undone: bool  # a half-made image of an earlier attempt was removed
     bytes_written: int
     seconds: float
 
@@ -44,7 +40,7 @@ class Provisioned:
 def is_whole(pool: Pool, name: str) -> bool:
     """Return whether an image exists, and is not half-way into the trash.
 
-    An image that has its name was made to its end.
+    An image that has its own name was made to its end.
     """
     return whole_image_id(pool, name) is not None
 
@@ -58,7 +54,7 @@ def whole_image_id(pool: Pool, name: str) -> str | None:
     if journal.deletion(pool, image_id) is None:
         return image_id
     # The entry alone proves nothing: a delete may have been refused because
-    # the disk was busy, or an operator may have restored it from the trash.
+    # the disk was busy, or an operator may have restored the disk.
     return image_id if pool.trash.get(image_id) is None else None
 
 
@@ -71,15 +67,15 @@ def clone_disk(
     metadata: Mapping[str, str] | None = None,
     depth_limit: int = DEPTH_LIMIT,
 ) -> Provisioned:
-    """Clone an image's snap, copying nothing, and grow the clone.
+    """Make a disk as a clone of an image's snap, and grow it.
 
     :param size_bytes: None, or less than the parent's: the parent's size
     :param depth_limit: a disk that would have more parents than this, one
-        above the other, is copied after all
+        above the other, is flattened at once
     :raises InvalidLocation: the parent is on another cluster
     :raises NotFound: there is no such parent
     """
-    snap = _on(pool, parent)
+    snap = _snap_path(pool, parent)
     parent_pool = pool.beside(snap.pool, snap.namespace)
 
     def make(draft_name: str) -> int:
@@ -93,7 +89,7 @@ def clone_disk(
 
 
 def _depth(parent_pool: Pool, snap: names.SnapPath) -> int:
-    # Only snapshots are clones themselves: asking about other parents would
+    # Only snapshots are clones themselves. To ask about other parents would
     # cost each boot a request.
     if not names.is_snapshot(snap.image):
         return 0
@@ -101,7 +97,7 @@ def _depth(parent_pool: Pool, snap: names.SnapPath) -> int:
     return 0 if image_id is None else parent_pool.depth(image_id)
 
 
-def _on(
+def _snap_path(
     pool: Pool, parent: names.GlanceLocation | names.SnapPath
 ) -> names.SnapPath:
     if isinstance(parent, names.SnapPath):
@@ -148,9 +144,9 @@ def filled_disk(
     fill: Callable[[str], None],
     metadata: Mapping[str, str] | None = None,
 ) -> Provisioned:
-    """Make a disk that the caller writes.
+    """Make a disk whose bytes the caller writes.
 
-    :param fill: called with a draft's name; writes that empty image
+    :param fill: called with the draft's name; writes to that empty image
     """
 
     def make(draft_name: str) -> int:
@@ -161,46 +157,26 @@ def filled_disk(
     return _provision(pool, name, make, size_bytes, metadata)
 
 
-def blank_disk(
-    pool: Pool,
-    name: str,
-    size_bytes: int,
-    metadata: Mapping[str, str] | None = None,
-) -> Provisioned:
-    """Make an empty disk."""
-    return filled_disk(pool, name, size_bytes, lambda _draft: None, metadata)
-
-
 @once_more
 def grow(pool: Pool, name: str, size_bytes: int) -> bool:
-    """Grow a disk to size_bytes. As big already: done.
+    """Grow a disk that is smaller than this; return whether it was.
 
-    :returns: whether it changed
     :raises ImageNotFound: there is no such disk
     """
-    image_id = pool.directory.image_id(name)
-    if image_id is None:
-        raise errors.ImageNotFound(
-            operation="grow", pool=str(pool), image=name
-        )
-    return _grow(pool, name, image_id, size_bytes).grown
-
-
-@dataclasses.dataclass(frozen=True)
-class _Size:
-    size_bytes: int
-    grown: bool
+    image_id = pool.directory.existing_id(name, "grow")
+    return _grow(pool, name, image_id, size_bytes)[1]
 
 
 def _grow(
     pool: Pool, name: str, image_id: str, wanted_bytes: int | None
-) -> _Size:
-    found_bytes = pool.headers.size_bytes(image_id)
-    if wanted_bytes is None or found_bytes >= wanted_bytes:
-        return _Size(found_bytes, grown=False)
+) -> tuple[int, bool]:
+    """Return the size in bytes, and whether it changed."""
+    size_bytes = pool.headers.size_bytes(image_id)
+    if wanted_bytes is None or size_bytes >= wanted_bytes:
+        return size_bytes, False
     with pool.open(name, read_only=False) as disk:
         disk.resize(wanted_bytes)
-    return _Size(wanted_bytes, grown=True)
+    return wanted_bytes, True
 
 
 def _provision(
@@ -210,45 +186,32 @@ def _provision(
     size_bytes: int | None,
     metadata: Mapping[str, str] | None,
 ) -> Provisioned:
+    """Make the disk, or grow it; ``make`` returns the bytes written."""
     started = time.monotonic()
+    bytes_written = 0
     with journal.sole_maker(pool, name):
         # Attempts of a living host too, which then finds its draft gone: Nova
-        # has one host work on an instance, and has given the other one up.
+        # lets one host work on an instance, and has given up the other one.
         undone = settle_attempts(pool, name)
         image_id = whole_image_id(pool, name)
         if image_id is None:
             undone = free_name(pool, name) or undone
-            made = _make_whole(pool, name, make, size_bytes, metadata or {})
+            with draft(pool, name) as begun:
+                bytes_written = make(begun.name)
+                size, grown = _grow(
+                    pool, begun.name, begun.image_id, size_bytes
+                )
+                pool.headers.set_metadata(
+                    begun.image_id, metadata or {}, pool.options.conf_metadata
+                )
         else:
-            made = _Made(_grow(pool, name, image_id, size_bytes), 0)
+            size, grown = _grow(pool, name, image_id, size_bytes)
     return Provisioned(
-        name=name,
-        size_bytes=made.size.size_bytes,
+        name,
+        size,
         created=image_id is None,
-        grown=made.size.grown,
+        grown=grown,
         undone=undone,
-        bytes_written=made.bytes_written,
+        bytes_written=bytes_written,
         seconds=time.monotonic() - started,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Made:
-    size: _Size
-    bytes_written: int
-
-
-def _make_whole(
-    pool: Pool,
-    name: str,
-    make: Callable[[str], int],
-    size_bytes: int | None,
-    metadata: Mapping[str, str],
-) -> _Made:
-    with draft(pool, name) as begun:
-        bytes_written = make(begun.name)
-        size = _grow(pool, begun.name, begun.image_id, size_bytes)
-        pool.headers.set_metadata(
-            begun.image_id, metadata, pool.options.conf_metadata
-        )
-    return _Made(size, bytes_written)

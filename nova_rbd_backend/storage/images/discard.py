@@ -2,13 +2,12 @@
 
 """Flow: free an image's name at once, by moving the image to the trash.
 
-What the image holds is freed later by :mod:`.purge`, on this host or any
-other: the image has an entry in the pool's journal until it is gone, so that
-a process may die at any point and nothing is forgotten.
+Its space is freed later by :mod:`.purge`, on this host or another one. Until
+then the image has an entry in the pool's journal, so that nothing is forgotten
+if a process dies at any point.
 """
 
 import contextlib
-import dataclasses
 
 import tenacity
 
@@ -25,10 +24,10 @@ _BUSY_WAIT_SECONDS = 1.0
 
 
 def own_snaps(name: str) -> tuple[str, ...]:
-    """Return which snaps are removed with an image, or with a draft.
+    """Return the snaps that are removed together with an image or a draft.
 
-    A base's is the snap that disks are cloned of; a snapshot has one more,
-    of which Glance has clones made.
+    A base has the snap that disks are cloned from. A snapshot has, beside a
+    disk's snaps, the one that Glance publishes.
 
     :returns: names, and prefixes with ``*``
     """
@@ -44,14 +43,14 @@ def discard(
     busy_limit_seconds: float = BUSY_LIMIT_SECONDS,
     spare_living: bool = True,
 ) -> None:
-    """Free one image's name, half made or whole. No such image: done.
+    """Free one image's name, whole or half made, if it exists.
 
     Fences dead clients of the image first. Blocks.
 
     :param retention_seconds: how long the trash must keep the image
-    :param spare_living: refuse while a client has it open that may be alive
-    :raises DiskBusy: such a client has it open, or does not release its lock,
-        still after busy_limit_seconds
+    :param spare_living: refuse if a client that may be alive has it open
+    :raises DiskBusy: after busy_limit_seconds such a client still has it open,
+        or a client does not release its lock
     """
     image_id = pool.directory.listed_id(name)
     held = {} if image_id is None else fencing.fence(pool, {name: image_id})
@@ -76,25 +75,45 @@ def discard_fenced(
     if image_id is None:
         pool.remove_unlisted(name)
         return
+
+    def move() -> None:
+        # librbd moves an image that is open, and its client writes on.
+        if spare_living and fencing.fence(pool, {name: image_id}):
+            raise errors.DiskBusy
+        pool.trash.move(name, retention_seconds)
+
     entry = journal.begin_deletion(pool, name, image_id, own_snaps(name))
     try:
-        move = _Move(pool, name, image_id, retention_seconds, spare_living)
-        _repeat(move, busy_limit_seconds)
+        _retrying(busy_limit_seconds)(move)
     except errors.ImageNotFound:
-        # Half made: too little of it for the trash; or another process has
-        # discarded it.
+        # Half made, so that librbd cannot move it to the trash; or another
+        # process has discarded it.
         if pool.trash.get(image_id) is None:
             if pool.directory.listed_id(name) == image_id:
                 _remove(pool, name, image_id)
             journal.end(pool, entry)
             return
-    except errors.DiskBusy:
+    except errors.DiskBusy as error:
         # It stays a disk.
         journal.end(pool, entry)
-        raise
+        raise _refusal(pool, name, image_id, busy_limit_seconds) from error
     # A purge whose clock is ahead, or that found the entry of an older
     # attempt, may have taken the image for a disk, and ended the entry.
     journal.renew_deletion(pool, entry)
+
+
+def _retrying(limit_seconds: float) -> tenacity.Retrying:
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(errors.DiskBusy),
+        stop=tenacity.stop_after_delay(limit_seconds),
+        # The client of a guest that was just destroyed is gone in some
+        # milliseconds.
+        wait=tenacity.wait_exponential(
+            _FIRST_WAIT_SECONDS, _BUSY_WAIT_SECONDS
+        ),
+        sleep=threads.native_sleep,
+        reraise=True,
+    )
 
 
 def _remove(pool: Pool, name: str, image_id: str) -> None:
@@ -103,57 +122,26 @@ def _remove(pool: Pool, name: str, image_id: str) -> None:
         # librbd reports "no such image" for an image that it can neither move
         # to the trash nor remove (16.2.15).
         raise errors.NoSpace(
-            "is the pool full? It never had a trash, and has no room for one",
+            "the pool seems to be full: it has no trash yet, and no room to "
+            "create one",
             operation="delete",
             pool=str(pool),
             image=name,
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Move:
-    """One attempt to move an image to the trash."""
-
-    pool: Pool
-    name: str
-    image_id: str
-    retention_seconds: int
-    spare_living: bool
-
-    def __call__(self) -> None:
-        image = {self.name: self.image_id}
-        # librbd moves an image that is open, and its client writes on.
-        if self.spare_living and fencing.fence(self.pool, image):
-            raise errors.DiskBusy
-        self.pool.trash.move(self.name, self.retention_seconds)
-
-    def refusal(self, limit_seconds: float) -> errors.DiskBusy:
-        """Return the error that names the clients in the way."""
-        found: tuple[Client, ...] = ()
-        with contextlib.suppress(errors.StorageError):
-            found = fencing.guests(self.pool, self.image_id)
-        who = ", ".join(f"client.{client.client_id}" for client in found)
-        return errors.DiskBusy(
-            f"{who or 'in use'}, still after {limit_seconds:g} s",
-            watchers=[client.address for client in found],
-            operation="delete",
-            pool=str(self.pool),
-            image=self.name,
-        )
-
-
-def _repeat(move: _Move, limit_seconds: float) -> None:
-    attempts = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(errors.DiskBusy),
-        stop=tenacity.stop_after_delay(limit_seconds),
-        # A guest that was just destroyed is gone in some milliseconds.
-        wait=tenacity.wait_exponential(
-            _FIRST_WAIT_SECONDS, _BUSY_WAIT_SECONDS
-        ),
-        sleep=threads.native_sleep,
-        reraise=True,
+def _refusal(
+    pool: Pool, name: str, image_id: str, limit_seconds: float
+) -> errors.DiskBusy:
+    """Return the error that names the clients in the way."""
+    found: tuple[Client, ...] = ()
+    with contextlib.suppress(errors.StorageError):
+        found = fencing.guests(pool, image_id)
+    who = ", ".join(f"client.{client.client_id}" for client in found)
+    return errors.DiskBusy(
+        f"{who or 'in use'}, still after {limit_seconds:g} s",
+        watchers=[client.address for client in found],
+        operation="delete",
+        pool=str(pool),
+        image=name,
     )
-    try:
-        attempts(move)
-    except errors.DiskBusy as error:
-        raise move.refusal(limit_seconds) from error

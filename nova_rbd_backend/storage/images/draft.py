@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Flow: make an image under a draft's name, and name it when it is whole.
+"""Flow: make an image under a draft's name, and publish it when it is whole.
 
-An image that has its own name is whole, to this backend, to the in-tree one
-and to an operator. A process may be killed at any point: the pool's journal
-leads the next one to the draft, which it finishes or undoes.
+So an image that has its own name is whole, for this backend, the in-tree one
+and an operator. If a process is killed at any point, the pool's journal leads
+another one to the draft, which finishes or undoes it.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from nova_rbd_backend.storage.images.discard import discard
 class Draft:
     """An image that is being made.
 
-    :ivar name: the draft's, until the image is whole
-    :ivar image_id: looked up when it is first needed, unless it is set
+    :ivar name: the draft's name, until the image is published
+    :ivar image_id: looked up on first use, unless the caller sets it
     """
 
     def __init__(self, pool: Pool, entry: journal.Entry):
@@ -48,9 +48,9 @@ class Draft:
 
 @contextlib.contextmanager
 def draft(pool: Pool, name: str) -> Iterator[Draft]:
-    """Make an image: the block fills the draft, which is named at its end.
+    """Make an image: the block fills the draft, and its end publishes it.
 
-    What an error of the block leaves is removed, now or by the next process.
+    If the block raises, the draft is removed, now or by another process.
 
     :raises ImageExists: the name is taken
     :raises TakenOver: another process has removed the draft
@@ -61,13 +61,13 @@ def draft(pool: Pool, name: str) -> Iterator[Draft]:
 
 @contextlib.contextmanager
 def finishing(pool: Pool, entry: journal.Entry) -> Iterator[Draft]:
-    """Do the same for a creation that is in the journal already."""
+    """Do the same for a creation that has an entry already."""
     begun = Draft(pool, entry)
     try:
         yield begun
         pool.directory.publish(begun.name, begun.image_id, entry.image)
     except BaseException:
-        # What cannot be undone now stays in the journal for the next process.
+        # If it cannot be undone now, the entry stays for another process.
         with contextlib.suppress(errors.StorageError):
             settle(pool, entry)
         raise
@@ -82,9 +82,10 @@ def import_file(
     progress: transfer.Progress | None,
     workers: int,
 ) -> int:
-    """Make an image, at least as big as a local raw file, with its bytes.
+    """Make an image with the bytes of a local raw file.
 
     :param name: a draft's
+    :param size_bytes: None, or less than the file's: the file's size
     :returns: bytes written
     """
     file_bytes = os.path.getsize(path)
@@ -101,38 +102,29 @@ def settle_attempts(pool: Pool, name: str) -> bool:
 
 
 def settle(pool: Pool, entry: journal.Entry) -> bool:
-    """Finish or undo one attempt to make an image.
-
-    :returns: whether it was undone
-    """
-    half = pool.directory.listed_id(entry.draft) is not None
-    if not half:
+    """Finish or undo an attempt to make an image; return if it was undone."""
+    half_made = pool.directory.listed_id(entry.draft) is not None
+    if not half_made:
         pool.directory.finish_publishing(entry.draft, entry.image)
-        # Killed inside rbd_create: an id object that no directory lists.
-        half = pool.directory.exists(entry.draft)
-    if half:
-        # Even if its maker is alive: Nova has given that attempt up.
+        # A process killed in rbd_create leaves an rbd_id object that the
+        # directory does not list.
+        half_made = pool.directory.exists(entry.draft)
+    if half_made:
+        # Even if its maker is alive, because Nova has given up that attempt.
         discard(pool, entry.draft, spare_living=False)
-    if (
-        entry.source is not None
-        and pool.directory.listed_id(entry.image) is None
-    ):
+    if entry.source and pool.directory.listed_id(entry.image) is None:
         source_snap.remove(pool, entry.source)
     journal.end(pool, entry)
-    return half
+    return half_made
 
 
 def free_name(pool: Pool, name: str) -> bool:
-    """Free a name that leads to no whole image.
+    """Free the name of an image that is not whole; return whether it existed.
 
     The image was half-way into the trash, or a process died in rbd_create.
-
-    :returns: whether the name was taken
     """
-    if (
-        not pool.directory.exists(name)
-        and pool.directory.listed_id(name) is None
-    ):
-        return False
-    discard(pool, name)
-    return True
+    directory = pool.directory
+    taken = directory.exists(name) or directory.listed_id(name) is not None
+    if taken:
+        discard(pool, name)
+    return taken

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Flow: free the space of deleted images, and undo what died half made."""
+"""Flow: free the space of deleted images, and undo abandoned creations."""
 
 import contextlib
 import dataclasses
@@ -18,20 +18,11 @@ from nova_rbd_backend.storage.images.discard import (
 )
 from nova_rbd_backend.storage.images.draft import settle
 
-# An import of terabytes takes hours. What takes longer is reported.
+# An import of terabytes takes hours. A creation that takes longer is reported.
 _LONGEST_CREATION_SECONDS = 24 * 3600.0
-
-# A discard tries a busy image for BUSY_LIMIT_SECONDS; its last try may wait
-# for a dead client's watch, 30 s.
+# A discard tries again for BUSY_LIMIT_SECONDS while an image is busy. Its last
+# attempt may wait 30 s for a dead client's watch.
 _LONGEST_MOVE_SECONDS = 2 * BUSY_LIMIT_SECONDS
-
-# Errors that are no fault of one image: the others would fail, too.
-_UNREACHED = (
-    errors.ClusterUnreachable,
-    errors.ConnectionLost,
-    errors.OperationTimedOut,
-)
-
 # Longer than freeing the largest image takes: the claim is not renewed.
 _CLAIM_SECONDS = 2 * 3600.0
 
@@ -48,18 +39,12 @@ class Kept:
 
 @dataclasses.dataclass(frozen=True)
 class PurgeReport:
-    """What a purge did.
-
-    :ivar waiting: kept until their retention is over, or being freed by
-        another host at this moment
-    :ivar stuck: due, but something holds them: the operator has to know
-    :ivar left: how many were not tried, because a limit was reached
-    """
+    """What a purge did."""
 
     purged: tuple[str, ...]
-    waiting: tuple[Kept, ...]
-    stuck: tuple[Kept, ...]
-    left: int
+    waiting: tuple[Kept, ...]  # not due yet, or needed or freed elsewhere
+    stuck: tuple[Kept, ...]  # due, but held: the operator has to know
+    left: int  # not tried, because a limit was reached
     seconds: float
 
 
@@ -69,8 +54,8 @@ def purge(
 ) -> PurgeReport:
     """Free the space of deleted images, whichever host deleted them.
 
-    The oldest first. Each limit ends the run between two images. Takes long:
-    run it in the background.
+    Begins with the oldest. Each limit ends the run between two images. Takes
+    long, so run it in the background.
     """
     started = time.monotonic()
     run = _Run(pool)
@@ -91,7 +76,7 @@ def purge(
                 left += 1
             else:
                 run.free(entry)
-        # A parent may have come before its clones.
+        # Parents may have been tried before their clones were freed.
         again = run.held if len(run.purged) > purged else {}
         entries = [e for e in journal.deletions(pool) if e.image_id in again]
     return PurgeReport(
@@ -107,9 +92,9 @@ def purge(
 def purge_one(
     pool: Pool, name: str, image_id: str, force: bool = False
 ) -> Kept | None:
-    """Free the space of one trashed image. Freed already: done.
+    """Free the space of one trashed image, unless it is free already.
 
-    :param force: although its retention is not over
+    :param force: even if its retention is not over
     :returns: why it is kept; None: it is freed
     """
     entry = journal.begin_deletion(pool, name, image_id, own_snaps(name))
@@ -126,13 +111,14 @@ class _Run:
         self.pool = pool
         self.purged: list[str] = []
         self.waiting: list[Kept] = []
+        # By id: images that may become free with their clones.
         self.held: dict[str, Kept] = {}
         self.stuck: list[Kept] = []
 
     def settle(self, entry: journal.Entry) -> None:
         try:
             settle(self.pool, entry)
-        except _UNREACHED:
+        except errors.UNREACHED:
             raise
         except errors.StorageError as error:
             self.stuck.append(_kept(entry, str(error)))
@@ -166,7 +152,7 @@ def _kept(entry: journal.Entry, reason: str) -> Kept:
 
 
 def retention(pool: Pool, image_id: str) -> str | None:
-    """Return until when the trash keeps an image; None: it is due."""
+    """Return, as text, how long the trash keeps an image; None: it is due."""
     trashed = pool.trash.get(image_id)
     now = datetime.datetime.now(datetime.UTC)
     if trashed is None or trashed.kept_until <= now:
@@ -176,15 +162,11 @@ def retention(pool: Pool, image_id: str) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Held:
-    """Why an image could not be freed.
-
-    :ivar by_clones: only clones hold it that will be detached or deleted
-    :ivar is_disk: it is not deleted after all
-    """
+    """Why an image could not be freed."""
 
     reason: str
-    by_clones: bool = False
-    is_disk: bool = False
+    by_clones: bool = False  # clones that will be detached or deleted
+    is_disk: bool = False  # it is not deleted after all
 
 
 def _free(
@@ -200,14 +182,14 @@ def _free(
                 return held
             pool.trash.remove(entry.image_id, force)
     except errors.ImageNotFound:
-        return _look_outside(pool, entry)
+        return _judge_untrashed(pool, entry)
     except errors.MoveUnfinished as error:
         if entry.age_seconds < BUSY_LIMIT_SECONDS:
             return _Held(str(error))
-        # No process waits for it any more. The next run frees it.
+        # No process works on the move any more. The next run frees the image.
         pool.trash.finish_move(entry.image_id, entry.image)
-        return _Held("its broken-off move to the trash is finished now")
-    except _UNREACHED:
+        return _Held("its interrupted move to the trash is finished now")
+    except errors.UNREACHED:
         raise
     except errors.DiskBusy as error:
         return _Held(_busy_reason(pool, entry) or str(error))
@@ -216,23 +198,23 @@ def _free(
     return None
 
 
-def _look_outside(pool: Pool, entry: journal.Entry) -> _Held | None:
-    """Judge an image that is not in the trash."""
-    listed = pool.directory.listed_name(entry.image_id) is not None
-    if listed and entry.age_seconds < _LONGEST_MOVE_SECONDS:
+def _judge_untrashed(pool: Pool, entry: journal.Entry) -> _Held | None:
+    """Judge an image that is not in the trash; None: it is gone."""
+    if pool.directory.listed_name(entry.image_id) is None:
+        return None
+    if entry.age_seconds < _LONGEST_MOVE_SECONDS:
         return _Held("its move to the trash is under way")
-    if listed:
-        # An operator has restored it, or it was never moved to the trash.
-        return _Held("it is a disk, and stays one", is_disk=True)
-    return None
+    # An operator has restored it, or it was never moved to the trash.
+    return _Held("it is a disk, and stays one", is_disk=True)
 
 
 def _busy_reason(pool: Pool, entry: journal.Entry) -> str | None:
     with (
         contextlib.suppress(errors.StorageError),
-        pool.open(image_id=entry.image_id) as disk,
+        pool.open(image_id=entry.image_id) as image,
     ):
-        return f"open by {', '.join(disk.watchers()) or 'a client'}"
+        clients = [each.address for each in image.clients() if each.watches]
+        return f"open by {', '.join(clients) or 'a client'}"
     return None
 
 
@@ -241,11 +223,13 @@ def _remove_snaps(pool: Pool, entry: journal.Entry) -> _Held | None:
 
     librbd hides a removed snap that has clones, and keeps it for them.
     """
+    patterns = entry.own_snaps
     with pool.open(
         image_id=entry.image_id, read_only=False, frees=True
     ) as disk:
         for snap in disk.snaps():
-            if snap.user and _is_own(snap.name, entry.own_snaps):
+            own = any(fnmatch.fnmatchcase(snap.name, p) for p in patterns)
+            if snap.user and own:
                 disk.remove_snap(snap.name)
         left = disk.snaps()
         if not left:
@@ -254,24 +238,24 @@ def _remove_snaps(pool: Pool, entry: journal.Entry) -> _Held | None:
     reason = f"has snaps {', '.join(snap.name for snap in left)}"
     if children:
         reason += f" with clones {', '.join(map(str, children))}"
-    # A snapshot will be detached; a deleted snapshot, or an aged base, serves
-    # the disks made of it; and clones in the trash are not listed.
-    passing = (
+    # Clones that are snapshots will be detached. A deleted snapshot or an aged
+    # base waits for the disks made of it. Clones in the trash are not listed.
+    temporary = (
         names.is_snapshot(entry.image)
         or names.is_base(entry.image)
         or all(names.is_snapshot(child.image) for child in children)
     )
     return _Held(
-        reason, by_clones=passing and not any(snap.user for snap in left)
+        reason, by_clones=temporary and not any(snap.user for snap in left)
     )
 
 
 def _adopt(pool: Pool) -> None:
-    """Take over images of ours that others have moved to the trash.
+    """Record deletions of our images that others have moved to the trash.
 
-    Glance does so with a snapshot that disks were booted from, and never
-    looks again. A snapshot that is still being detached is freed after that.
-    An operator may do so with a base.
+    Glance does that with a snapshot that disks were booted from, and never
+    frees it. A snapshot that is being detached is freed after that. An
+    operator may do that with a base.
     """
     known = {
         entry.image_id
@@ -282,7 +266,3 @@ def _adopt(pool: Pool) -> None:
         ours = names.is_snapshot(name) or names.is_base(name)
         if ours and image_id not in known:
             journal.begin_deletion(pool, name, image_id, own_snaps(name))
-
-
-def _is_own(snap: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(snap, pattern) for pattern in patterns)

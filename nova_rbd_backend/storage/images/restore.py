@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Flow: list what is in the trash, and restore a disk from there."""
+"""Flow: list the images in the trash, and restore disks from there."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.ceph.trash import TrashedImage
 from nova_rbd_backend.storage import journal
 
-# Restoring takes a moment. The claim of a dead process ends after this time.
+# Restoring takes a moment. After this time the claim of a dead process ends.
 _CLAIM_SECONDS = 600.0
 
 
@@ -29,47 +29,40 @@ class Fate(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Deleted:
-    """A trashed image, and what is known of its deletion.
-
-    :ivar deleted_at: None: not known, moved there by other means
-    """
+    """A trashed image, and the facts of its deletion."""
 
     image: TrashedImage
     size_bytes: int
-    deleted_at: datetime.datetime | None
+    deleted_at: datetime.datetime | None  # None: by other means
     fate: Fate
 
 
 def trashed(pool: Pool) -> Iterator[Deleted]:
-    """Yield all that the pool's trash holds, in the order of its due time."""
+    """Yield the images in the pool's trash, by the end of their retention."""
     entries = {each.image_id: each for each in journal.deletions(pool)}
     images = pool.trash.entries()
     for image in sorted(images, key=lambda each: each.kept_until):
         # An image may be freed meanwhile.
         with contextlib.suppress(errors.ImageNotFound):
-            yield _trashed(pool, image, entries.get(image.image_id))
+            size_bytes = pool.headers.size_bytes(image.image_id)
+            entry = entries.get(image.image_id)
+            yield Deleted(image, size_bytes, *_deletion(image, entry))
 
 
-def _trashed(
-    pool: Pool, image: TrashedImage, entry: journal.Entry | None
-) -> Deleted:
-    deleted_at = None
+def _deletion(
+    image: TrashedImage, entry: journal.Entry | None
+) -> tuple[datetime.datetime | None, Fate]:
     if entry is None:
-        fate = Fate.UNMANAGED
-    else:
-        deleted_at = datetime.datetime.fromtimestamp(
-            entry.begun_at, datetime.UTC
-        )
-        kept = image.kept_until > datetime.datetime.now(datetime.UTC)
-        fate = Fate.KEPT if kept else Fate.DUE
-        if journal.is_claimed(entry):
-            fate = Fate.BEING_FREED
-    size_bytes = pool.headers.size_bytes(image.image_id)
-    return Deleted(image, size_bytes, deleted_at, fate)
+        return None, Fate.UNMANAGED
+    at = datetime.datetime.fromtimestamp(entry.begun_at, datetime.UTC)
+    if journal.is_claimed(entry):
+        return at, Fate.BEING_FREED
+    kept = image.kept_until > datetime.datetime.now(datetime.UTC)
+    return at, Fate.KEPT if kept else Fate.DUE
 
 
 def find(pool: Pool, image: str) -> list[TrashedImage]:
-    """Return the trashed images of a name, or the one with that id."""
+    """Return the trashed images that have this name or id."""
     return [
         each
         for each in pool.trash.entries()
@@ -79,7 +72,7 @@ def find(pool: Pool, image: str) -> list[TrashedImage]:
 
 @once_more
 def restore(pool: Pool, image: TrashedImage) -> None:
-    """Give a trashed image its name again, and keep it for good.
+    """Give a trashed image its name again, so that no purge frees it.
 
     :raises ImageExists: the name is taken
     :raises BeingCreated: a disk of that name is being made
@@ -99,23 +92,21 @@ def restore(pool: Pool, image: TrashedImage) -> None:
 
 
 def check(pool: Pool, image: TrashedImage) -> None:
-    """Refuse what cannot be restored now; raises what restore raises."""
+    """Raise what restore would raise, but restore nothing."""
     facts = _facts(pool, image)
-    # The image has the name itself if a restore was interrupted half-way.
+    # If a restore was interrupted, the image itself may have the name.
     if pool.directory.image_id(image.name) not in (None, image.image_id):
         raise errors.ImageExists("the name is taken", **facts)
     attempts = journal.creations(pool, f"{image.name}.")
     if not all(journal.is_abandoned(pool, entry) for entry in attempts):
-        raise errors.BeingCreated("it is being made anew", **facts)
+        raise errors.BeingCreated("a disk of this name is being made", **facts)
     entry = journal.deletion(pool, image.image_id)
     if entry is not None and journal.is_claimed(entry):
         raise _being_freed(pool, image)
 
 
 def _being_freed(pool: Pool, image: TrashedImage) -> errors.DiskBusy:
-    return errors.DiskBusy(
-        "its space is being given back", **_facts(pool, image)
-    )
+    return errors.DiskBusy("its space is being freed", **_facts(pool, image))
 
 
 def _facts(pool: Pool, image: TrashedImage) -> dict[str, str]:

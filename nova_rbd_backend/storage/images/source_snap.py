@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The snaps that snapshots are made of, on the disks of instances.
+"""The snaps of instances' disks that snapshots are cloned from.
 
 Such a snap is needed until its clone is detached. If it is removed before
 that, librbd hides it, and removes it with its last clone (clone v2).
@@ -20,7 +20,7 @@ def new(pool: Pool, image_id: str) -> Source:
 
 
 def make(pool: Pool, source: Source) -> None:
-    """Make the snap. A guest that has the disk open goes on writing.
+    """Make the snap, while a guest that has the disk open writes on.
 
     :raises ImageNotFound: the disk is gone
     """
@@ -29,14 +29,15 @@ def make(pool: Pool, source: Source) -> None:
 
 
 def remove(near: Pool, source: Source) -> None:
-    """Remove the snap. The snap, its disk or its pool is gone: done.
+    """Remove the snap, unless the snap, its disk or its pool is gone.
 
     :param near: a pool of the same cluster
     """
     name, _, namespace = source.pool.partition("/")
-    with contextlib.suppress(errors.NotFound):
-        pool = near.beside(name, namespace)
-        with pool.open(
+    with (
+        contextlib.suppress(errors.NotFound),
+        near.beside(name, namespace).open(
             image_id=source.image_id, read_only=False, frees=True
-        ) as disk:
-            disk.remove_snap(source.snap)
+        ) as disk,
+    ):
+        disk.remove_snap(source.snap)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Flow: give a snapshot data of its own, so that it needs its disk no more.
+"""Flow: give a snapshot data of its own, so that it does not need its disk.
 
-Copying what it shares takes time in proportion to its data. It happens in the
-background, by the manager's task queue or by a process of ours, a few
-snapshots at a time in a pool, whichever host asked for them. Meanwhile the
-disk may be deleted (its image stays in the trash), and the snapshot may be
-booted from, and deleted in Glance.
+The time to copy the shared data is proportional to its size. The manager's
+task queue or a process of ours copies it in the background, for a few
+snapshots of a pool at a time, whichever host made them. Meanwhile the disk may
+be deleted (its image stays in the trash), and instances may boot from the
+snapshot, and Glance may delete it.
 """
 
 import contextlib
@@ -21,18 +21,18 @@ from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.images import discard, source_snap
 from nova_rbd_backend.storage.snapshots import make as snapshots
 
-# Longer than the largest image takes. The claim of a dead process that cannot
-# be seen from here ends after this time.
+# Longer than the largest image takes. After this time the claim of a dead
+# process ends, if this host cannot see that it is dead.
 _CLAIM_SECONDS = 2 * 3600.0
 _POLL_SECONDS = 0.5
 
-# While HOLD is removed (10 to 40 ms) Glance refuses to delete the snapshot.
-# Nova ignores that refusal when it deletes what a shelved instance was saved
-# as, so HOLD is not removed soon after the snapshot was made.
+# While HOLD is removed (10 to 40 ms), Glance refuses to delete the snapshot.
+# Nova ignores that refusal when it deletes the snapshot of a shelved instance,
+# so HOLD is not removed soon after the snapshot was made.
 HELD_SECONDS = 60.0
 SOFT_DEPTH_LIMIT = 4
 
-#: Who copied a snapshot that shared nothing.
+#: For a snapshot that shared nothing: there was nothing to copy.
 NOBODY = "nobody"
 # An upload of terabytes takes hours.
 _LONGEST_MAKING_SECONDS = 24 * 3600.0
@@ -40,21 +40,18 @@ _LONGEST_MAKING_SECONDS = 24 * 3600.0
 
 @dataclasses.dataclass(frozen=True)
 class Detached:
-    """A snapshot that shares nothing with its disk any more.
-
-    :ivar by: who copied: "the manager", "this host", or NOBODY
-    """
+    """A snapshot that shares nothing with its disk any more."""
 
     image: str
-    by: str
+    by: str  # who copied its data: "the manager", "this host", or NOBODY
     seconds: float
 
 
 @once_more
 def abandoned(pool: Pool) -> list[journal.Entry]:
-    """Return snapshots not known to be Glance's, whose maker is dead.
+    """Return the snapshots of dead makers that Glance may not know.
 
-    A maker that cannot be seen from here is assumed dead after a day.
+    A process that cannot be seen from here counts as dead after a day.
     """
     return [
         entry
@@ -69,20 +66,18 @@ def abandoned(pool: Pool) -> list[journal.Entry]:
 
 def may_be_known(pool: Pool, entry: journal.Entry) -> bool:
     """Return whether Glance may know an abandoned snapshot."""
-    if pool.directory.listed_id(entry.image) != entry.image_id:
-        return False
-    return entry.offer is journal.Offer.UNDER_WAY or not journal.is_abandoned(
-        pool, entry
-    )
+    listed = pool.directory.listed_id(entry.image) == entry.image_id
+    offered = entry.offer is journal.Offer.UNDER_WAY
+    return listed and (offered or not journal.is_abandoned(pool, entry))
 
 
 @once_more
 def remove_unknown(pool: Pool, entry: journal.Entry) -> bool:
     """Remove an abandoned snapshot that Glance does not know.
 
-    :returns: False: it has changed since, and is left alone
+    :returns: False if its entry has changed, so that it is left alone
     """
-    # The entry was read some time ago: nothing is removed without a claim.
+    # The claim shows that the entry is as it was when it was read.
     with journal.claimed(pool, entry, _CLAIM_SECONDS) as claim:
         if claim is None:
             return False
@@ -96,7 +91,7 @@ def waiting(
     soft_depth_limit: int = SOFT_DEPTH_LIMIT,
     held_seconds: float = HELD_SECONDS,
 ) -> list[journal.Entry]:
-    """Return snapshots that Glance knows and nobody detaches now.
+    """Return the snapshots that Glance knows and no process detaches now.
 
     First those with more parents than the limit, then the oldest.
     """
@@ -114,7 +109,7 @@ def waiting(
 
 @once_more
 def awaits_release(pool: Pool) -> bool:
-    """Return whether some are copied, and only have to be released later."""
+    """Return whether a copied snapshot has HOLD, to be removed later."""
     return any(_awaits_release(pool, entry) for entry in _idle(pool))
 
 
@@ -140,7 +135,7 @@ def _awaits_release(
 
 @once_more
 def at_work(pool: Pool) -> int:
-    """Count the snapshots of the pool that are being detached, by any host."""
+    """Count the snapshots of the pool that any host is detaching."""
     return sum(map(journal.is_claimed, journal.detachments(pool)))
 
 
@@ -148,10 +143,12 @@ def at_work(pool: Pool) -> int:
 def detach(
     pool: Pool, entry: journal.Entry, held_seconds: float = HELD_SECONDS
 ) -> Detached | None:
-    """Copy what a snapshot shares. Detached or deleted already: done. Long.
+    """Copy the data that a snapshot shares. Takes long.
 
-    :param held_seconds: a younger snapshot is released by a later call
-    :returns: None: another process detaches it
+    Does nothing if the snapshot is detached or deleted already.
+
+    :param held_seconds: HOLD stays on a younger snapshot for a later call
+    :returns: None if another process detaches it
     """
     started = time.monotonic()
     with journal.claimed(pool, entry, _CLAIM_SECONDS) as claim:
@@ -167,25 +164,36 @@ def _detach(pool: Pool, entry: journal.Entry) -> str:
     by = NOBODY
     with contextlib.suppress(errors.ImageNotFound):
         if not _is_trashed(pool, entry) and _has_parent(pool, entry):
-            _hold(pool, entry)
+            if not _is_held(pool, entry):
+                with pool.open(
+                    image_id=entry.image_id, read_only=False
+                ) as image:
+                    image.create_snap(snapshots.HOLD)
             by = _copy(pool, entry)
-    # Not before: a snap that was removed while it had a clone goes for good
-    # with the clone, if who deletes that may write to the disk's pool.
+    # Not earlier: a snap that is removed while it has a clone goes with that
+    # clone, but only if the user that deletes the clone may write to the
+    # disk's pool.
     if entry.source is not None:
         source_snap.remove(pool, entry.source)
     return by
 
 
 def _release(pool: Pool, entry: journal.Entry, held_seconds: float) -> bool:
-    """Remove the snap that holds it; False: it is too early."""
+    """Remove HOLD; return False if it is too early."""
     with contextlib.suppress(errors.ImageNotFound):
         young = entry.age_seconds < held_seconds
         if young and not _is_trashed(pool, entry):
-            # Opens the image, so that a deleted one is not waited for.
+            # For a deleted image this raises, so that it is not waited for.
             return not _is_held(pool, entry)
-        _remove_hold(pool, entry)
+        # Glance cannot delete an image that is open for writing without HOLD,
+        # so such an image is not opened for writing.
+        if _is_held(pool, entry):
+            with pool.open(
+                image_id=entry.image_id, read_only=False, frees=True
+            ) as image:
+                image.remove_snap(snapshots.HOLD)
         if _is_trashed(pool, entry):
-            # Glance never looks again at what it has moved to the trash.
+            # Glance never frees an image that it has moved to the trash.
             own_snaps = discard.own_snaps(entry.image)
             journal.begin_deletion(
                 pool, entry.image, entry.image_id, own_snaps
@@ -195,23 +203,6 @@ def _release(pool: Pool, entry: journal.Entry, held_seconds: float) -> bool:
 
 def _is_trashed(pool: Pool, entry: journal.Entry) -> bool:
     return pool.trash.get(entry.image_id) is not None
-
-
-def _hold(pool: Pool, entry: journal.Entry) -> None:
-    """Make sure that it is safe to be deleted meanwhile."""
-    if not _is_held(pool, entry):
-        with pool.open(image_id=entry.image_id, read_only=False) as image:
-            image.create_snap(snapshots.HOLD)
-
-
-def _remove_hold(pool: Pool, entry: journal.Entry) -> None:
-    # While it is open for writing without that snap it cannot be deleted: so
-    # it is not opened unless there is one.
-    if _is_held(pool, entry):
-        with pool.open(
-            image_id=entry.image_id, read_only=False, frees=True
-        ) as image:
-            image.remove_snap(snapshots.HOLD)
 
 
 def _is_held(pool: Pool, entry: journal.Entry) -> bool:
@@ -226,7 +217,7 @@ def _copy(pool: Pool, entry: journal.Entry) -> str:
         with pool.open(image_id=entry.image_id, read_only=False) as image:
             image.flatten()
     except errors.StorageError:
-        # The manager may have come back, and copied it.
+        # The manager may be back, and have copied it.
         if _has_parent(pool, entry):
             raise
     return "this host"
@@ -237,25 +228,20 @@ def _has_parent(pool: Pool, entry: journal.Entry) -> bool:
 
 
 def _copied_by_manager(pool: Pool, entry: journal.Entry) -> bool:
-    """Queue a task and wait for it; False: it has to be copied here.
+    """Have the manager copy it; return False if it has to be copied here.
 
-    ceph-mgr, module rbd_support: a task that is queued already is not queued
-    twice; one that failed leaves the list (16.2: pybind/mgr/rbd_support).
+    The module rbd_support does not queue a task twice, and removes a task that
+    has failed from its list (16.2: pybind/mgr/rbd_support).
     """
     until = time.monotonic() + _CLAIM_SECONDS
+    ask = pool.cluster.mgr_command
     with contextlib.suppress(errors.StorageError):
-        pool.cluster.mgr_command(
-            "rbd task add flatten", image_spec=f"{pool}/{entry.image}"
-        )
-        while time.monotonic() < until and _is_queued(pool, entry):
+        ask("rbd task add flatten", image_spec=f"{pool}/{entry.image}")
+        while time.monotonic() < until:
+            tasks = json.loads(ask("rbd task list"))
+            queued = [task.get("refs", {}).get("image_id") for task in tasks]
+            if entry.image_id not in queued:
+                break
             threads.native_sleep(_POLL_SECONDS)
         return not _has_parent(pool, entry)
     return False
-
-
-def _is_queued(pool: Pool, entry: journal.Entry) -> bool:
-    tasks = json.loads(pool.cluster.mgr_command("rbd task list"))
-    return any(
-        task.get("refs", {}).get("image_id") == entry.image_id
-        for task in tasks
-    )

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Flow: make a snapshot of a disk, an image of its own, without a copy.
+"""Flow: make a snapshot of a disk, as an image of its own, without a copy.
 
-A snap of the disk is cloned, however big the disk is: ``begin``, ``snap``,
-``publish``. What the clone shares with the disk is copied later, in the
-background, by :mod:`.detach`. A process may die between two steps: the pool's
-journal leads the next one to what it left.
+The steps are ``begin``, ``snap`` and ``publish``: a snap of the disk is
+cloned, however big the disk is. The data that the clone shares with the disk
+is copied later, in the background, by :mod:`.detach`. If a process dies
+between two steps, the pool's journal leads another one to what it left.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from nova_rbd_backend import errors, names
+from nova_rbd_backend import names
 from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import journal
@@ -20,13 +20,13 @@ from nova_rbd_backend.storage.images import source_snap
 from nova_rbd_backend.storage.images.discard import discard
 from nova_rbd_backend.storage.images.draft import finishing, settle
 
-#: The name that Glance's rbd store gives its own (glance_store, _drivers/rbd).
+#: The snap of an image of Glance's rbd store (glance_store, _drivers/rbd).
 SNAP = "snap"
-#: A snap that makes a snapshot safe to be deleted until it is detached. Glance
-#: has librbd remove an image before it tries the trash. With this snap librbd
-#: reports that there are snaps (ENOTEMPTY), and Glance goes on; without it,
-#: that the image is open (EBUSY), which Glance's user gets as a conflict
-#: (glance_store, _drivers/rbd.py; 16.2, PreRemoveRequest.cc).
+#: A snap that allows Glance to delete a snapshot while it is being detached.
+#: Glance has librbd remove an image before it tries the trash. With this snap
+#: librbd reports that there are snaps (ENOTEMPTY), and Glance goes on. Without
+#: it, librbd reports that the image is open (EBUSY), which Glance's user gets
+#: as a conflict (glance_store, _drivers/rbd.py; 16.2, PreRemoveRequest.cc).
 HOLD = "nova-rbd-detaching"
 
 
@@ -46,39 +46,33 @@ class SnapshotAttempt:
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """:ivar location: for Glance"""
-
     image: str
     image_id: str
     size_bytes: int
-    location: names.GlanceLocation
+    location: names.GlanceLocation  # for Glance
     detachment: journal.Entry
 
 
-@contextlib.contextmanager
-def sole_maker(pool: Pool, glance_id: str) -> Iterator[None]:
-    """Let this process know that the snapshot is being made.
+def sole_maker(
+    pool: Pool, glance_id: str
+) -> contextlib.AbstractContextManager[None]:
+    """Keep other threads of this process from making the same snapshot.
 
     :raises BeingCreated: another thread makes it
     """
-    with journal.sole_maker(pool, names.snapshot_image(glance_id)):
-        yield
+    return journal.sole_maker(pool, names.snapshot_image(glance_id))
 
 
 @once_more
 def begin(
     pool: Pool, disk_pool: Pool, disk: str, glance_id: str
 ) -> SnapshotAttempt:
-    """Record what is going to be made; the disk is not changed yet.
+    """Record that a snapshot is being made; do not change the disk yet.
 
-    :param pool: where the snapshot is to be
+    :param pool: where the snapshot is made
     :raises ImageNotFound: there is no such disk
     """
-    disk_id = disk_pool.directory.image_id(disk)
-    if disk_id is None:
-        raise errors.ImageNotFound(
-            operation="make a snapshot of", pool=str(disk_pool), image=disk
-        )
+    disk_id = disk_pool.directory.existing_id(disk, "make a snapshot of")
     creation = journal.begin_creation(
         pool,
         names.snapshot_image(glance_id),
@@ -109,27 +103,22 @@ def publish(
             image.create_snap(SNAP)
             # Clients that make clones of the old format need it.
             image.protect_snap(SNAP)
-            # Not later: once Glance knows the image, it would be open without
-            # this snap for as long as making it takes (50 to 130 ms).
+            # Not later, when Glance knows the image: it would be open without
+            # this snap while the snap is made (50 to 130 ms).
             image.create_snap(HOLD)
             image_id = begun.image_id = image.image_id
             size_bytes = image.size_bytes()
-        # The disk's librbd options do not hold for what is booted from it.
+        # The disk's librbd options are not for disks booted from it.
         pool.headers.set_metadata(image_id, metadata, conf={})
         detachment = journal.begin_detachment(pool, creation, image_id)
-    return Snapshot(
-        creation.image,
-        image_id,
-        size_bytes,
-        names.GlanceLocation(
-            pool.cluster.fsid(), str(pool), creation.image, SNAP
-        ),
-        detachment,
+    location = names.GlanceLocation(
+        pool.cluster.fsid(), str(pool), creation.image, SNAP
     )
+    return Snapshot(creation.image, image_id, size_bytes, location, detachment)
 
 
 def undo(pool: Pool, attempt: SnapshotAttempt) -> None:
-    """Remove what an attempt has made until now, published or not."""
+    """Remove what an attempt has made so far, published or not."""
     settle(pool, attempt.creation)
     for entry in journal.detachments(pool):
         if entry.source == attempt.source:
@@ -137,7 +126,7 @@ def undo(pool: Pool, attempt: SnapshotAttempt) -> None:
 
 
 def remove(pool: Pool, detachment: journal.Entry) -> None:
-    """Remove a snapshot that Glance does not know. Removed already: done."""
+    """Remove a snapshot that Glance does not know, if it exists."""
     if pool.directory.listed_id(detachment.image) == detachment.image_id:
         discard(pool, detachment.image)
     if detachment.source is not None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Flow: what hangs on an image, in all pools that may be read.
+"""Flow: list the clones of an image, in all pools that may be read.
 
-Changes nothing. No image is opened for it: the list of its clones is in an
-image's header (clone v2), by id, so that one in the trash is there too.
+Changes nothing and opens no image: an image's header has the ids of its clones
+(clone v2), also of those in the trash.
 """
 
 import contextlib
@@ -18,15 +18,11 @@ from nova_rbd_backend.ceph.pool import Pool
 
 @dataclasses.dataclass(frozen=True)
 class ImageRef:
-    """An image by id; its name may change.
-
-    :ivar name: None: it is in a pool that may not be read
-    :ivar trashed: its name is free, but it is there
-    """
+    """An image by its id, because its name may change."""
 
     pool: Pool
     image_id: str
-    name: str | None
+    name: str | None  # None: it is in a pool that may not be read
     trashed: bool
 
     @property
@@ -38,17 +34,15 @@ class ImageRef:
 
 @dataclasses.dataclass(frozen=True)
 class Clone:
-    """:ivar level: 1 for a clone of the image itself, 2 for a clone of that"""
-
     image: ImageRef
     parent: ImageRef
-    level: int
+    level: int  # 1 for a clone of the image, 2 for a clone of that clone
 
 
 def named(cluster: Cluster, name: str) -> list[ImageRef]:
-    """All images of a name, and snapshots and bases of that id in Glance.
+    """Return the images of a name, and the snapshot and bases of an image id.
 
-    :param name: ``POOL/NAME`` too
+    :param name: ``NAME`` or ``POOL/NAME``; an image id is Glance's
     """
     where, _, name = name.rpartition("/")
     wanted = (name, names.snapshot_image(name))
@@ -68,7 +62,7 @@ def named(cluster: Cluster, name: str) -> list[ImageRef]:
 
 
 def _pools(cluster: Cluster) -> Iterator[Pool]:
-    """All pools for RBD images, each with its namespaces."""
+    """Yield all pools for RBD images, and their namespaces."""
     answer = json.loads(cluster.mon_command("osd pool ls", detail="detail"))
     for entry in answer:
         if "rbd" not in entry["application_metadata"]:
@@ -81,38 +75,33 @@ def _pools(cluster: Cluster) -> Iterator[Pool]:
 
 
 def below(image: ImageRef, level: int = 1) -> Iterator[Clone]:
-    """All clones of an image, each followed by the clones of it.
+    """Yield all clones of an image, each followed by its own clones.
 
     :raises NotPermitted: the image's pool may not be read
     """
     for child in clones(image):
         yield Clone(child, image, level)
-        # What is in a pool that may not be read keeps its own to itself.
+        # The clones of an image in a pool that may not be read are not known.
         with contextlib.suppress(errors.NotPermitted):
             yield from below(child, level + 1)
 
 
 def clones(image: ImageRef) -> list[ImageRef]:
-    """The clones of an image's snaps, by name."""
+    """Return the clones of an image's snaps, by name."""
+    found = []
     cluster = image.pool.cluster
-    return sorted(
-        (
-            _image(
-                image.pool.beside(cluster.pool_name(pool_id), namespace),
-                image_id,
-            )
-            for pool_id, namespace, image_id in image.pool.headers.clone_ids(
-                image.image_id
-            )
-        ),
-        key=lambda child: str(child.path),
-    )
+    for pool_id, namespace, image_id in image.pool.headers.clone_ids(
+        image.image_id
+    ):
+        pool = image.pool.beside(cluster.pool_name(pool_id), namespace)
+        found.append(_image(pool, image_id))
+    return sorted(found, key=lambda child: str(child.path))
 
 
 def _image(pool: Pool, image_id: str) -> ImageRef:
-    # The trash is looked at through librbd, which prints what it is denied.
     with contextlib.suppress(errors.NotPermitted):
         name = pool.directory.listed_name(image_id)
+        # Only if need be: librbd prints an error if it may not read the trash.
         trashed = None if name else pool.trash.get(image_id)
         if trashed:
             return ImageRef(pool, image_id, trashed.name, trashed=True)

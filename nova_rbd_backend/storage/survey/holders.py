@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Flow: who holds which disk, and are they alive? Changes nothing.
+"""Flow: list the clients that hold disks, and whether they are alive.
 
-As fencing judges it: a client is asked for a sign of life, twice if it gives
-none, and who gives none is dead.
+Changes nothing. Judges like fencing: a client that twice gives no sign of life
+is dead.
 """
 
 import dataclasses
@@ -14,12 +14,12 @@ from nova_rbd_backend.ceph.holders import Client
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import fencing
 
-# For what changes while we look; two in a row are rare.
+# A round is repeated if a client changes meanwhile; that rarely happens twice.
 _ROUNDS = 3
 
 
 class Liveness(enum.StrEnum):
-    """What is known of a client; UNCLEAR: some of several are silent."""
+    """The state of a client; UNCLEAR: one of several clients is silent."""
 
     ALIVE = "alive"
     DEAD = "dead"
@@ -29,15 +29,11 @@ class Liveness(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
-    """A client that has a disk open for writing, or died with it.
-
-    :ivar address: as ``ceph osd blocklist`` takes it
-    :ivar owns_lock: it has the disk's exclusive lock
-    """
+    """A client that has a disk open for writing, or died with it."""
 
     image: str
     client_id: int
-    address: str
+    address: str  # as ``ceph osd blocklist`` takes it
     owns_lock: bool
     state: Liveness
 
@@ -47,15 +43,17 @@ class Holder:
 
 
 def holders_of(pool: Pool, images: Mapping[str, str]) -> list[Holder]:
-    """Who holds the images; 2 s when one of them is dead, else soon.
+    """Return the clients that hold these images.
+
+    Blocks for 2 s if one of the clients is dead.
 
     :param images: name -> id
     """
     found: dict[str, list[Holder]] = {}
     again = images
     for _ in range(_ROUNDS):
-        found |= _looked_at(pool, again)
-        # A client may come, or its watch lapse, while it is asked for.
+        found |= _found(pool, again)
+        # A client may come, or its watch may lapse, during a round.
         again = {
             name: images[name]
             for name, held in found.items()
@@ -66,9 +64,7 @@ def holders_of(pool: Pool, images: Mapping[str, str]) -> list[Holder]:
     return [holder for held in found.values() for holder in held]
 
 
-def _looked_at(
-    pool: Pool, images: Mapping[str, str]
-) -> dict[str, list[Holder]]:
+def _found(pool: Pool, images: Mapping[str, str]) -> dict[str, list[Holder]]:
     found: dict[str, list[Holder]] = {name: [] for name in images}
     verdicts = fencing.verdicts(pool, images)
     if not verdicts:
@@ -79,14 +75,13 @@ def _looked_at(
         for client in fencing.clients(pool, images[name]):
             if client.client_id == own_id:
                 continue
-            mirror = client.client_id in mirrors
+            state = _state(client, verdict)
+            if client.client_id in mirrors:
+                state = Liveness.MIRROR
+            owns_lock = client.lock_cookie is not None
             found[name].append(
                 Holder(
-                    name,
-                    client.client_id,
-                    client.address,
-                    client.lock_cookie is not None,
-                    Liveness.MIRROR if mirror else _state(client, verdict),
+                    name, client.client_id, client.address, owns_lock, state
                 )
             )
     return found

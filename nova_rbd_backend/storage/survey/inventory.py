@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Flow: what disks lie in a pool, and what they hang on. Changes nothing.
+"""Flow: list the disks in a pool, and their parents. Changes nothing.
 
-No image is opened for it: some requests of half a millisecond for each.
+Opens no image: each takes some requests of half a millisecond.
 """
 
 import contextlib
@@ -15,12 +15,7 @@ from nova_rbd_backend.ceph.pool import Pool
 
 @dataclasses.dataclass(frozen=True)
 class DiskInfo:
-    """An image as it is now.
-
-    :ivar parent: None: it is no clone
-    :ivar depth: how many parents it has, one above the other
-    :ivar lock_owner: id of the client that has its lock, or had when it died
-    """
+    """An image as it is now."""
 
     pool: Pool
     name: str
@@ -28,12 +23,12 @@ class DiskInfo:
     size_bytes: int
     metadata: dict[str, str]
     parent: names.ImagePath | None
-    depth: int
-    lock_owner: int | None
+    depth: int  # the number of its parents, one above the other
+    lock_owner: int | None  # id of the client that has, or had, its lock
 
 
 def disks(pool: Pool, instance_uuid: str | None = None) -> Iterator[DiskInfo]:
-    """All whole disks of instances, or of one; by name.
+    """Yield the disks of all instances, or of one, by name; no drafts.
 
     :raises NotPermitted: the pool may not be read
     """
@@ -45,7 +40,7 @@ def disks(pool: Pool, instance_uuid: str | None = None) -> Iterator[DiskInfo]:
     }
     ancestors: _Ancestors = {}
     for name in sorted(found):
-        # It may go while we look.
+        # A disk may be deleted meanwhile.
         with contextlib.suppress(errors.ImageNotFound):
             yield describe(pool, name, found[name], ancestors)
 
@@ -59,9 +54,9 @@ def describe(
     image_id: str,
     ancestors: _Ancestors | None = None,
 ) -> DiskInfo:
-    """One image.
+    """Return the facts of one image.
 
-    :param ancestors: what is known of parents already; added to
+    :param ancestors: a cache of parents, for several calls
     :raises ImageNotFound: there is no such image
     """
     parent, depth = _parent(
@@ -99,7 +94,7 @@ def _parent(
 
 
 def name_of(pool: Pool, image_id: str) -> str | None:
-    """An image's name, in the trash too; None: not known, or not readable."""
+    """Return an image's name, also in the trash; None: it cannot be read."""
     with contextlib.suppress(errors.NotPermitted, errors.NotFound):
         name = pool.directory.listed_name(image_id)
         if name is not None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Flow: disks of instances that nobody knows, and their way into the trash.
+"""Flow: list the disks that no instance owns, and move them to the trash.
 
-Who is known is asked elsewhere. No image is opened for it.
+The caller knows which instances exist. Opens no image.
 """
 
 import contextlib
@@ -17,48 +17,41 @@ from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage.images import discard
 from nova_rbd_backend.storage.survey import holders, inventory
 
-# An owner that does not let go is a reason to leave the disk alone.
+# If the owner of its lock does not release it, the disk is left alone.
 _BUSY_LIMIT_SECONDS = 5.0
 
 
 class OrphanState(enum.StrEnum):
-    """May a disk that no instance owns go?"""
+    """Whether a disk that no instance owns may be moved to the trash."""
 
     ORPHAN = "orphan"
-    YOUNG = "young"  # it, or another disk of its instance
-    IN_USE = "in use"  # the same
+    YOUNG = "young"  # this disk, or another one of its instance
+    IN_USE = "in use"  # this disk, or another one of its instance
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What lies in a pool.
+    """The images in a pool."""
 
-    :ivar disks: instance -> name -> image id; whole ones with Nova's names
-    :ivar strangers: how many images have names that are nobody's here
-    """
-
+    #: Whole disks that Nova named: instance -> name -> image id.
     disks: Mapping[str, Mapping[str, str]]
-    strangers: int
+    strangers: int  # images that neither Nova nor this backend named
 
 
 @dataclasses.dataclass(frozen=True)
 class Unowned:
-    """A disk that no instance owns.
-
-    :ivar used_at: the last time that it was made, written or read, which an
-        image notes once in a minute
-    :ivar reason: why it may not go
-    """
+    """A disk that no instance owns."""
 
     disk: inventory.DiskInfo
     created_at: datetime.datetime | None
+    #: When it was last created, written or read; noted once a minute.
     used_at: datetime.datetime | None
     state: OrphanState
-    reason: str | None
+    reason: str | None  # why it must not be moved to the trash
 
 
 def content(pool: Pool) -> Content:
-    """List a pool.
+    """Return the images in a pool.
 
     :raises NotPermitted: the pool may not be read
     """
@@ -66,24 +59,21 @@ def content(pool: Pool) -> Content:
     strangers = 0
     for name, image_id in pool.directory.ids("").items():
         whose = names.DiskName.parse(name)
-        # An operator's own copy, UUID_disk.old, is not one.
+        own = names.is_base(name) or names.is_snapshot(name)
+        # An operator's own copy, such as UUID_disk.old, is a stranger.
         if whose and names.is_novas(whose.disk.removesuffix(".rescue")):
             disks.setdefault(whose.instance_uuid, {})[name] = image_id
-        elif names.final_name(name) == name and not _is_own(name):
+        elif names.final_name(name) == name and not own:
             strangers += 1
     return Content(disks, strangers)
-
-
-def _is_own(name: str) -> bool:
-    return names.is_base(name) or names.is_snapshot(name)
 
 
 def judge(
     pool: Pool, images: Mapping[str, str], older_than_seconds: float
 ) -> list[Unowned]:
-    """Look at all the disks of an instance, which go together or not at all.
+    """Judge all disks of an instance, which go to the trash together.
 
-    Blocks for 2 s where a client is dead.
+    Blocks for 2 s if a client is dead.
 
     :param images: name -> id
     """
@@ -93,11 +83,11 @@ def judge(
     )
     found = []
     for name in sorted(images):
-        # It may go while we look.
+        # A disk may be deleted meanwhile.
         with contextlib.suppress(errors.ImageNotFound):
             disk = inventory.describe(pool, name, images[name])
-            mine = [each for each in held if each.image == name]
-            found.append(_unowned(disk, mine, newest))
+            own_holders = [each for each in held if each.image == name]
+            found.append(_unowned(disk, own_holders, newest))
     return _judged_together(found)
 
 
@@ -117,13 +107,13 @@ def _unowned(
 
 def _judged_together(found: list[Unowned]) -> list[Unowned]:
     for state in (OrphanState.IN_USE, OrphanState.YOUNG):
-        keepers = [each for each in found if each.state is state]
-        if keepers:
-            because = f"{keepers[0].disk.name} is"
+        keeper = next((each for each in found if each.state is state), None)
+        if keeper is not None:
+            reason = f"{keeper.disk.name} is"
             return [
-                each
-                if each.state is not OrphanState.ORPHAN
-                else dataclasses.replace(each, state=state, reason=because)
+                dataclasses.replace(each, state=state, reason=reason)
+                if each.state is OrphanState.ORPHAN
+                else each
                 for each in found
             ]
     return found
@@ -135,28 +125,23 @@ def quarantine(
 ) -> None:
     """Move a disk to the trash, from where it can be restored by its name.
 
-    Deleted as any other, so that it is purged when its time is over. Killed
-    half-way: it is a disk still, or in the trash. There already: done.
+    The disk is deleted like any other, so that it is purged after
+    keep_seconds. Does nothing if it is in the trash already.
 
-    :raises ImageNotFound: it is gone, or another has its name now
+    :raises ImageNotFound: it is gone, or another image has its name now
     :raises DiskBusy: a client has it open, or died with it
     """
-    facts = {
-        "operation": "quarantine",
-        "pool": str(pool),
-        "image": name,
-    }
+    facts = {"operation": "quarantine", "pool": str(pool), "image": name}
     if pool.directory.listed_id(name) != image_id:
         if pool.trash.get(image_id) is not None:
             return
-        raise errors.ImageNotFound("it is not what it was", **facts)
+        raise errors.ImageNotFound(
+            "it is gone, or another image has its name", **facts
+        )
     held = holders.holders_of(pool, {name: image_id})
     if held:
-        raise errors.DiskBusy(
-            "somebody has it",
-            watchers=[each.address for each in held],
-            **facts,
-        )
+        watchers = [each.address for each in held]
+        raise errors.DiskBusy("a client holds it", watchers=watchers, **facts)
     discard.discard(
         pool, name, keep_seconds, busy_limit_seconds=_BUSY_LIMIT_SECONDS
     )

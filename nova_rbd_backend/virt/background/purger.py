@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Free the space of deleted disks, beside Nova's other work.
+"""Free the space of deleted disks in the background.
 
-Deleting an instance only frees its disks' names: removing a terabyte takes
-minutes. Each nova-compute has one run at a time. What a killed or failed run
-leaves, the next run finds, on any host.
+Deleting an instance only frees the names of its disks, because removing a
+terabyte takes minutes. Each nova-compute purges once at a time. The next run,
+on any host, finds what a killed or failed run has left.
 """
 
 from oslo_log import log as logging
@@ -15,14 +15,14 @@ from nova_rbd_backend.virt.background.worker import Background
 
 LOG = logging.getLogger(__name__)
 
-#: After this time the operator is told: what holds a disk for longer will not
-#: end by itself, as a dead client's watch does after 30 s
-#: (osd_client_watch_timeout).
+#: A disk that could not be purged for longer than this is logged as an error.
+#: The cause will not go away by itself, as a dead client's watch does after
+#: 30 s (osd_client_watch_timeout).
 PATIENCE_SECONDS = 120
 
 
 def _purge_once() -> bool:
-    """Purge all pools; False: try again soon."""
+    """Purge all pools; return False to be called again soon."""
     try:
         reports = edge.run(edge.store().purge, long=True)
     except Exception as error:
@@ -33,11 +33,10 @@ def _purge_once() -> bool:
 
 
 def _log(report: purge.PurgeReport) -> bool:
-    """Log what was done and what was not; return whether the rest can wait."""
+    """Log a report; return whether what is left can wait for a later start."""
     if report.purged:
         LOG.info(
-            "Purged %(disks)s in %(seconds).1f s",
-            {"disks": ", ".join(report.purged), "seconds": report.seconds},
+            "Purged %s in %.1f s", ", ".join(report.purged), report.seconds
         )
     soon = [k for k in report.stuck if k.age_seconds < PATIENCE_SECONDS]
     for kept in report.stuck:
@@ -55,5 +54,5 @@ def _log(report: purge.PurgeReport) -> bool:
     return not (soon or report.left)
 
 
-#: This nova-compute's.
+#: The purger of this nova-compute.
 PURGER = Background(_purge_once)

@@ -1,42 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Work of a nova-compute that goes on beside what Nova asks of it."""
+"""Run a nova-compute's background work, beside what Nova asks of it."""
 
 import atexit
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from nova_rbd_backend import threads
 
-#: Between a run that has not done all, and the next.
+#: The pause after a run that left something to do.
 RETRY_SECONDS = 10
-#: What does not go well for longer than PATIENCE_SECONDS is tried less and
-#: less often, and at least so often.
+#: After PATIENCE_SECONDS with something left, each pause is twice as long as
+#: the one before, up to LONGEST_PAUSE_SECONDS.
 PATIENCE_SECONDS = 120
 LONGEST_PAUSE_SECONDS = 600
 
 
 class Background:
-    """Starts one kind of work unless it is under way."""
+    """One kind of work, which runs once at a time."""
 
     def __init__(self, work: Callable[[], bool]) -> None:
-        """Take the work, which logs its own errors.
+        """Create the worker; nothing runs yet.
 
-        :param work: returns whether all is done; else it is called again
+        :param work: logs its own errors; returns whether all is done, and is
+            called again until it is
         """
         self._do = work
-        # Green under eventlet, as the work that waits for it is.
+        # eventlet makes these green, like the threads that wait for them.
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
         self._running = False
 
     def start(self) -> None:
-        """Work in the background.
+        """Start the work in the background, unless it is under way.
 
-        A run that is under way looks once more when it is done, so that what
-        comes up meanwhile does not wait for the next periodic run.
+        Work that is under way is done once more when it ends, so that nothing
+        new has to wait for the next periodic start.
         """
         with self._lock:
             self._wake.set()
@@ -49,18 +50,19 @@ class Background:
             with self._lock:
                 self._running = False
             raise
-        # After the background threads' own, and so called before it: none of
-        # them is to be waited for while it sleeps.
+        # Registered after the function that ends the background threads, and
+        # therefore called before it. Otherwise that function would wait for a
+        # thread that sleeps in _work().
         atexit.unregister(self.stop)
         atexit.register(self.stop)
 
     def stop(self) -> None:
-        """Try no more; a run that is under way ends by itself."""
+        """Start no more runs. A run that is under way goes on to its end."""
         self._stopping = True
         self._wake.set()
 
     def _work(self) -> None:
-        pauses = _Pauses()
+        pauses = _pauses()
         while not self._stopping:
             self._wake.clear()
             done = self._do()
@@ -68,18 +70,15 @@ class Background:
                 if done and not self._wake.is_set():
                     self._running = False
                     return
-            if self._wake.wait(pauses.next()):
-                pauses = _Pauses()
+            if self._wake.wait(next(pauses)):
+                pauses = _pauses()
 
 
-class _Pauses:
-    """How long to wait after each run of work that does not go well."""
-
-    def __init__(self) -> None:
-        self._begin = time.monotonic()
-        self._last: float = RETRY_SECONDS
-
-    def next(self) -> float:
-        if time.monotonic() - self._begin > PATIENCE_SECONDS:
-            self._last = min(2 * self._last, LONGEST_PAUSE_SECONDS)
-        return self._last
+def _pauses() -> Iterator[float]:
+    """Yield the pauses between runs that leave something to do."""
+    begin = time.monotonic()
+    seconds: float = RETRY_SECONDS
+    while True:
+        if time.monotonic() - begin > PATIENCE_SECONDS:
+            seconds = min(2 * seconds, LONGEST_PAUSE_SECONDS)
+        yield seconds

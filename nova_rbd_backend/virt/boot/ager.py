@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Age out the pools' unused bases, by the settings of Nova's image cache."""
+"""Age out unused bases as the options of Nova's image cache say."""
 
 import nova.conf
 from oslo_log import log as logging
@@ -14,16 +14,16 @@ from nova_rbd_backend.virt.background.worker import Background
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
-# The period of Nova's periodic task when its interval is 0 (oslo.service).
+# The period of Nova's periodic task if its interval is 0 (oslo.service).
 _SHORTEST_PERIOD_SECONDS = 60
 
-# The lease is shorter than the period, so that the host that had it is not too
-# late for its own next period.
+# The lease is shorter than the period, so that it has ended when the host that
+# had it begins its own next period.
 _OF_PERIOD = 0.9
 
 
 def _age_once() -> bool:
-    """Age the bases of all pools; a failure is left to the next period."""
+    """Age the bases of all pools; leave failures to the next period."""
     cache = CONF.image_cache
     unused_seconds: int | None = None
     if cache.remove_unused_base_images:
@@ -36,27 +36,26 @@ def _age_once() -> bool:
         LOG.error("Unused bases were not aged: %s", error)
         return True
     for name in store.pool_names():
-        _age(store.pool(name), unused_seconds, int(period * _OF_PERIOD))
+        try:
+            _age(store.pool(name), unused_seconds, int(period * _OF_PERIOD))
+        except Exception as error:
+            LOG.error("Unused bases of pool %s were not aged: %s", name, error)
     return True
 
 
 def _age(pool: Pool, unused_seconds: int | None, period_seconds: int) -> None:
-    try:
-        found = edge.run(
-            lambda: age.age(pool, unused_seconds, period_seconds), long=True
-        )
-    except Exception as error:
-        LOG.error("Unused bases of pool %s were not aged: %s", pool, error)
-        return
+    found = edge.run(
+        lambda: age.age(pool, unused_seconds, period_seconds), long=True
+    )
     if found is None:
         return
     for why in found.failed:
         LOG.warning("A base was not aged: %s", why)
     if found.removed or found.undone:
         LOG.info(
-            "Removed unused bases from pool %(pool)s: %(removed)s; undone, "
-            "half made by dead hosts: %(undone)s; left: %(in_use)d in use, "
-            "%(kept)d not",
+            "Removed unused bases from pool %(pool)s: %(removed)s; undid half "
+            "made bases of dead hosts: %(undone)s; left: %(in_use)d in use, "
+            "%(kept)d unused",
             {
                 "pool": pool,
                 "removed": ", ".join(found.removed) or "none",
@@ -68,5 +67,5 @@ def _age(pool: Pool, unused_seconds: int | None, period_seconds: int) -> None:
         PURGER.start()
 
 
-#: This nova-compute's.
+#: The ager of this nova-compute.
 AGER = Background(_age_once)

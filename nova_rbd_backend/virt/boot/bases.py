@@ -2,9 +2,9 @@
 
 """Make a base in the pool unless it exists, and clone disks from it.
 
-The first boot of an image copies its bytes, for all hosts; other boots wait
-for it, on this host and on others. What Nova fetches, checks and converts lies
-on the local disk only until it is in the pool.
+The first boot of an image copies its data for all hosts. Other boots, on this
+host and on others, wait for it. The file that Nova fetches, checks and
+converts is on the local disk only until it is in the pool.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import cast
 
 import tenacity
 from nova import exception
@@ -31,24 +30,22 @@ from nova_rbd_backend.virt.boot.glance_image import WantedBase
 
 LOG = logging.getLogger(__name__)
 
-#: Makes a raw file at this path, of what Nova has fetched and checked.
+#: Makes a raw file at this path, from data that Nova fetches and checks.
 Fetch = Callable[[str], None]
-#: Refuses a virtual disk of so many bytes.
+#: Raises an error if a virtual disk of this many bytes is too big.
 Verify = Callable[[int], None]
 
 _POLL_SECONDS = 0.5
-#: For a living maker: terabytes take hours.
+#: How long to wait for a maker that is alive: terabytes take hours.
 _LONGEST_WAIT_SECONDS = 12 * 3600
-# A base may be aged out between two steps, which seldom happens even once.
+# A base may be aged out between two steps, though this is rare.
 _ATTEMPTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """A base that exists.
-
-    :ivar size_bytes: of the virtual disk
-    :ivar made: now, by this call
+    """:ivar size_bytes: of the virtual disk
+    :ivar made: this call has made it
     """
 
     size_bytes: int
@@ -56,14 +53,13 @@ class Base:
 
 
 class BaseImages:
-    """The bases of one pool."""
+    """The bases of one pool.
+
+    A pool has one base of an image, however many classes use the pool. The
+    base is made with the options of the class that needs it first.
+    """
 
     def __init__(self, pool: Pool) -> None:
-        """Take the pool of the disks.
-
-        A pool has one base of an image, whatever classes use the pool: it is
-        made with the options of the class that needs it first.
-        """
         self._pool = pool
 
     def clone(
@@ -77,7 +73,7 @@ class BaseImages:
     ) -> provision.Provisioned:
         """Clone a disk from a base, which is made if it does not exist.
 
-        The base is made for later disks, even if this disk may not be so big.
+        The base is made for later disks even if it is too big for this disk.
         """
         for _attempt in range(_ATTEMPTS):
             verify(self.ensure(wanted, prepare).size_bytes)
@@ -97,15 +93,12 @@ class BaseImages:
         metadata: Mapping[str, str],
     ) -> provision.Provisioned | None:
         """Clone a disk from a base; None: there is no such base."""
+        snap = bases.snap(self._pool, base)
 
         def clone() -> provision.Provisioned | None:
             try:
                 return provision.clone_disk(
-                    self._pool,
-                    disk,
-                    bases.snap(self._pool, base),
-                    size_bytes,
-                    metadata,
+                    self._pool, disk, snap, size_bytes, metadata
                 )
             except errors.NotFound as error:
                 if error.image != base:
@@ -141,22 +134,25 @@ class BaseImages:
                     f"being made by another host after "
                     f"{_LONGEST_WAIT_SECONDS} s"
                 ) from error
-        # It is tried again as long as it is None.
-        return cast(Base, base)
+        assert base is not None  # The attempts go on until then.
+        return base
 
     def _find_or_make(self, wanted: WantedBase, prepare: Fetch) -> Base | None:
-        """Find or make the base; None: it is to be tried again.
+        """Find or make the base; None: try again later.
 
-        Another process makes it, or this host copies as many as it may.
+        Then another process makes it, or this host has no slot for an import.
         """
         if found := self.find(wanted):
             return found
-        slot: contextlib.AbstractContextManager[bool]
-        slot = contextlib.nullcontext(True)
-        if wanted.is_fetched:
+        with contextlib.ExitStack() as stack:
             slot = fetch.slot(_POLL_SECONDS)
-        with slot as got:
-            attempt = self._begin(wanted) if got else None
+            if wanted.is_fetched and not stack.enter_context(slot):
+                return None
+            attempt = edge.run(
+                lambda: bases.begin(self._pool, wanted.name),
+                # What a dead maker left may be busy for a while.
+                long=True,
+            )
             if attempt is None:
                 return None
             try:
@@ -165,24 +161,27 @@ class BaseImages:
                 edge.run(lambda: bases.give_up(attempt))
                 raise
 
-    def _begin(self, wanted: WantedBase) -> bases.BaseAttempt | None:
-        return edge.run(
-            lambda: bases.begin(self._pool, wanted.name),
-            # What a dead maker left may be busy for a while.
-            long=True,
-        )
-
     def _make(
         self, attempt: bases.BaseAttempt, wanted: WantedBase, prepare: Fetch
     ) -> Base | None:
         """Make the base; None: another process took us for dead, and does."""
+        workers = edge.settings().import_workers
+
+        def finish() -> bases.MadeBase | None:
+            try:
+                return bases.finish(
+                    self._pool, attempt, path, wanted.facts, progress, workers
+                )
+            except errors.TakenOver:
+                return None
+
         with (
             fetch.staged_file(wanted.name) as path,
             fetch.told(f"Base {wanted.name}", path) as progress,
         ):
             prepare(path)
             with compute_utils.disk_ops_semaphore:
-                made = self._finish(attempt, path, wanted, progress)
+                made = edge.run(finish, long=True)
         if made is None:
             return None
         LOG.info(
@@ -197,25 +196,6 @@ class BaseImages:
             },
         )
         return Base(made.size_bytes, made=True)
-
-    def _finish(
-        self,
-        attempt: bases.BaseAttempt,
-        path: str,
-        wanted: WantedBase,
-        progress: Callable[[int], None],
-    ) -> bases.MadeBase | None:
-        workers = edge.settings().import_workers
-
-        def finish() -> bases.MadeBase | None:
-            try:
-                return bases.finish(
-                    self._pool, attempt, path, wanted.facts, progress, workers
-                )
-            except errors.TakenOver:
-                return None
-
-        return edge.run(finish, long=True)
 
     def _log_waiting(
         self, wanted: WantedBase, state: tenacity.RetryCallState

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""How a disk is made, in the order of a boot.
+"""Make a disk, in the order of a boot.
 
 1. If a whole disk exists, only grow it.
-2. Clone Glance's image, if it is raw or ISO in this cluster.
+2. Clone Glance's image, if it is raw or ISO and in this cluster.
 3. Clone the pool's base of the image. The first boot that needs the base makes
-   it, of what Nova has fetched and converted with all its checks.
+   it from what Nova has fetched and converted, with all of Nova's checks.
 
 A disk of the wrong size is refused before anything is copied.
 """
@@ -25,7 +25,6 @@ from oslo_utils import fileutils, units
 from nova_rbd_backend import metadata, names
 from nova_rbd_backend.storage.disks import provision
 from nova_rbd_backend.virt import edge
-from nova_rbd_backend.virt.background import purger
 from nova_rbd_backend.virt.boot import bases, fetch, glance_image
 from nova_rbd_backend.virt.disk import Disk
 from nova_rbd_backend.virt.pools import choice
@@ -38,15 +37,12 @@ IMAGE_API = glance.API()
 class Maker:
     """Makes one disk as Nova's create_image() asks for it.
 
-    Nova calls clone() with the image alone, from within create(): what
-    create() was asked for is kept for it.
+    create() keeps its arguments for clone(), which Nova's Image calls from
+    within create() with nothing but the image.
     """
 
     def __init__(self, disk: Disk, novas: Any) -> None:
-        """Take the disk, and Nova's Image for it.
-
-        :param novas: for verify_base_size() and copy_to_store()
-        """
+        """:param novas: Nova's Image, for verify_base_size() and others"""
         self._disk = disk
         self._novas = novas
         self._size_bytes: int | None = None
@@ -63,44 +59,33 @@ class Maker:
         **kwargs: Any,
     ) -> None:
         """Make the disk whole; see Rbd.create_image."""
-        try:
-            self._create(prepare_template, base, size, *args, **kwargs)
-        except Exception:
-            # Nova may delete the instance without asking this host again:
-            # what could not be undone now is undone in the background.
-            purger.PURGER.start()
-            raise
-
-    def replace(self, local_file: str) -> None:
-        """Put a local raw file in place of the disk."""
-        self._disk.delete()
-        self._disk.go_where_it_is_made()
-        self._import(local_file, None)
-
-    def _create(
-        self,
-        prepare_template: Callable[..., None],
-        base: str,
-        size: int | None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> None:
         self._size_bytes = size
         self._trusted_certs = kwargs.get("trusted_certs")
+        disk = self._disk
 
         def prepare(path: str) -> None:
             prepare_template(*args, target=path, **kwargs)
 
-        if not (self._disk.exists() or self._disk.look_in_new_pools()):
-            self._disk.require_new()
-        elif "swap_mb" not in kwargs or not self._delete_smaller_swap(size):
-            self._grow(size)
+        if not (disk.exists() or disk.look_in_new_pools()):
+            choice.require_new(disk.instance, disk.nova_name, disk.image)
+        elif "swap_mb" in kwargs and size and disk.size_bytes() < size:
+            # mkswap's header keeps the old size, so a bigger swap disk has to
+            # be made anew. A disk that is too big is kept, because the resize
+            # to less swap may be reverted.
+            disk.delete()
+        else:
+            self._grow()
             return
-        self._disk.go_where_it_is_made()
+        disk.go_where_it_is_made()
         if "ephemeral_size" in kwargs or "swap_mb" in kwargs:
-            self._create_generated(
-                prepare, os.path.basename(base), kwargs.get("specified_fs")
+            wanted = glance_image.base_of_generated(
+                os.path.basename(base),
+                disk.nova_name,
+                size,
+                getattr(disk.instance, "os_type", None),
+                kwargs.get("specified_fs"),
             )
+            self._clone_base(wanted, prepare, lambda _bytes: None)
         elif "image_id" not in kwargs:
             self._import_copy_of_other_host(prepare, base)
         else:
@@ -108,50 +93,39 @@ class Maker:
                 prepare, kwargs.get("context"), kwargs["image_id"]
             )
 
-    def _delete_smaller_swap(self, size: int | None) -> bool:
-        """Delete a swap disk that a resize wants bigger.
+    def replace(self, local_file: str) -> None:
+        """Replace the disk by a local raw file."""
+        self._disk.delete()
+        self._disk.go_where_it_is_made()
+        self._import(local_file, None)
 
-        mkswap's header keeps the old size, so growing would give nothing. A
-        bigger disk is kept: a resize to less swap may be reverted.
-
-        :returns: whether it was deleted
-        """
-        smaller = bool(size and self._disk.size_bytes() < size)
-        if smaller:
-            self._disk.delete()
-        return smaller
-
-    def _grow(self, size: int | None) -> None:
-        if size is None:
+    def _grow(self) -> None:
+        if self._size_bytes is None:
             return
-        found = self._disk.size_bytes()
         if self._disk.nova_name != "disk.swap":
-            self._novas.verify_base_size(
-                self._disk.image, size, base_size=found
-            )
-        self._disk.grow(size)
+            self._verify_size(self._disk.size_bytes())
+        self._disk.grow(self._size_bytes)
 
     def _create_of_image(
         self, prepare: bases.Fetch, context: Any, image_id: str
     ) -> None:
-        """Clone the image if it is here, else a base that is made of it.
+        """Clone the image if it is here, otherwise a base that is made of it.
 
-        Tried first without Nova's lock on the image's local file: Nova would
-        clone under that lock, so one disk after the other on a host, and not
-        at all once the file exists.
+        This does not take Nova's lock on the image's local file. Nova clones
+        only while it has that lock, which is one disk at a time on a host, and
+        not at all once the file exists.
         """
         try:
-            # By way of Nova's Image, as Nova itself does.
+            # Through Nova's Image, as Nova itself does.
             self._novas.clone(context, image_id)
             return
         except exception.ImageUnacceptable as why:
             if CONF.workarounds.never_download_image_if_on_rbd:
                 raise
-            LOG.debug(
-                "%(disk)s is not a clone of Glance's image: %(why)s",
-                {"disk": self._disk.image, "why": why},
-            )
-            self._not_cloneable = why  # Nova asks once more before a fetch.
+            disk = self._disk.image
+            LOG.debug("%s is not a clone of Glance's image: %s", disk, why)
+            # Nova calls clone() once more before it fetches the image.
+            self._not_cloneable = why
         if self._is_temporary():
             with fetch.staged_file(self._disk.image) as path:
                 self._fetch_and_import(prepare, path, image_id)
@@ -164,9 +138,10 @@ class Maker:
     def _import_copy_of_other_host(
         self, prepare: bases.Fetch, base: str
     ) -> None:
-        """Import what Nova has another host send, if its image is gone.
+        """Import a file that Nova has another host send, as the image is gone.
 
-        It is sent to the path that it has there (_try_fetch_image_cache).
+        Nova puts it at the path of the other host's file
+        (_try_fetch_image_cache).
         """
         was_here = os.path.exists(base)
         try:
@@ -184,47 +159,33 @@ class Maker:
         ):
             prepare(path)
             self._verify_size(os.path.getsize(path))
-            self._import(path, image_id, progress=progress)
+            self._import(path, image_id, progress)
 
     def _is_temporary(self) -> bool:
         """Return whether Nova deletes the image once the disk is made of it.
 
-        It is what a shelved instance's disk was saved as, or the disk of an
-        instance that is resized into another cell (manager.py,
-        _unshelve_instance, _finish_snapshot_based_resize_at_dest).
+        Such an image has the disk of a shelved instance, or of an instance
+        that is resized into another cell (manager.py, _unshelve_instance,
+        _finish_snapshot_based_resize_at_dest).
         """
         kind = self._image_meta.get("properties", {}).get("image_type")
-        if kind != "snapshot":
-            return False
         instance = self._disk.instance
-        if instance.vm_state == vm_states.SHELVED_OFFLOADED:
-            return True
-        return choice.is_made_in_another_cell(instance)
+        return kind == "snapshot" and (
+            instance.vm_state == vm_states.SHELVED_OFFLOADED
+            or choice.is_made_in_another_cell(instance)
+        )
 
     def _verify_size(self, found_bytes: int) -> None:
         self._novas.verify_base_size(
             self._disk.image, self._size_bytes, base_size=found_bytes
         )
 
-    def _create_generated(
-        self, prepare: bases.Fetch, filename: str, file_system: str | None
-    ) -> None:
-        """Make an ephemeral or swap disk, of a base that Nova generates."""
-        wanted = glance_image.base_of_generated(
-            filename,
-            str(self._disk.nova_name),
-            self._size_bytes,
-            getattr(self._disk.instance, "os_type", None),
-            file_system,
-        )
-        self._clone_base(wanted, prepare, lambda _size: None, None)
-
     def _clone_base(
         self,
         wanted: glance_image.WantedBase,
         prepare: bases.Fetch,
         verify: bases.Verify,
-        image_id: str | None,
+        image_id: str | None = None,
     ) -> None:
         made = bases.BaseImages(self._disk.place.pool).clone(
             wanted,
@@ -242,18 +203,13 @@ class Maker:
         image_id: str | None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        pool, workers = self._disk.place.pool, edge.settings().import_workers
-        said = self._metadata(image_id)
+        pool, disk = self._disk.place.pool, self._disk.image
+        size, facts = self._size_bytes, self._metadata(image_id)
+        workers = edge.settings().import_workers
         with compute_utils.disk_ops_semaphore:
             made = edge.run(
                 lambda: provision.import_disk(
-                    pool,
-                    self._disk.image,
-                    path,
-                    self._size_bytes,
-                    said,
-                    progress,
-                    workers,
+                    pool, disk, path, size, facts, progress, workers
                 ),
                 long=True,
             )
@@ -292,58 +248,57 @@ class Maker:
         """Clone one of the image's locations; see Rbd.clone."""
         if self._not_cloneable:
             raise self._not_cloneable
+
+        def unacceptable(reason: str) -> exception.ImageUnacceptable:
+            return exception.ImageUnacceptable(
+                image_id=image_id, reason=reason
+            )
+
         self._image_meta = IMAGE_API.get(
             context, image_id, include_locations=True
         )
         glance_image.require_active(self._image_meta)
         if glance_image.verified_with(self._trusted_certs):
-            raise exception.ImageUnacceptable(
-                image_id=image_id,
-                reason="its signature is to be verified: fetch it",
-            )
-        found = glance_image.location_here(self._image_meta)
-        if found is not None:
-            self._clone(found, image_id)
+            raise unacceptable("its signature is to be verified: fetch it")
+        if found := glance_image.location_here(self._image_meta):
+            self._clone(*found, image_id)
             return
         disk_format = self._image_meta.get("disk_format")
         if disk_format not in glance_image.CLONEABLE_FORMATS:
-            raise exception.ImageUnacceptable(
-                image_id=image_id, reason="it is not raw or ISO"
-            )
+            raise unacceptable("it is not raw or ISO")
         if (
-            CONF.libvirt.images_rbd_glance_store_name
-            and copy_to_store
+            copy_to_store
+            and CONF.libvirt.images_rbd_glance_store_name
             and not self._base_exists()
         ):
             self._novas.copy_to_store(context, self._image_meta)
             self.clone(context, image_id, copy_to_store=False)
             return
-        raise exception.ImageUnacceptable(
-            image_id=image_id,
-            reason=f"none of its locations is in the cluster of pool "
+        raise unacceptable(
+            "none of its locations is in the cluster of pool "
             f"{self._disk.pool}, visible and readable as "
-            f"{edge.settings().user}",
+            f"{edge.settings().user}"
         )
 
     def _base_exists(self) -> bool:
-        # It was made when Glance could not copy the image: Glance is not
-        # asked again at each boot.
+        # If so Glance could not copy the image before, and is not asked again
+        # at each boot.
         wanted = glance_image.base_of_image(
             self._image_meta, self._trusted_certs
         )
-        found = bases.BaseImages(self._disk.place.pool).find(wanted)
-        return found is not None
+        return bases.BaseImages(self._disk.place.pool).find(wanted) is not None
 
-    def _clone(self, location: glance_image.Location, image_id: str) -> None:
-        self._verify_size(location.size_bytes)
-        pool, said = self._disk.place.pool, self._metadata(image_id)
-        at = names.GlanceLocation.parse(location.url)
+    def _clone(self, url: str, found_bytes: int, image_id: str) -> None:
+        self._verify_size(found_bytes)
+        pool, disk = self._disk.place.pool, self._disk.image
+        size, facts = self._size_bytes, self._metadata(image_id)
+        location = names.GlanceLocation.parse(url)
         limit = edge.settings().clone_depth_hard_limit
         made = edge.run(
             lambda: provision.clone_disk(
-                pool, self._disk.image, at, self._size_bytes, said, limit
+                pool, disk, location, size, facts, limit
             ),
             # A disk with too many parents is copied.
-            long=names.is_snapshot(at.image),
+            long=names.is_snapshot(location.image),
         )
         self._log("Cloned", made, f"image {image_id}")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Copying images' bytes on this host: a few at a time, and with progress."""
+"""Copy the data of a few images at a time on this host, and log progress."""
 
 import contextlib
 import functools
@@ -20,8 +20,12 @@ from nova_rbd_backend.virt import edge
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
-#: How often a log line says what takes long.
+#: The time between log lines about an import that takes long.
 TELL_SECONDS = 10
+STAGING_FOLDER = "nova-rbd-staging"
+
+# The slots, by their number; eventlet makes them green.
+_slots = functools.cache(threading.BoundedSemaphore)
 
 
 @contextlib.contextmanager
@@ -29,7 +33,7 @@ def slot(limit_seconds: float | None = None) -> Iterator[bool]:
     """Hold one of the host's few slots for imports, downloads included.
 
     :param limit_seconds: how long to wait for a slot; None: without limit
-    :returns: False: none became free in that time
+    :returns: False: no slot became free in that time
     """
     slots = _slots(edge.settings().import_at_once)
     got = slots.acquire(timeout=limit_seconds)
@@ -40,36 +44,26 @@ def slot(limit_seconds: float | None = None) -> Iterator[bool]:
             slots.release()
 
 
-@functools.cache
-def _slots(count: int) -> threading.BoundedSemaphore:
-    # Green under eventlet.
-    return threading.BoundedSemaphore(count)
-
-
 @contextlib.contextmanager
 def told(what: str, path: str) -> Iterator[Callable[[int], None]]:
     """Log every TELL_SECONDS how far an import has come.
 
-    Lends a function to be called with the bytes imported so far, in a native
-    thread, which may not log.
+    Lends a function that is called with the bytes imported so far. It may be
+    called in a native thread, which must not log.
     """
     ended = threading.Event()
-    imported = [0]
     begun = time.monotonic()
+    imported_bytes = 0
 
     def set_imported(done_bytes: int) -> None:
-        imported[0] = done_bytes
+        nonlocal imported_bytes
+        imported_bytes = done_bytes
 
     def tell() -> None:
         while not ended.wait(TELL_SECONDS):
-            LOG.info(
-                "%(what)s after %(seconds)d s: %(state)s",
-                {
-                    "what": what,
-                    "seconds": time.monotonic() - begun,
-                    "state": _state(path, imported[0]),
-                },
-            )
+            seconds = time.monotonic() - begun
+            state = _state(path, imported_bytes)
+            LOG.info("%s after %d s: %s", what, seconds, state)
 
     thread = threading.Thread(target=tell, name="nova-rbd-tell", daemon=True)
     thread.start()
@@ -90,18 +84,16 @@ def _state(path: str, imported_bytes: int) -> str:
     return "begun"
 
 
-STAGING_FOLDER = "nova-rbd-staging"
-
-
 @contextlib.contextmanager
 def staged_file(name: str) -> Iterator[str]:
     """Lend a path for a file on its way into the pool; remove it afterwards.
 
-    No file exists there yet. Nova appends ``.part`` and ``.converted`` to the
-    path meanwhile.
+    The file does not exist yet. Meanwhile Nova makes other files, with
+    ``.part`` and ``.converted`` appended to the path.
     """
-    fileutils.ensure_tree(_staging_folder())
-    path = os.path.join(_staging_folder(), f"{name}.{uuid.uuid4().hex[:12]}")
+    folder = _staging_folder()
+    fileutils.ensure_tree(folder)
+    path = os.path.join(folder, f"{name}.{uuid.uuid4().hex[:12]}")
     try:
         yield path
     finally:
@@ -110,12 +102,13 @@ def staged_file(name: str) -> Iterator[str]:
 
 
 def clear_staged() -> None:
-    """Remove what a nova-compute of this host left when it was killed."""
-    if not os.path.isdir(_staging_folder()):
+    """Remove the files that a killed nova-compute of this host has left."""
+    folder = _staging_folder()
+    if not os.path.isdir(folder):
         return
-    if left := os.listdir(_staging_folder()):
-        LOG.info("Removing %s from %s", ", ".join(left), _staging_folder())
-    shutil.rmtree(_staging_folder())
+    if left := os.listdir(folder):
+        LOG.info("Removing %s from %s", ", ".join(left), folder)
+    shutil.rmtree(folder)
 
 
 def _staging_folder() -> str:

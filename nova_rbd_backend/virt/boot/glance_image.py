@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What Glance says of an image: can it be cloned here, and what base has it?
+"""Tell if an image in Glance can be cloned here, and name its base.
 
-An image in Glance never changes its data. A base is named after the data's
-hash all the same: the id of a purged image may be used again.
+The data of an image in Glance never changes. A base is nevertheless named
+after the data's hash, because the id of a purged image may be used again.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -19,23 +20,16 @@ from nova_rbd_backend.storage.disks import parent
 from nova_rbd_backend.virt import edge
 
 CONF = nova.conf.CONF
-CLONEABLE_FORMATS = ("raw", "iso")  # whose bytes are the disk's bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class Location:
-    """A location of an image that can be cloned."""
-
-    url: str
-    size_bytes: int
+#: In these formats the image's bytes are the disk's bytes.
+CLONEABLE_FORMATS = ("raw", "iso")
 
 
 @dataclasses.dataclass(frozen=True)
 class WantedBase:
-    """A base that need not exist.
+    """A base that may not exist yet.
 
-    :ivar facts: its metadata when it is made
-    :ivar is_fetched: making it takes a download, and not only an mkfs
+    :ivar facts: the metadata that it gets when it is made
+    :ivar is_fetched: to make it takes a download, not only an mkfs
     """
 
     name: str
@@ -43,33 +37,31 @@ class WantedBase:
     is_fetched: bool
 
 
-def location_here(image_meta: Mapping[str, Any]) -> Location | None:
-    """Return the first location that can be cloned in this cluster.
+def location_here(image_meta: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Return URL and bytes of the first location that can be cloned here.
 
-    :returns: None: the image is not raw or ISO, has no location here, or none
-        that is visible and readable
+    :returns: None: the image is not raw or ISO, or has no location in this
+        cluster that is visible and readable
     """
     if image_meta.get("disk_format") not in CLONEABLE_FORMATS:
         return None
+    cluster = edge.store().cluster
     for location in image_meta.get("locations") or ():
         url = str(location["url"])
-        size_bytes = _size_bytes(url)
-        if size_bytes is not None:
-            return Location(url, size_bytes)
+        found_bytes = edge.run(
+            functools.partial(parent.size_bytes, cluster, url)
+        )
+        if found_bytes is not None:
+            return url, found_bytes
     return None
 
 
-def _size_bytes(url: str) -> int | None:
-    cluster = edge.store().cluster
-    return edge.run(lambda: parent.size_bytes(cluster, url))
-
-
 def require_active(image_meta: Mapping[str, Any]) -> None:
-    """Refuse an image whose data Glance would not hand out.
+    """Refuse an image whose data Glance would not give out.
 
-    Nova's API looks at it when a server is created, but not in a rescue.
+    Nova's API checks this when a server is created, but not in a rescue.
 
-    :raises nova.exception.ImageNotActive: it is deactivated, say
+    :raises nova.exception.ImageNotActive: for example, it is deactivated
     """
     if image_meta.get("status", "active") != "active":
         raise exception.ImageNotActive(image_id=image_meta["id"])
@@ -78,7 +70,7 @@ def require_active(image_meta: Mapping[str, Any]) -> None:
 def verified_with(trusted_certs: Any) -> str | None:
     """Return what Nova verifies the image's signature with; None: nothing.
 
-    As nova.image.glance._get_verifier does (Nova 26 to 34).
+    It decides as nova.image.glance._get_verifier does (Nova 26 to 34).
     """
     ids = trusted_certs.ids if trusted_certs else []
     if not ids and CONF.glance.enable_certificate_validation:
@@ -93,33 +85,31 @@ def base_of_image(
 ) -> WantedBase:
     """Return the base for an image that has to be fetched.
 
-    An image that was not verified, or was verified with other certificates,
-    has another base.
+    A base also differs by whether Nova verified the image, and with which
+    certificates.
     """
+    image_id = str(image_meta["id"])
+
     if image_meta.get("os_hash_value"):
         data = f"{image_meta['os_hash_algo']}:{image_meta['os_hash_value']}"
     elif image_meta.get("checksum"):
         data = f"md5:{image_meta['checksum']}"
     else:
-        # Glance knows of no hash (a location that was given to it).
+        # Glance computes no hash for a location that was given to it.
         data = ""
     verified = verified_with(trusted_certs)
-    content = [data or _changes(image_meta), verified]
+    changes = ("size", "created_at", "updated_at")
+    content = [data or [str(image_meta.get(key)) for key in changes], verified]
     return WantedBase(
-        names.base_image(str(image_meta["id"]), json.dumps(content)),
+        names.base_image(image_id, json.dumps(content)),
         metadata.describe_base(
-            image_id=str(image_meta["id"]),
+            image_id=image_id,
             content_hash=data,
             disk_format=image_meta.get("disk_format"),
             verified_with=verified,
         ),
         is_fetched=True,
     )
-
-
-def _changes(image_meta: Mapping[str, Any]) -> list[str]:
-    keys = ("size", "created_at", "updated_at")
-    return [str(image_meta.get(key)) for key in keys]
 
 
 def base_of_generated(
@@ -131,10 +121,10 @@ def base_of_generated(
 ) -> WantedBase:
     """Return the base for ephemeral or swap disks of a size and file system.
 
-    Two ephemeral disks of a guest have two bases: their file systems have
-    labels, and identities, of their own (driver.py, _create_local).
+    Two ephemeral disks of a guest have two bases, because their file systems
+    have different labels and UUIDs (driver.py, _create_local).
 
-    :param filename: Nova's, with the size; not with the file system, which
+    :param filename: Nova's; it has the size, but not the file system, which
         depends on the guest's os_type (nova.privsep.fs.configurable_mkfs)
     """
     content: list[object] = [size_bytes]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Have an image in the pool before it is booted (nova aggregate cache)."""
+"""Copy an image into the pool before it is booted (nova aggregate cache)."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,6 @@ from nova.virt import images
 from nova.virt.libvirt import imagebackend
 from oslo_log import log as logging
 
-from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage.bases import age
 from nova_rbd_backend.virt import edge
 from nova_rbd_backend.virt.boot import bases, glance_image
@@ -23,13 +23,13 @@ IMAGE_API = glance.API()
 
 
 def have(context: Any, image_id: str) -> bool:
-    """Have the image where boots clone it from.
+    """Make sure that the image is where boots clone it from.
 
-    That is Glance's store in this cluster, if Glance can be asked to copy a
-    raw image there, and otherwise a base, in the pool of the default storage
+    This is Glance's store in this cluster if Glance can copy a raw image there
+    on request. Otherwise it is a base in the pool of the default storage
     class.
 
-    :returns: whether it was copied now
+    :returns: whether this call copied the image
     """
     store = edge.store()
     pool = store.of(store.settings.default_class)
@@ -41,7 +41,8 @@ def have(context: Any, image_id: str) -> bool:
     wanted = glance_image.base_of_image(image_meta, None)
     found = bases.BaseImages(pool)
     if found.find(wanted):
-        _touch(pool, wanted.name)
+        # A touched base does not age out for some more time.
+        edge.run(lambda: age.touch(pool, wanted.name))
         return False
     if clones_location and _copied_by_glance(context, image_meta):
         return True
@@ -51,27 +52,19 @@ def have(context: Any, image_id: str) -> bool:
             reason="it cannot be cloned, and [workarounds] "
             "never_download_image_if_on_rbd keeps it from being fetched",
         )
-
-    def prepare(path: str) -> None:
-        images.fetch_to_raw(context, image_id, path)
-
+    prepare = functools.partial(images.fetch_to_raw, context, image_id)
     return found.ensure(wanted, prepare).made
 
 
-def _touch(pool: Pool, base: str) -> None:
-    """Keep a base from ageing for some more time."""
-    edge.run(lambda: age.touch(pool, base))
-
-
 def _copied_by_glance(context: Any, image_meta: Mapping[str, Any]) -> bool:
-    """Have Glance copy it into its store in this cluster, as a boot does."""
+    """Let Glance copy an image into its store in this cluster, as boots do."""
     if (
         image_meta.get("disk_format") not in glance_image.CLONEABLE_FORMATS
         or not CONF.libvirt.images_rbd_glance_store_name
     ):
         return False
     try:
-        # It uses nothing of its object (Nova 26 to 34).
+        # It does not use self (Nova 26 to 34).
         imagebackend.Rbd.copy_to_store(None, context, image_meta)
     except exception.ImageUnacceptable as why:
         LOG.info("Glance did not copy an image into this cluster: %s", why)

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Leave no folder of an instance on a host that it has left.
+"""Remove an instance's folder from a host that the instance has left.
 
-Nova takes disks in Ceph for a sign that the instance's folder is shared too,
-and keeps it: after an evacuation on the old host, after a reverted resize on
-the new one (26 to 34), where it is in the way when the instance comes back
-(DestinationDiskExists). [workarounds] ensure_libvirt_rbd_instance_dir_cleanup
-removes it, but also at each hard reboot, with the console's log, and it
-destroys a shared folder. Here a folder goes only when its instance lives
-elsewhere, and when no other host can see it.
+If the disks are in Ceph, Nova assumes that the hosts share the instance's
+folder too, and keeps it: on the old host after an evacuation, and on the new
+host after a reverted resize (Nova 26 to 34). There the folder is in the way
+when the instance comes back (DestinationDiskExists). [workarounds]
+ensure_libvirt_rbd_instance_dir_cleanup removes it, but does so at each hard
+reboot too, with the console's log, and destroys a shared folder. This module
+removes a folder only if its instance is on another host and no other host can
+see the folder.
 """
 
 import os
@@ -25,33 +26,37 @@ from oslo_log import log as logging
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
-#: Of these a single host can have one mounted. Others count as shared.
+#: Only one host at a time can mount these. Other types count as shared.
 LOCAL_FILESYSTEMS = frozenset(
     ("btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs")
 )
 
-#: What this host's own NFS server exports: exports(5), exportfs(8).
+#: Tables of what this host exports by NFS: exports(5), exportfs(8).
 EXPORTS = ("/etc/exports", "/var/lib/nfs/etab")
 _PATH = re.compile(rb'"/[^"]*"|/\S*').match
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 def remove_left_behind(instance: Any) -> None:
-    """Remove its folder if the instance has left this host; else nothing.
+    """Remove an instance's folder if the instance has left this host.
 
-    What can't be removed stays, with a WARNING.
+    If it cannot be removed, a warning says so.
     """
-    folder = libvirt_utils.get_instance_path(instance)
-    if not (_has_left(instance) and os.path.isdir(folder)):
+    # A resize is reverted on the host that the instance was resized to.
+    reverted = instance.task_state == task_states.RESIZE_REVERTING
+    if not reverted and instance.host == CONF.host:
         return
-    if os.path.exists(f"{folder}_resize"):
-        return  # A resize on this very host: Nova puts that one in its place.
+    folder = libvirt_utils.get_instance_path(instance)
+    # After a resize on this same host Nova renames that folder to this one.
+    if not os.path.isdir(folder) or os.path.exists(f"{folder}_resize"):
+        return
     if filesystem_type(folder) not in LOCAL_FILESYSTEMS or is_exported(folder):
         return
     try:
         shutil.rmtree(folder)
     except OSError as error:
-        # At its start nova-compute lets this end it (Nova 26 to 34,
-        # init_host, _destroy_evacuated_instances): for a folder, too much.
+        # Not raised: it would end a nova-compute that is starting (Nova 26 to
+        # 34, init_host, _destroy_evacuated_instances), just for a folder.
         LOG.warning(
             "Could not remove %s, which the instance has left here: %s; it "
             "may come back to this host only when the folder is gone",
@@ -67,20 +72,14 @@ def remove_left_behind(instance: Any) -> None:
         )
 
 
-def _has_left(instance: Any) -> bool:
-    # A resize is reverted on the host that it went to.
-    reverted = instance.task_state == task_states.RESIZE_REVERTING
-    return bool(reverted or instance.host != CONF.host)
-
-
 def filesystem_type(path: str) -> str:
-    """The type of the file system that a path is on; empty: not known.
+    """Return the type of the file system that a path is on; empty: not known.
 
-    By the mount's path: a btrfs subvolume has a device of its own.
+    Compares paths, because a btrfs subvolume has a device of its own.
     """
     path = os.path.realpath(path)
     longest, found = "", ""
-    # In bytes: what others call their mounts need not be UTF-8.
+    # In bytes, because mount points need not be UTF-8.
     with open("/proc/self/mountinfo", "rb") as mounts:
         for line in mounts:
             # proc(5): id, parent, device, root, mount point, ... - type, ...
@@ -94,9 +93,10 @@ def filesystem_type(path: str) -> str:
 
 
 def is_exported(path: str) -> bool:
-    """Does this host export the path, what holds it or a part, by NFS?
+    """Return whether this host exports a path by NFS, in whole or in part.
 
-    Other servers, and a table that nova-compute may not see, are not known.
+    Only the kernel's NFS server is known, and only tables that nova-compute
+    can read.
     """
     path = f"{os.path.realpath(path)}/"
     return any(
@@ -113,17 +113,12 @@ def _exported_folders() -> Iterator[str]:
         except OSError:
             continue
         for name in found:
-            # exports(5): quoted, or with octal numbers for what is special
+            # exports(5): in quotes, or with octal numbers for special bytes
             path = os.path.realpath(_unescaped(name.strip(b'"')))
             yield f"{path.rstrip('/')}/"
 
 
 def _unescaped(name: bytes) -> str:
-    """A path, of which a table gives some bytes as octal numbers."""
-    return os.fsdecode(
-        re.sub(
-            rb"\\([0-3][0-7]{2})",
-            lambda found: bytes([int(found[1], 8)]),
-            name,
-        )
-    )
+    """Return a path of which a table gives some bytes as octal numbers."""
+    plain = _OCTAL.sub(lambda octal: bytes([int(octal[1], 8)]), name)
+    return os.fsdecode(plain)

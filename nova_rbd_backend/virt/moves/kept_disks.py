@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Keep a start that fails from deleting disks that it has not made.
+"""Keep a failed start from deleting disks that it has not made.
 
-Nova deletes all of an instance's disks if any was missing before
-(driver.py:_create_image, ``created_disks``; Nova 26 to 34).
+When a start fails, Nova deletes all disks of the instance if any of them was
+missing before (driver.py:_create_image, ``created_disks``; Nova 26 to 34).
 """
 
 import contextlib
@@ -13,15 +13,15 @@ from typing import Any
 from nova_rbd_backend.virt import edge
 from nova_rbd_backend.virt.pools import choice
 
-# By the instances' UUIDs; an instance is started once at a time.
+# By the instance's UUID; Nova starts an instance only once at a time.
 _kept: dict[str, frozenset[str]] = {}
 
 
 @contextlib.contextmanager
 def scope(instance: Any) -> Iterator[None]:
-    """Keep the disks that an instance of another host has now.
+    """Keep the disks that an instance has when it comes from another host.
 
-    Asks nothing for other instances, which have no disks before they start.
+    Sends no request for other instances, which have no disks yet.
     """
     if not choice.comes_from_elsewhere(instance):
         yield
@@ -29,7 +29,8 @@ def scope(instance: Any) -> Iterator[None]:
     store = edge.store()
 
     def ask() -> list[str]:
-        # Nova finds, and deletes, disks in pools that are new to this host.
+        # A start also finds, and may delete, disks in pools that are new to
+        # this host.
         store.read_pools()
         return store.disks(instance.uuid)
 
@@ -41,6 +42,6 @@ def scope(instance: Any) -> Iterator[None]:
 
 
 def filter_for(instance: Any) -> Callable[[str], bool]:
-    """Return a filter by a disk's name: may it be deleted now?"""
+    """Return a filter that tells by a disk's name if it may be deleted."""
     kept = _kept.get(instance.uuid, frozenset())
     return lambda disk: disk not in kept

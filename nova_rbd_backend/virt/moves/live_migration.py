@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Let a guest move live only to a host that sees the same disks.
+"""Let a guest migrate live only to a host that sees the same disks.
 
-Nova only compares the hosts' types of disks, so that a guest could be sent to
-a host of another pool or cluster. Before that the source gets one thing of the
-destination's own making: the name of the file by which it finds out whether
-they share instances_path (LibvirtLiveMigrateData.filename, 26 to 34). So that
-name tells which pool of which cluster the destination uses. A host with the
-in-tree backend tells nothing, and ignores the name.
+Nova compares only the hosts' types of disks, and would send a guest to a host
+with another pool or cluster. But before a migration the destination makes a
+file in instances_path, by whose name the source finds out whether they share
+that folder (LibvirtLiveMigrateData.filename, Nova 26 to 34). We put into the
+name which pool of which cluster the destination uses. A host with the in-tree
+backend does not do so, and ignores the name.
 """
 
 import hashlib
@@ -26,15 +26,12 @@ from nova_rbd_backend.virt import edge
 CONF = nova.conf.CONF
 
 _MARK = "nova-rbd"
-# With the rest of the name below 255 bytes, the longest for a file.
+# It keeps the whole name below 255 bytes, the limit for a file's name.
 _LONGEST_POOL = 160
 
 
 def make_test_file() -> str:
-    """Make an empty file in instances_path whose name tells our storage.
-
-    :returns: its name
-    """
+    """Make an empty file named after our cluster and pool; return its name."""
     prefix = ",".join((_MARK, *_here(), ""))
     handle, path = tempfile.mkstemp(prefix=prefix, dir=CONF.instances_path)
     os.close(handle)
@@ -42,7 +39,7 @@ def make_test_file() -> str:
 
 
 def check_source(instance: Any, filename: str) -> None:
-    """Refuse to send a guest with disks here to where they are not.
+    """Refuse to send a guest with disks in Ceph to a host of other storage.
 
     :param filename: of the destination's test file
     :raises nova.exception.MigrationPreCheckError: Nova then tries another
@@ -52,36 +49,31 @@ def check_source(instance: Any, filename: str) -> None:
     if mark != _MARK or len(there) < 2:
         return
     here = _here()
-    if there[:2] == here:
-        return
-    pools = _pools_with_disks(instance)
-    if not pools:
-        return
-    raise exception.MigrationPreCheckError(
-        reason=f"its disks are in pool {' and '.join(pools)} of Ceph cluster "
-        f"{here[0]}, where libvirt_images_store is pool "
-        f"{edge.settings().pool}, but that of the destination is pool "
-        f"{urllib.parse.unquote(there[1])} of cluster {there[0]}: "
-        "libvirt_images_store and ceph.conf of the two hosts must agree"
-    )
+    if there[:2] != here and (pools := _pools_with_disks(instance)):
+        raise exception.MigrationPreCheckError(
+            reason=f"its disks are in pool {' and '.join(pools)} of Ceph "
+            f"cluster {here[0]}, where libvirt_images_store is pool "
+            f"{edge.settings().pool}, but that of the destination is pool "
+            f"{urllib.parse.unquote(there[1])} of cluster {there[0]}: "
+            "libvirt_images_store and ceph.conf of the two hosts must agree"
+        )
 
 
 def check_destination(context: Any, instance: Any) -> None:
-    """Refuse a guest whose root disk is not here.
+    """Refuse a guest whose root disk is in no pool that is known here.
 
-    The pools of all storage classes are known here then: each host registers
-    those it uses for all hosts with the same libvirt_images_store.
+    Pools of other hosts' storage classes are known too: each host registers
+    its pools for all hosts with the same libvirt_images_store.
 
     :raises nova.exception.MigrationPreCheckError: see check_source
     """
     store = edge.store()
     root = str(names.DiskName(instance.uuid, "disk"))
     edge.run(store.read_pools)
-    # Asks each pool, so that a pool that may not be read is found out now.
+    # It asks every pool, so that a pool that may not be read is noticed now.
     _pools_with_disks(instance)
-    if edge.run(
-        lambda: store.pool_of(root)
-    ) or compute_utils.is_volume_backed_instance(context, instance):
+    found = edge.run(lambda: store.pool_of(root))
+    if found or compute_utils.is_volume_backed_instance(context, instance):
         return
     raise exception.MigrationPreCheckError(
         reason=f"its disk {root} is not in pool "
@@ -92,7 +84,7 @@ def check_destination(context: Any, instance: Any) -> None:
 
 
 def _here() -> list[str]:
-    """Return the cluster, and the pool as in names of files."""
+    """Return the cluster's fsid and the pool, as the file's name has them."""
     store = edge.store()
     return [edge.run(store.cluster.fsid), _quoted(store.settings.pool)]
 
@@ -104,7 +96,7 @@ def _pools_with_disks(instance: Any) -> list[str]:
 
 
 def _quoted(pool: str) -> str:
-    """Return the pool's name without characters special to file names."""
+    """Return a pool's name in characters that a file's name can have."""
     quoted = urllib.parse.quote(pool, safe="")
     if len(quoted) <= _LONGEST_POOL:
         return quoted

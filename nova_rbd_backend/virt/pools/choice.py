@@ -2,8 +2,8 @@
 
 """Which pool a disk is in, and which pool a new disk goes to.
 
-A disk is where it was made, as long as it lives, and names are unique over
-all pools. A new disk goes to the class that the instance's flavor asks for.
+A disk stays in the pool where it was made, and its name is unique over all
+pools. A new disk goes to the class that the instance's flavor asks for.
 """
 
 import dataclasses
@@ -24,10 +24,7 @@ CONF = nova.conf.CONF
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A pool for disks.
-
-    :ivar storage_class: None: no class of nova.conf has this pool
-    """
+    """:ivar storage_class: None: no class of nova.conf has this pool"""
 
     pool: Pool
     storage_class: StorageClass | None
@@ -45,12 +42,12 @@ def in_class(storage_class: StorageClass) -> Place:
 
 
 def of_disk(instance: Any, disk: str, image: str) -> Place:
-    """Return where the disk is; if it does not exist: where it would be made.
+    """Return where a disk is or, if it does not exist, where it would be made.
 
-    Asks nothing while a single pool is known.
+    Sends no request while only one pool is known.
 
-    :param disk: Nova's name for it: ``disk``, ``disk.swap``
-    :param image: the RBD image's
+    :param disk: Nova's name for the disk, such as ``disk.swap``
+    :param image: the RBD image's name
     """
     store = edge.store()
     if len(store.pool_names()) == 1:
@@ -64,11 +61,11 @@ def of_disk(instance: Any, disk: str, image: str) -> Place:
 
 
 def found_anew(instance: Any, image: str) -> Place | None:
-    """Return where a disk is, if its pool was not known to this host.
+    """Return where a disk is, if it is in a pool that this host did not know.
 
-    Another host may have a storage class that this host has never heard of: a
-    disk must not be made a second time. Asks nothing for an instance that is
-    being created, which had no disk before.
+    Another host may use storage classes that this host does not know, and a
+    disk must not be made a second time. Sends no request for an instance that
+    is being created, because it has had no disk yet.
     """
     if _is_new(instance):
         return None
@@ -78,7 +75,7 @@ def found_anew(instance: Any, image: str) -> Place | None:
 
 
 def for_new(instance: Any, disk: str) -> Place:
-    """Return where a disk is to be made, known to all hosts.
+    """Return where to make a disk, in a pool that all hosts know of then.
 
     :raises nova.exception.InvalidInput: the flavor asks for an unknown class
     """
@@ -92,7 +89,7 @@ def for_new(instance: Any, disk: str) -> Place:
 
 
 def require_classes(instance: Any) -> None:
-    """Refuse a new instance before anything is made of it.
+    """Refuse a new instance whose flavor asks for a class not known here.
 
     :raises nova.exception.InvalidInput: the flavor asks for an unknown class
     """
@@ -100,28 +97,28 @@ def require_classes(instance: Any) -> None:
     specs = _extra_specs(instance)
     asked = [specs[spec] for spec in storage_classes.SPECS if spec in specs]
     unknown = [name for name in asked if settings.class_named(name) is None]
-    # The disks of an instance that is not new may exist.
+    # The disks of other instances may exist already.
     if unknown and _is_new(instance):
         raise _unknown(settings, instance, unknown[0])
 
 
 def is_made_in_another_cell(instance: Any) -> bool:
-    """Return whether a resize takes the instance to another cell's storage."""
+    """Return whether a resize moves the instance to another cell's storage."""
     context = getattr(instance, "migration_context", None)
     return context is not None and bool(context.is_cross_cell_move())
 
 
 def comes_from_elsewhere(instance: Any) -> bool:
-    """Return whether an instance that is started here has another host yet.
+    """Return whether an instance that is started here is on another host yet.
 
-    So it has in an evacuation and in a resize to another cell, where Nova
+    That is so in an evacuation and in a resize to another cell, where Nova
     sets the host after spawn().
     """
     return instance.host not in (None, CONF.host)
 
 
 def is_evacuated(instance: Any) -> bool:
-    """Return whether an instance is started here on its disks of elsewhere."""
+    """Return whether a start takes over an instance's disks from its host."""
     elsewhere = comes_from_elsewhere(instance)
     return elsewhere and not is_made_in_another_cell(instance)
 
@@ -129,7 +126,7 @@ def is_evacuated(instance: Any) -> bool:
 def require_root(instance: Any) -> None:
     """Refuse to evacuate an instance without its root disk.
 
-    :raises nova.exception.DiskNotFound: no pool known here has it
+    :raises nova.exception.DiskNotFound: no pool that is known here has it
     """
     root = str(names.DiskName(instance.uuid, "disk"))
     store = edge.store()
@@ -143,31 +140,29 @@ def require_root(instance: Any) -> None:
 
 
 def require_new(instance: Any, disk: str, image: str) -> None:
-    """Refuse to make a disk that the instance has, on storage not seen here.
+    """Refuse to make a disk that must exist, on storage not visible here.
 
-    :raises nova.exception.DiskNotFound: the disk ought to exist
+    :raises nova.exception.DiskNotFound: the disk must exist
     """
-    if _ought_to_exist(instance, disk):
-        raise not_here(image)
-
-
-def _ought_to_exist(instance: Any, disk: str) -> bool:
     if _is_new(instance) or is_made_in_another_cell(instance):
-        return False
+        return
     if instance.task_state == task_states.RESIZE_FINISH:
         before = instance.old_flavor
+        # Other disks do not depend on the flavor: the first boot made them.
         of_flavor = {
             "disk.local": before.ephemeral_gb,
             "disk.swap": before.swap,
         }
-        # Other disks depend on no flavor, and were made at the first boot.
-        return bool(of_flavor.get(disk, True))
-    # A boot that never came to its end need not have made any.
-    return is_evacuated(instance) and instance.launched_at is not None
+        must_exist = of_flavor.get(disk, True)
+    else:
+        # A boot that was never finished need not have made any disk.
+        must_exist = is_evacuated(instance) and instance.launched_at
+    if must_exist:
+        raise not_here(image)
 
 
 def not_here(image: str) -> exception.DiskNotFound:
-    """Return the error for a disk that ought to exist, and is not found."""
+    """Return the error for a disk that must exist, but is in no pool here."""
     store = edge.store()
 
     def ask() -> tuple[str, str]:
@@ -177,7 +172,7 @@ def not_here(image: str) -> exception.DiskNotFound:
     pools, fsid = edge.run(ask)
     return exception.DiskNotFound(
         location=f"{image} in pool {pools} of Ceph cluster {fsid}: host "
-        f"{CONF.host} doesn't share its storage with the one that the "
+        f"{CONF.host} doesn't share its storage with the host that the "
         "instance comes from; libvirt_images_store and ceph.conf must agree"
     )
 
@@ -190,7 +185,7 @@ def _is_new(instance: Any) -> bool:
 def _wanted(
     settings: Settings, instance: Any, disk: str
 ) -> StorageClass | None:
-    """None: the flavor asks for a class that this host does not know."""
+    """Return the class of a new disk; None: this host does not know it."""
     name = storage_classes.asked_for(_extra_specs(instance), disk)
     return settings.class_named(name or settings.default_storage_class)
 
@@ -204,8 +199,8 @@ def _unknown(
     settings: Settings, instance: Any, name: str
 ) -> exception.InvalidInput:
     known = ", ".join(each.name for each in settings.classes)
-    # One of the exceptions that end a build without a try on another host.
-    # Nova cuts a fault after 255 characters: the list comes last.
+    # After this exception Nova does not try to build on another host. It cuts
+    # a fault after 255 characters, so the list of known classes comes last.
     return exception.InvalidInput(
         reason=f"flavor {instance.flavor.name} asks for storage class "
         f"{name!r}, unknown on {CONF.host}: correct its extra specs, or add "

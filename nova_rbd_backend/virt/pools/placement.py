@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What Placement is told about the pools.
+"""Report the pools' space to Placement.
 
-Nova's DISK_GB is the pool of the default storage class. Each other class has a
-resource class of its own, CUSTOM_RBD_NAME_GB, which a flavor asks for beside
-nova_rbd:class.
+Nova's DISK_GB is the space of the default storage class. Each class in another
+pool has a resource class of its own, CUSTOM_RBD_NAME_GB, which a flavor asks
+for beside nova_rbd:class.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from nova import context as nova_context
@@ -16,7 +16,6 @@ from oslo_log import log as logging
 from oslo_utils import units
 
 from nova_rbd_backend import storage_classes
-from nova_rbd_backend.settings import Settings
 from nova_rbd_backend.storage_classes import StorageClass
 from nova_rbd_backend.virt import edge
 
@@ -25,10 +24,10 @@ LOG = logging.getLogger(__name__)
 _Inventory = Mapping[str, Any]
 
 
-def space(pool: str, of_class: StorageClass | None) -> dict[str, int]:
-    """Return the usable bytes of a pool: total, free and used.
+def space_bytes(pool: str, of_class: StorageClass | None) -> dict[str, int]:
+    """Return the usable space of a pool: total, free and used.
 
-    :param of_class: where its data is; None: in the pool
+    :param of_class: whose data pool counts, if it has one
     """
     cluster = edge.store().cluster
     data_pool = of_class.image_options.data_pool if of_class else None
@@ -40,83 +39,79 @@ def space(pool: str, of_class: StorageClass | None) -> dict[str, int]:
     }
 
 
-def capacity_gib(
-    settings: Settings, of_class: StorageClass
-) -> dict[str, float]:
-    """Return this host's share of a pool: total, free and used."""
-    info = space(of_class.pool, of_class)
-    share = settings.capacity_share_percent / 100
-    return {name: value * share / units.Gi for name, value in info.items()}
+def share_gib(of_class: StorageClass) -> dict[str, float]:
+    """Return this host's share of a class's space: total, free and used."""
+    share = edge.settings().capacity_share_percent / 100
+    found = space_bytes(of_class.pool, of_class)
+    return {name: value * share / units.Gi for name, value in found.items()}
 
 
 def add_classes(
     provider_tree: Any, nodename: str, before: Mapping[str, _Inventory]
 ) -> None:
-    """Add the space of the other classes to what Nova has put together.
+    """Add the space of the other classes to the inventory that Nova has made.
 
-    :param before: what Placement knows so far
+    :param before: what Placement had before
     """
     settings = edge.settings()
-    added = _leftovers(provider_tree, nodename, before, settings)
-    for each in _other_classes(settings):
-        total = int(capacity_gib(settings, each)["total"])
-        if total:  # Placement takes no other
-            known = before.get(each.resource_class, {})
-            added[each.resource_class] = _inventory(total, known)
+    own = _data_pool(settings.default_class)
+    # Other classes than the default may have their data in its pool, and so
+    # their space in DISK_GB.
+    others = {
+        each.resource_class: each
+        for each in settings.classes
+        if _data_pool(each) != own
+    }
+    added = _leftovers(provider_tree.data(nodename).uuid, before, others)
+    for name, each in others.items():
+        # Placement accepts no total of 0.
+        if total := int(share_gib(each)["total"]):
+            added[name] = _inventory(total, before.get(name, {}))
     if added:
         inventory = provider_tree.data(nodename).inventory
         provider_tree.update_inventory(nodename, {**inventory, **added})
 
 
-def _other_classes(settings: Settings) -> list[StorageClass]:
-    """Return the classes whose space is not that of DISK_GB."""
-    own = _space(settings.default_class)
-    return [each for each in settings.classes if _space(each) != own]
-
-
-def _space(of_class: StorageClass) -> str:
+def _data_pool(of_class: StorageClass) -> str:
     return of_class.image_options.data_pool or of_class.pool
 
 
 def _inventory(total: int, known: _Inventory) -> dict[str, Any]:
     reserved = known.get("reserved", 0)
     if reserved >= known.get("total", 0):
-        reserved = 0  # of a class that had been removed, see _leftovers
+        # All was reserved while nova.conf did not have the class.
+        reserved = 0
     return {
         "total": total,
         "min_unit": 1,
         "max_unit": total,
         "step_size": 1,
-        # Set by the operator, in Placement.
+        # The operator sets it in Placement.
         "allocation_ratio": known.get("allocation_ratio", 1.0),
         "reserved": min(reserved, total),
     }
 
 
 def _leftovers(
-    provider_tree: Any,
-    nodename: str,
+    provider_uuid: str,
     before: Mapping[str, _Inventory],
-    settings: Settings,
+    configured: Container[str],
 ) -> dict[str, dict[str, Any]]:
     """Return the inventory of removed classes that is still in use.
 
-    Placement refuses to remove what is allocated, and Nova's whole update
-    fails with it. All of it is reserved, so that nobody gets any more.
+    Placement refuses to remove what is allocated, and with it Nova's whole
+    update. All of it is reserved, so that nothing more is allocated.
     """
-    now = {each.resource_class for each in _other_classes(settings)}
     left = {
-        name: known
-        for name, known in before.items()
-        if storage_classes.is_resource_class(name) and name not in now
+        name
+        for name in before
+        if storage_classes.is_resource_class(name) and name not in configured
     }
-    if left:
-        used = _allocated(provider_tree.data(nodename).uuid)
-        if used is not None:
-            left = {name: left[name] for name in left if name in used}
+    if left and (used := _allocated(provider_uuid)) is not None:
+        left &= used
     return {
-        name: {**known, "reserved": known["total"]}
-        for name, known in left.items()
+        name: {**before[name], "reserved": before[name]["total"]}
+        for name in left
     }
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Detach snapshots from their disks, beside Nova's other work.
+"""Detach snapshots from their disks in the background.
 
-Any nova-compute does it: the periodic run of one finds the snapshots of a host
-that died.
+Any nova-compute can detach any snapshot. The periodic run of one finds the
+snapshots of a host that died.
 """
 
 from nova import context as nova_context
@@ -21,9 +21,19 @@ from nova_rbd_backend.virt.snapshot import glance
 
 LOG = logging.getLogger(__name__)
 
+# Why a snapshot stays that Glance may not know.
+_NOT_ASKED = (
+    "Glance cannot be asked whether it has it: give the user of "
+    "[service_user] the admin role"
+)
+_ELSEWHERE = (
+    "its instance is not in this cell's database, so that it may be in "
+    "another Glance"
+)
+
 
 def _detach_once() -> bool:
-    """Detach all that can be detached; False: try again soon."""
+    """Detach what can be detached; return False to be called again soon."""
     try:
         pool = edge.store().snapshots
         abandoned = edge.run(lambda: detach.abandoned(pool))
@@ -35,34 +45,27 @@ def _detach_once() -> bool:
 
 
 def _settle(pool: Pool, entry: journal.Entry) -> bool:
-    """Keep or remove a snapshot whose maker died; False: not yet."""
+    """Keep or remove a snapshot whose maker died; False: not possible yet."""
     try:
         if not edge.run(lambda: detach.may_be_known(pool, entry)):
-            return _remove(pool, entry)
-        if entry.age_seconds < glance.ANSWER_SECONDS:
-            return False  # Glance may still work on what it was asked.
-        known = glance.knows(names.glance_id(entry.image))
-        if known:
-            edge.run(
-                lambda: journal.record_offer(
-                    pool, entry, journal.Offer.ACCEPTED
-                )
-            )
-        elif known is None:
-            _warn(
-                pool,
-                entry,
-                "Glance cannot be asked whether it has it: give the user of "
-                "[service_user] the admin role",
-            )
-        elif _is_of_this_cell(pool, entry):
-            return _remove(pool, entry)
+            _remove(pool, entry)
+        elif entry.age_seconds < glance.ANSWER_SECONDS:
+            return False  # Glance may still work on the offered location.
+        elif known := glance.knows(names.glance_id(entry.image)):
+            accepted = journal.Offer.ACCEPTED
+            edge.run(lambda: journal.record_offer(pool, entry, accepted))
+        elif known is not None and _is_of_this_cell(pool, entry):
+            _remove(pool, entry)
         else:
-            _warn(
-                pool,
-                entry,
-                "its instance is not in this cell's database, so that it may "
-                "be in another Glance",
+            LOG.warning(
+                "Snapshot %(pool)s/%(image)s, left by %(host)s, stays: "
+                "%(why)s. Remove it by hand if no Glance has such an image",
+                {
+                    "pool": pool,
+                    "image": entry.image,
+                    "host": entry.host,
+                    "why": _NOT_ASKED if known is None else _ELSEWHERE,
+                },
             )
     except Exception as error:
         LOG.error(
@@ -76,7 +79,7 @@ def _settle(pool: Pool, entry: journal.Entry) -> bool:
     return True
 
 
-def _remove(pool: Pool, entry: journal.Entry) -> bool:
+def _remove(pool: Pool, entry: journal.Entry) -> None:
     if edge.run(lambda: detach.remove_unknown(pool, entry), long=True):
         PURGER.start()
         LOG.info(
@@ -84,16 +87,15 @@ def _remove(pool: Pool, entry: journal.Entry) -> bool:
             pool,
             entry.image,
         )
-    return True
 
 
 def _is_of_this_cell(pool: Pool, entry: journal.Entry) -> bool:
-    """Return whether this host's Glance is the one to be asked for it.
+    """Return whether the snapshot would be in this host's Glance.
 
     Several clouds may have their snapshots in one pool.
     """
-    said = edge.run(lambda: pool.headers.metadata(entry.image_id))
-    uuid = said.get(metadata.INSTANCE)
+    facts = edge.run(lambda: pool.headers.metadata(entry.image_id))
+    uuid = facts.get(metadata.INSTANCE)
     if uuid is None:
         return False
     context = nova_context.get_admin_context(read_deleted="yes")
@@ -102,19 +104,6 @@ def _is_of_this_cell(pool: Pool, entry: journal.Entry) -> bool:
     except exception.InstanceNotFound:
         return False
     return True
-
-
-def _warn(pool: Pool, entry: journal.Entry, why: str) -> None:
-    LOG.warning(
-        "Snapshot %(pool)s/%(image)s, left by %(host)s, stays: %(why)s. "
-        "Remove it by hand if no Glance has such an image",
-        {
-            "pool": pool,
-            "image": entry.image,
-            "host": entry.host,
-            "why": why,
-        },
-    )
 
 
 def _detach(pool: Pool) -> bool:
@@ -141,19 +130,16 @@ def _detach_one(pool: Pool, entry: journal.Entry) -> bool:
         return False
     if found is not None and found.by != detach.NOBODY:
         LOG.info(
-            "Detached snapshot %(pool)s/%(image)s in %(seconds).1f s "
-            "(copied by %(by)s)",
-            {
-                "pool": pool,
-                "image": found.image,
-                "seconds": found.seconds,
-                "by": found.by,
-            },
+            "Detached snapshot %s/%s in %.1f s (copied by %s)",
+            pool,
+            found.image,
+            found.seconds,
+            found.by,
         )
-    # The disk, or the snapshot, may have been deleted meanwhile.
+    # A disk or snapshot that was deleted meanwhile can be purged now.
     PURGER.start()
     return True
 
 
-#: This nova-compute's.
+#: The detacher of this nova-compute.
 DETACHER = Background(_detach_once)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which guests of this host may be frozen, as a nova-compute's successor sees.
+"""Mark guests that may be frozen, for the next start of nova-compute.
 
-A guest whose nova-compute is killed between freeze and thaw would stand still
-for ever: Nova only resets its task. So each gets a mark before it is frozen,
-and what is marked when nova-compute starts is thawed.
+If nova-compute is killed between freeze and thaw the guest would stay frozen
+for ever, because Nova only resets its task. Each guest is therefore marked
+before it is frozen. nova-compute thaws all marked guests when it starts.
 """
 
 import contextlib
@@ -26,38 +26,38 @@ CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 FOLDER = "nova-rbd-frozen"
 
-#: How long an agent may take to answer, each time. What it runs before it
-#: freezes may take long: Windows gives its VSS writers 60 s.
+#: How long a guest's agent may take for each answer. Its preparations before a
+#: freeze may take long: Windows gives its VSS writers 60 s.
 ANSWER_SECONDS = 60
 _ATTEMPTS = 5
 
-# Of guests that are still to be thawed for a predecessor.
+# UUIDs of guests that thaw_left() has yet to thaw.
 _left: set[str] = set()
 
 
 def mark(instance_uuid: str) -> None:
-    """Remember that the guest is going to be frozen.
+    """Mark a guest that is going to be frozen.
 
-    :raises OSError: that cannot be written down
+    :raises OSError: the mark cannot be written
     """
     fileutils.ensure_tree(_folder())
     (_folder() / instance_uuid).touch()
 
 
 def unmark(instance_uuid: str) -> None:
-    """Remember that the guest is not frozen; not marked: done."""
+    """Remove the mark of a guest that is not frozen, if it has one."""
     fileutils.delete_if_exists(_folder() / instance_uuid)
 
 
 def is_being_thawed(instance_uuid: str) -> bool:
-    """Whether a freeze now would be undone for what was left."""
+    """Return whether thaw_left() has yet to thaw the guest, frozen or not."""
     return instance_uuid in _left
 
 
 def thaw_left(host: Any) -> None:
     """Thaw in the background what a killed nova-compute has left frozen.
 
-    :param host: Nova's, with the connection to libvirt
+    :param host: Nova's Host, which has the connection to libvirt
     """
     if not _folder().is_dir():
         return
@@ -67,14 +67,9 @@ def thaw_left(host: Any) -> None:
 
 
 def _thaw(host: Any, instance_uuid: str) -> None:
-    """Thaw one that is there and runs; a mark stays until it is thawed."""
-    attempts = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        wait=tenacity.wait_fixed(1),
-        reraise=True,
-    )
+    """Thaw a guest that runs here; keep its mark if it cannot be thawed."""
     try:
-        if attempts(_thawed, host, instance_uuid):
+        if attempts()(_thawed, host, instance_uuid):
             LOG.warning(
                 "Guest %s was thawed: a nova-compute that was killed while "
                 "it made a snapshot may have left it frozen",
@@ -93,7 +88,7 @@ def _thaw(host: Any, instance_uuid: str) -> None:
 
 
 def _thawed(host: Any, instance_uuid: str) -> bool:
-    """Thaw it; False: it does not run here (any more)."""
+    """Thaw a guest; return False if it does not run here any more."""
     try:
         guest = host.get_connection().lookupByUUIDString(instance_uuid)
     except libvirt.libvirtError as error:
@@ -107,11 +102,22 @@ def _thawed(host: Any, instance_uuid: str) -> bool:
     return True
 
 
+def attempts() -> tenacity.Retrying:
+    """Return how often and when to try a thaw; the last error is raised."""
+    return tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(_ATTEMPTS),
+        wait=tenacity.wait_fixed(1),
+        reraise=True,
+    )
+
+
 @contextlib.contextmanager
 def limited(host: Any, instance_uuid: str) -> Iterator[None]:
-    """Have libvirt wait for the guest's agent ANSWER_SECONDS, not for ever.
+    """Let libvirt wait for the guest's agent ANSWER_SECONDS, not for ever.
 
-    :raises libvirt.libvirtError: no such guest; within: AGENT_UNRESPONSIVE
+    After that the calls within the block raise AGENT_UNRESPONSIVE.
+
+    :raises libvirt.libvirtError: there is no such guest
     """
     guest = host.get_connection().lookupByUUIDString(instance_uuid)
     guest.agentSetResponseTimeout(ANSWER_SECONDS)
@@ -124,5 +130,5 @@ def limited(host: Any, instance_uuid: str) -> Iterator[None]:
 
 
 def _folder() -> pathlib.Path:
-    # The instances' folder may be one that several hosts share.
+    # Several hosts may share the instances' folder.
     return pathlib.Path(CONF.instances_path, FOLDER, CONF.host)

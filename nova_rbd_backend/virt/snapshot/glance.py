@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a snapshot asks of Glance, through Nova's client for it.
+"""The requests of a snapshot to Glance, through Nova's client for Glance.
 
-Nova 32 and later give Glance 30 and later a location by a call that Glance
-answers before it has looked at the location: whether it took it shows in the
-image's status (glance/async_/flows/location_import.py, Glance 33).
+Nova 32 and later add a location, in Glance 30 and later, by a call that Glance
+answers before it has checked the location. The image's status then shows
+whether Glance accepted it (glance/async_/flows/location_import.py, Glance 33).
 """
 
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, BinaryIO
 
 import glanceclient.exc
 import nova.conf
@@ -21,39 +21,40 @@ from nova.compute import utils as compute_utils
 from nova.image import glance
 from oslo_log import log as logging
 
+from nova_rbd_backend.ceph.stream import ImageReader
+
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 IMAGE_API = glance.API()
 
-#: How long Glance may take to say whether it took a location.
+#: How long Glance may take to accept or refuse a location.
 ANSWER_SECONDS = 60
-#: After an error that does not say whether it goes on with it.
+#: How long a queued image is watched after an error that does not tell whether
+#: Glance goes on with the location.
 LATE_SECONDS = 10
 _POLL_SECONDS = 0.2
-# After these it does not.
+# After these errors Glance does not go on.
 _REFUSALS = (
     exception.Invalid,
     exception.Forbidden,
     exception.ImageNotAuthorized,
     glanceclient.exc.HTTPNotImplemented,
 )
-# Glance's own mark on an image that a task of its works on.
+# Glance's own mark on an image that one of its tasks works on.
 _TASK = "os_glance_import_task"
 
 
-class Rewindable(Protocol):
-    def read(self, length: int = -1, /) -> bytes: ...
-
-    def seek(self, offset: int, /) -> int: ...
+#: Data that can be read once more from its beginning.
+Rewindable = BinaryIO | ImageReader
 
 
 class _Body:
-    """An image's data, sent from its beginning by each attempt.
+    """An image's data, which each attempt sends from its beginning.
 
-    Nova's client for Glance tries again with what it was given
-    (nova.image.glance, call(), Nova 26 to 34), and would go on where it was
-    broken off. An attempt begins with glanceclient asking whether there is
-    a body at all (http.py, _chunk_body), and it asks at no other time.
+    Nova's client for Glance tries again with the same object
+    (nova.image.glance, call(), Nova 26 to 34), and would go on where the first
+    attempt broke off. Each attempt begins with glanceclient's test whether
+    there is a body (http.py, _chunk_body), the only time that it tests this.
     """
 
     def __init__(self, data: Rewindable) -> None:
@@ -70,41 +71,39 @@ class _Body:
 def offer(
     context: Any, image_id: str, metadata: Mapping[str, Any], url: str
 ) -> bool:
-    """Give Glance the location of a queued image; whether it took it.
+    """Give Glance the location of a queued image; return if it accepts it.
 
     :raises nova.exception.ImageNotFound: the image is deleted
-    :raises Exception: Glance does not say whether it took it
+    :raises Exception: Glance does not tell whether it accepts the location
     """
     reason: object = "it gave no reason; see its log"
     late_seconds = 0
     try:
-        IMAGE_API.update(
-            context,
-            image_id,
-            {**metadata, "location": url},
-            purge_props=False,
-        )
+        given = {**metadata, "location": url}
+        IMAGE_API.update(context, image_id, given, purge_props=False)
     except exception.ImageNotFound:
         raise
     except Exception as error:
         reason = error
         if not isinstance(error, _REFUSALS):
-            # Its answer was lost, and it may be at it still.
+            # Glance's answer was lost, and it may still work on the location.
             late_seconds = LATE_SECONDS
     if _is_active_soon(context, image_id, late_seconds):
         return True
     LOG.info(
-        "Glance does not take location %(url)s for image %(image)s, which is "
-        "uploaded instead: %(reason)s",
-        {"url": url, "image": image_id, "reason": reason},
+        "Glance does not take location %s for image %s, which is uploaded "
+        "instead: %s",
+        url,
+        image_id,
+        reason,
     )
     return False
 
 
 def _is_active_soon(context: Any, image_id: str, late_seconds: int) -> bool:
-    """Whether the image is active, once no task of Glance's is at it.
+    """Wait for Glance's task, and return whether the image is active.
 
-    :param late_seconds: how long that may take to begin
+    :param late_seconds: how long it may take until the task begins
     """
     begin = time.monotonic()
 
@@ -131,7 +130,7 @@ def _is_active_soon(context: Any, image_id: str, late_seconds: int) -> bool:
 
 
 def _is_active(context: Any, image_id: str) -> bool | None:
-    """Whether the image has data; None: that is being decided."""
+    """Return whether the image has data; None: Glance has yet to decide."""
     image = IMAGE_API.get(context, image_id)
     if image["status"] == "queued":
         return None if _TASK in image["properties"] else False
@@ -149,28 +148,26 @@ def upload(
     data: Rewindable,
     size_bytes: int,
 ) -> None:
-    """Send the image's data; where that fails the image is deleted.
+    """Send the image's data; delete the image if that fails.
 
     :param size_bytes: of all the data
-    :raises nova.exception.StorageError: Glance has not got so much of it
+    :raises nova.exception.StorageError: Glance received less
     """
     try:
         with compute_utils.disk_ops_semaphore:
+            given, body = dict(metadata), _Body(data)
             image = IMAGE_API.update(
-                context,
-                image_id,
-                dict(metadata),
-                _Body(data),
-                purge_props=False,
+                context, image_id, given, body, purge_props=False
             )
-        # A retry below Nova (keystoneauth1) does not begin anew. Its image is
-        # active all the same, and shelve would delete the disk for it.
+        # A retry below Nova (keystoneauth1) does not start from the beginning.
+        # The image becomes active nevertheless, and shelve would then delete
+        # the disk.
         got = image.get("size")
         if got != size_bytes:
             raise exception.StorageError(
                 reason=f"Glance got {got} of {size_bytes} bytes of image "
                 f"{image_id}, which is deleted: see the log of glance-api "
-                "for what broke the upload off, and try again"
+                "for the reason why the upload broke off, and try again"
             )
     except BaseException:
         _delete(context, image_id)
@@ -184,25 +181,26 @@ def _delete(context: Any, image_id: str) -> None:
         pass
     except Exception as error:
         LOG.error(
-            "Image %(image)s is not whole and could not be deleted, do not "
-            "use it: %(reason)s",
-            {"image": image_id, "reason": error},
+            "Image %s is not whole and could not be deleted, do not use it: "
+            "%s",
+            image_id,
+            error,
         )
 
 
 def knows(image_id: str) -> bool | None:
-    """Whether Glance has an image with data; None: it cannot be asked.
+    """Return whether Glance has an image with data; None: it cannot be asked.
 
-    Asked by nobody's request, as Nova's own user, who has to be an admin: for
-    any other an image of somebody else's project is not there either.
+    There is no user's request to ask for, so Nova's own user asks. That user
+    must be an admin, because Glance hides the images of other projects from
+    all other users.
     """
     try:
         auth: Any = loading.load_auth_from_conf_options(CONF, "service_user")
         if auth is None:
             return None
         session = loading.load_session_from_conf_options(CONF, "service_user")
-        roles = auth.get_access(session).role_names
-        if "admin" not in roles:
+        if "admin" not in auth.get_access(session).role_names:
             return None
         context = nova_context.RequestContext(
             is_admin=True, user_auth_plugin=auth

@@ -2,9 +2,9 @@
 
 """Keep a guest's file systems frozen while a snap of its disk is made.
 
-Nova freezes for its own live snapshots only, and gives a backend's
-direct_snapshot() no way to the guest: the driver opens a scope around its
-snapshot(), in which the backend finds it.
+Nova freezes a guest only for its own live snapshots, and does not give the
+guest to a backend's direct_snapshot(). Our driver therefore opens a scope
+around its snapshot(), in which the backend finds the guest.
 """
 
 import contextlib
@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import tenacity
 from nova import exception
 from nova.compute import power_state
 from nova.virt.libvirt import utils as libvirt_utils
@@ -23,18 +22,21 @@ from nova_rbd_backend.virt.snapshot import frozen as marks
 
 LOG = logging.getLogger(__name__)
 
-#: A guest that stands still for longer misses its cluster's heartbeats. It
-#: is thawed then whatever Ceph does.
+#: A guest that is frozen for longer may miss the heartbeats of a cluster that
+#: it belongs to. It is thawed then, whatever Ceph does.
 LIMIT_SECONDS = 0.8
-_THAW_ATTEMPTS = 5
+_NO_AGENT = (
+    exception.QemuGuestAgentNotEnabled,
+    exception.InstanceQuiesceNotSupported,
+)
 
-# Green under eventlet: one value for each request.
+# One value for each request; eventlet makes it local to the greenlet.
 _scope = threading.local()
 
 
 @contextlib.contextmanager
 def scope(driver: Any, context: Any, instance: Any) -> Iterator[None]:
-    """Let frozen() reach the guest of this instance."""
+    """Let frozen() and keeps_running() know the guest of a snapshot."""
     _scope.guest = _Guest(driver, context, instance)
     try:
         yield
@@ -43,9 +45,9 @@ def scope(driver: Any, context: Any, instance: Any) -> Iterator[None]:
 
 
 def keeps_running() -> bool:
-    """Whether the snapshot under way leaves its guest running.
+    """Return whether the snapshot under way leaves its guest running.
 
-    That is for a root disk on RBD; others are Nova's.
+    It does so if the root disk is on RBD. Other disks are left to Nova.
     """
     guest = getattr(_scope, "guest", None)
     return guest is not None and guest.is_on_rbd()
@@ -53,12 +55,12 @@ def keeps_running() -> bool:
 
 @contextlib.contextmanager
 def frozen() -> Iterator[None]:
-    """Freeze the guest's file systems; thaw them whatever happens within.
+    """Freeze the guest's file systems, and thaw them whatever happens within.
 
-    A guest that does not run, or has no agent, is left as it is.
+    A guest that does not run or has no agent is not frozen.
 
-    :raises nova.exception.NovaException: it could not be frozen, or not for
-        as long as it took, and its image has os_require_quiesce
+    :raises nova.exception.NovaException: the image has os_require_quiesce, but
+        the guest could not be frozen, or was thawed before the end
     """
     guest = getattr(_scope, "guest", None)
     if guest is None or not guest.freeze():
@@ -71,9 +73,14 @@ def frozen() -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-        kept = guest.thaw()
-    if not kept:
-        guest.was_thawed_early()
+        was_frozen = guest.thaw()
+    if not was_frozen:
+        guest.do_without(
+            exception.InstanceQuiesceFailed(
+                reason=f"Ceph took longer than {LIMIT_SECONDS} s to make the "
+                "snap"
+            )
+        )
 
 
 class _Guest:
@@ -86,83 +93,70 @@ class _Guest:
         self._lock = threading.Lock()
         self._frozen_at: float | None = None
 
-    @property
-    def _required(self) -> bool:
-        properties = self._instance.image_meta.properties
-        return bool(properties.get("os_require_quiesce", False))
-
     def is_on_rbd(self) -> bool:
-        """Whether its root disk is, as Nova's snapshot() finds it."""
+        """Find the root disk as Nova's snapshot() does; is it on RBD?"""
         guest = self._driver._host.get_guest(self._instance)
         path, _ = libvirt_utils.find_disk(guest)
         return bool(libvirt_utils.get_disk_type_from_path(path) == "rbd")
 
-    def _runs(self) -> bool:
-        host = self._driver._host
-        guest = host.get_guest(self._instance)
-        return bool(guest.get_power_state(host) == power_state.RUNNING)
-
     def freeze(self) -> bool:
-        """Freeze it if that can be done; whether it was."""
-        if not self._runs():
+        """Freeze the guest if possible; return whether it is frozen now."""
+        host, uuid = self._driver._host, self._instance.uuid
+        guest = host.get_guest(self._instance)
+        if guest.get_power_state(host) != power_state.RUNNING:
             return False
         began = time.monotonic()
         try:
-            if marks.is_being_thawed(self._instance.uuid):
+            if marks.is_being_thawed(uuid):
                 raise exception.InstanceQuiesceFailed(
                     reason="it is still to be thawed after an earlier snapshot"
                 )
-            marks.mark(self._instance.uuid)
+            marks.mark(uuid)
             self._ask(self._driver.quiesce)
-        except (
-            exception.QemuGuestAgentNotEnabled,
-            exception.InstanceQuiesceNotSupported,
-        ) as error:
-            marks.unmark(self._instance.uuid)
-            self._do_without(error)
-            return False
         except Exception as error:
-            # The agent may have frozen some of the file systems.
-            if time.monotonic() - began < marks.ANSWER_SECONDS:
+            if isinstance(error, _NO_AGENT):
+                marks.unmark(uuid)
+            elif time.monotonic() - began < marks.ANSWER_SECONDS:
+                # The agent may have frozen some of the file systems.
                 with contextlib.suppress(Exception):
                     self._ask(self._driver.unquiesce)
-                    marks.unmark(self._instance.uuid)
-            else:  # or is going to, once what it runs before that has ended
+                    marks.unmark(uuid)
+            else:
+                # It may also freeze them when its preparations have ended.
                 self._frozen_at = began
                 self.thaw()
-            self._do_without(error)
+            self.do_without(error)
             return False
         self._frozen_at = time.monotonic()
         return True
 
     def _ask(self, what: Callable[..., None]) -> None:
-        """Have Nova ask the guest's agent, who has to answer in time."""
+        """Let Nova ask the guest's agent, which has to answer in time."""
         with marks.limited(self._driver._host, self._instance.uuid):
             what(self._context, self._instance, self._instance.image_meta)
 
-    def _do_without(self, error: Exception) -> None:
-        if self._required:
+    def do_without(self, error: Exception) -> None:
+        """Go on with a guest that is not frozen, unless its image forbids it.
+
+        :raises Exception: the error, if the image has os_require_quiesce
+        """
+        if self._instance.image_meta.properties.get("os_require_quiesce"):
             raise error
         LOG.info(
-            "The snapshot is as after a power loss, for the guest's file "
+            "The snapshot is as after a power loss, because the guest's file "
             "systems were not frozen: %s",
             error,
             instance=self._instance,
         )
 
     def thaw(self) -> bool:
-        """Thaw it; whether that was still to be done."""
+        """Thaw the guest; return whether it was frozen until now."""
         with self._lock:
             if self._frozen_at is None:
                 return False
             since, self._frozen_at = self._frozen_at, None
-        attempts = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(_THAW_ATTEMPTS),
-            wait=tenacity.wait_fixed(1),
-            reraise=True,
-        )
         try:
-            attempts(self._ask, self._driver.unquiesce)
+            marks.attempts()(self._ask, self._driver.unquiesce)
         except Exception as error:
             LOG.error(
                 "The guest's file systems could not be thawed after a "
@@ -178,10 +172,3 @@ class _Guest:
             instance=self._instance,
         )
         return True
-
-    def was_thawed_early(self) -> None:
-        """Ceph took longer than the guest may stand still."""
-        error = exception.InstanceQuiesceFailed(
-            reason=f"Ceph took longer than {LIMIT_SECONDS} s to make the snap"
-        )
-        self._do_without(error)

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""image-create: a disk becomes an image of Glance's while its guest runs on.
+"""image-create: make an image in Glance from a disk while its guest runs.
 
 The snapshot is a clone in the pool for snapshots, and Glance gets its
-location. If Glance takes no location, the clone's data is uploaded, and the
-clone is removed. Either way nothing is copied that the disk does not hold.
+location. If Glance does not accept locations the clone's data is uploaded, and
+the clone is removed. In both cases only data that the disk has is copied.
 """
 
+import contextlib
+import dataclasses
+import functools
 import os
 import tempfile
 import time
@@ -20,6 +23,7 @@ from oslo_log import log as logging
 from oslo_utils import fileutils
 
 from nova_rbd_backend import metadata, names
+from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.ceph.stream import ImageReader
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.journal import Offer
@@ -33,24 +37,19 @@ CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(frozen=True)
 class ToGlance:
-    """One disk's way into one queued image of Glance's."""
+    """Makes one disk the content of one queued image of Glance's."""
 
-    def __init__(
-        self,
-        context: Any,
-        instance: Any,
-        disk: names.ImagePath,
-        image_id: str,
-        image_format: str,
-    ) -> None:
-        self._context = context
-        self._instance = instance
-        self._disk = disk
-        self._image_id = image_id
-        self._format = image_format
-        self._disk_pool = edge.store().pool(disk.pool)
-        self._pool = edge.store().snapshots
+    context: Any
+    instance: Any
+    disk: names.ImagePath
+    image_id: str
+    image_format: str
+
+    @functools.cached_property
+    def _pool(self) -> Pool:
+        return edge.store().snapshots
 
     def run(self) -> None:
         """Make the snapshot; on return Glance's image is active.
@@ -61,98 +60,86 @@ class ToGlance:
         try:
             with (
                 edge.as_nova(),
-                snapshots.sole_maker(self._pool, self._image_id),
+                snapshots.sole_maker(self._pool, self.image_id),
             ):
                 how = self._give(self._make())
         finally:
-            # After a failure too: what could not be undone is undone there.
+            # Also after a failure: they undo what could not be undone here.
             DETACHER.start()
             PURGER.start()
         LOG.info(
             "Snapshot of %(disk)s is image %(image)s (%(how)s) after "
             "%(seconds).3f s",
             {
-                "disk": self._disk,
-                "image": self._image_id,
+                "disk": self.disk,
+                "image": self.image_id,
                 "how": how,
                 "seconds": time.monotonic() - started,
             },
-            instance=self._instance,
+            instance=self.instance,
         )
 
     def _make(self) -> snapshots.Snapshot:
+        disk = self.disk.image
+        disk_pool = edge.store().pool(self.disk.pool)
         attempt = edge.run(
-            lambda: snapshots.begin(
-                self._pool, self._disk_pool, self._disk.image, self._image_id
-            )
+            lambda: snapshots.begin(self._pool, disk_pool, disk, self.image_id)
         )
-        said = self._image_metadata()
+        facts = metadata.describe(
+            names.DiskName.parse(disk),
+            project_id=self.instance.project_id,
+            image_id=self.instance.image_ref,
+        )
         try:
             with quiesce.frozen():
                 edge.run(lambda: snapshots.snap(attempt))
             return edge.run(
-                lambda: snapshots.publish(self._pool, attempt, said)
+                lambda: snapshots.publish(self._pool, attempt, facts)
             )
         except BaseException:
             self._try(lambda: snapshots.undo(self._pool, attempt))
             raise
 
-    def _image_metadata(self) -> dict[str, str]:
-        return metadata.describe(
-            names.DiskName.parse(self._disk.image),
-            project_id=self._instance.project_id,
-            image_id=self._instance.image_ref,
-        )
-
     def _give(self, snapshot: snapshots.Snapshot) -> str:
         """Give the snapshot to Glance; return how that was done."""
         entry = snapshot.detachment
-        if self._format == "raw":
+        if self.image_format == "raw":
             entry = self._record(entry, Offer.UNDER_WAY)
+            facts, url = self._glance_metadata(), snapshot.location.url
             try:
-                taken = glance.offer(
-                    self._context,
-                    self._image_id,
-                    self._glance_metadata(),
-                    snapshot.location.url,
-                )
+                taken = glance.offer(self.context, self.image_id, facts, url)
             except exception.ImageNotFound:
-                self._remove(entry)
+                self._try(lambda: snapshots.remove(self._pool, entry))
                 raise
             # After any other error Glance may have it: the detacher will ask.
             if taken:
-                # It is Glance's now: nothing may fail any more.
+                # The snapshot is Glance's now, so no error is raised any more.
                 self._try(
                     lambda: journal.record_offer(
                         self._pool, entry, Offer.ACCEPTED
                     )
                 )
-                return f"location {snapshot.location.url}"
+                return f"location {url}"
             entry = self._record(entry, Offer.NOT_MADE)
         try:
             self._upload(snapshot)
         finally:
-            self._remove(entry)
+            self._try(lambda: snapshots.remove(self._pool, entry))
         return "uploaded"
 
     def _record(self, entry: journal.Entry, offer: Offer) -> journal.Entry:
         return edge.run(lambda: journal.record_offer(self._pool, entry, offer))
 
-    def _remove(self, entry: journal.Entry) -> None:
-        self._try(lambda: snapshots.remove(self._pool, entry))
-
     def _upload(self, snapshot: snapshots.Snapshot) -> None:
-        if self._format == "raw":
-            # Opened and read by the thread that calls read().
+        if self.image_format == "raw":
+            # The thread that calls read() opens and reads the image.
             reader = ImageReader(
                 lambda: self._pool.open(image_id=snapshot.image_id)
             )
-            try:
+            with contextlib.closing(reader):
                 self._send(reader, snapshot.size_bytes)
-            finally:
-                reader.close()
             return
-        # Another format has to be written as a whole before it can be sent.
+        # Other formats have to be written as a whole before they can be sent.
         folder = CONF.libvirt.snapshots_directory
         fileutils.ensure_tree(folder)
         settings = edge.settings()
@@ -163,47 +150,39 @@ class ToGlance:
                 source.for_qemu(settings.user, settings.ceph_conf),
                 path,
                 "raw",
-                self._format,
+                self.image_format,
             )
             with open(path, "rb") as file:
                 self._send(file, os.path.getsize(path))
 
-    def _send(self, data: Any, size_bytes: int) -> None:
-        glance.upload(
-            self._context,
-            self._image_id,
-            self._glance_metadata(),
-            data,
-            size_bytes,
-        )
+    def _send(self, data: glance.Rewindable, size_bytes: int) -> None:
+        facts = self._glance_metadata()
+        glance.upload(self.context, self.image_id, facts, data, size_bytes)
 
     def _glance_metadata(self) -> dict[str, str]:
-        """Return what an image needs before it can be active.
+        """Return the properties without which an image cannot become active.
 
-        Nova will set the same afterwards (driver.py,
-        _create_snapshot_metadata), when it cannot be changed any more.
+        Nova sets the same properties later (driver.py,
+        _create_snapshot_metadata), when they cannot be changed any more.
         """
-        meta = self._instance.image_meta
-        return {
-            "disk_format": self._format,
-            "container_format": (
-                meta.container_format
-                if meta.obj_attr_is_set("container_format")
-                else "bare"
-            ),
-        }
+        meta = self.instance.image_meta
+        facts = {"disk_format": self.image_format, "container_format": "bare"}
+        if meta.obj_attr_is_set("container_format"):
+            facts["container_format"] = meta.container_format
+        return facts
 
     def _try(self, work: Callable[[], object]) -> None:
-        """Do it now, else leave it to the background.
+        """Do the work now or, if it fails, leave it to the background.
 
-        The first error says more than one that follows from it.
+        An error is only logged, because the error that came before it says
+        more.
         """
         try:
             edge.run(work, long=True)
         except Exception as error:
             LOG.warning(
                 "The rest of snapshot %s is left to the background: %s",
-                self._image_id,
+                self.image_id,
                 error,
-                instance=self._instance,
+                instance=self.instance,
             )

@@ -67,7 +67,6 @@ def test_writer_is_seen(pool, name):
         assert client.client_id == lock.client_id == own_id
         assert client.lock_cookie == lock.cookie
         assert client.watches
-        assert (client.address,) == disk.watchers()
     assert pool.holders.locks(image_id) == ()
 
 

@@ -22,7 +22,7 @@ def test_bytes(disk):
     disk.flush()
     assert disk.read(5 * MIB - 1, 5) == b"\0abc\0"
     assert disk.extents() == [(4 * MIB, 4 * MIB)]
-    assert disk.object_bytes() == 4 * MIB
+    assert disk.layout().object_bytes == 4 * MIB
     disk.zero(4 * MIB, 4 * MIB)
     assert disk.read(5 * MIB, 3) == bytes(3)
     assert disk.extents() == []
@@ -56,11 +56,11 @@ def test_snaps(pool, disk, instance):
             missing("s")
 
 
-def test_metadata(disk):
+def test_metadata(pool, disk):
     assert disk.metadata() == {}
     values = {f"key{n}": f"välue {n}" for n in range(20)}
-    disk.set_metadata(values)
-    disk.set_metadata({"key1": "other"})
+    pool.headers.set_metadata(disk.image_id, values)
+    pool.headers.set_metadata(disk.image_id, {"key1": "other"})
     assert disk.metadata() == values | {"key1": "other"}
 
 
@@ -72,7 +72,7 @@ def test_read_only(pool, disk, instance):
             shown.create_snap("s")
 
 
-def test_watchers(pool, disk, instance):
-    assert len(disk.watchers()) == 1
+def test_clients(pool, disk, instance):
+    assert [client.watches for client in disk.clients()] == [True]
     with pool.open(instance) as shown:
-        assert shown.watchers() == disk.watchers()
+        assert shown.clients() == disk.clients()

@@ -24,6 +24,9 @@ class FakeDirectory:
         found = self._state.images.get(image)
         return found.image_id if found else None
 
+    def existing_id(self, image, operation):
+        return self._state.by_name(operation, image).image_id
+
     listed_id = image_id
 
     def listed_name(self, image_id):

@@ -43,9 +43,6 @@ class FakeImage:
     def size_bytes(self):
         return len(self._bytes)
 
-    def object_bytes(self):
-        return self._stored.striping.object_bytes
-
     def layout(self):
         stored = self._stored
         return Layout(
@@ -114,9 +111,6 @@ class FakeImage:
     def metadata(self):
         return dict(self._stored.metadata)
 
-    def set_metadata(self, values):
-        self._stored.metadata.update(values)
-
     def write(self, data, offset):
         head = self._writable("write").head
         if offset + len(data) > len(head):
@@ -148,9 +142,6 @@ class FakeImage:
             if content[start : start + OBJECT_BYTES]
             != other[start : start + OBJECT_BYTES]
         ]
-
-    def watchers(self):
-        return tuple(self._stored.writers)
 
     def clients(self):
         if not self._stored.writers:

@@ -8,9 +8,9 @@ from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.settings import Settings
 from nova_rbd_backend.storage import registry, store
-from nova_rbd_backend.storage.disks import provision
 from nova_rbd_backend.storage_classes import StorageClass
 from tests.contract.either import pool_of
+from tests.support.blank_disks import blank_disk
 
 MIB = 1 << 20
 OPTIONS = ImageOptions(object_size_bytes=MIB)
@@ -73,7 +73,7 @@ def test_disk_in_a_pool_of_another_host(host, instance):
     here, there = host(FAST), host()
     disk = f"{instance}_disk"
     here.add_pool(FAST)
-    provision.blank_disk(here.of(FAST), disk, MIB)
+    blank_disk(here.of(FAST), disk, MIB)
     assert here.pool_of(disk) == "snapshots"
     assert here.pool_of(disk, first="snapshots") == "snapshots"
     assert here.pool_of(f"{disk}.swap") is None
@@ -87,8 +87,8 @@ def test_disk_in_a_pool_of_another_host(host, instance):
 def test_disks_of_an_instance_in_two_pools(host, instance):
     here = host(FAST)
     root, swap = f"{instance}_disk", f"{instance}_disk.swap"
-    provision.blank_disk(here.pool(), root, MIB)
-    provision.blank_disk(here.of(FAST), swap, MIB)
+    blank_disk(here.pool(), root, MIB)
+    blank_disk(here.of(FAST), swap, MIB)
     assert here.disks(instance) == [root, swap]
     assert here.disks_by_pool(instance) == {"vms": [root], "snapshots": [swap]}
     reports = here.delete(instance, only=lambda name: name == swap)

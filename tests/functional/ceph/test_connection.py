@@ -2,7 +2,9 @@
 
 """One connection for a process, and what cannot be connected to."""
 
+import gc
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,9 +16,11 @@ from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.settings import ClusterSettings
 from nova_rbd_backend.storage.disks import provision
+from tests.support.blank_disks import blank_disk
 from tests.support.clients import connect, in_threads, make_user
 from tests.support.clusters import started_ceph
 from tests.testbed.ceph import users
+from tests.testbed.process import wait_for
 
 pytestmark = pytest.mark.usefixtures("disks_deleted")
 MIB = 1 << 20
@@ -98,26 +102,69 @@ def test_what_cannot_be_connected_to(ceph, tmp_path):
         fsid(user="stranger")
 
 
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+
+def test_dropped_connections_are_closed(ceph):
+    # other limits, so that it is a connection of its own
+    here = connect(ceph, connect_timeout_seconds=11)
+    vms = Pool(here, "vms")
+    vms.directory.exists("x")
+    before = threads()
+    for _ in range(5):
+        here.drop(here.connection())
+        vms.directory.exists("x")
+    gc.collect()
+    wait_for(
+        "the dropped connections' threads end", lambda: threads() <= before, 20
+    )
+
+
+def test_failed_connections_are_closed(deaf_conf):
+    settings = ClusterSettings(str(deaf_conf), "nova", 1, 5)
+    here = cluster.connect(settings)
+    before = threads()
+    for _ in range(3):
+        with pytest.raises(errors.ClusterUnreachable):
+            here.fsid()
+    wait_for(
+        "the failed connections' threads end", lambda: threads() <= before, 20
+    )
+
+
+def test_image_outlives_the_drop_of_its_connection(vms, instance):
+    name = f"{instance}_disk"
+    blank_disk(vms, name, MIB)
+    with vms.open(name, read_only=False) as disk:
+        vms.cluster.drop(vms.cluster.connection())
+        gc.collect()
+        disk.write(b"whole", 0)
+    with vms.open(name) as disk:
+        assert disk.read(0, 5) == b"whole"
+
+
 FORKS = """
 import os, sys
 from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.settings import ClusterSettings
 from nova_rbd_backend.storage.disks import provision
+from tests.support.blank_disks import blank_disk
 settings = ClusterSettings(sys.argv[1], "nova", 10, 30)
 storage = cluster.connect(settings)
 vms = Pool(storage, "vms")
-provision.blank_disk(vms, sys.argv[2] + "_one", 1 << 20)
+blank_disk(vms, sys.argv[2] + "_one", 1 << 20)
 parents = storage.connection().handle.get_addrs()
 child = os.fork()
 assert provision.is_whole(vms, sys.argv[2] + "_one")
 if child == 0:
     assert storage.connection().handle.get_addrs() != parents
-    provision.blank_disk(vms, sys.argv[2] + "_two", 1 << 20)
+    blank_disk(vms, sys.argv[2] + "_two", 1 << 20)
 else:
     assert os.waitpid(child, 0)[1] == 0
     assert storage.connection().handle.get_addrs() == parents
-    provision.blank_disk(vms, sys.argv[2] + "_three", 1 << 20)
+    blank_disk(vms, sys.argv[2] + "_three", 1 << 20)
 """
 
 

@@ -68,7 +68,7 @@ def test_class_that_is_asked_for(instance, vms, fast, content, live):
     assert registry.names(vms) == ("snapshots",)
     with fast.open(image) as disk:
         assert disk.read(0, 4 * MIB) == content
-        assert disk.object_bytes() == MIB
+        assert disk.layout().object_bytes == MIB
         assert disk.metadata()[metadata.CLASS] == "fast"
     if live:
         instance.stop()

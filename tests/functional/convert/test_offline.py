@@ -12,8 +12,8 @@ import libvirt
 import pytest
 
 from nova_rbd_backend.convert import rbd_disk
-from nova_rbd_backend.storage.disks import provision
 from tests.functional.convert.local_instance import MIB, PROJECT, qemu_img
+from tests.support.blank_disks import blank_disk
 from tests.support.guest_domain import SECRET
 from tests.testbed.ceph import pools
 from tests.testbed.guest import console
@@ -206,7 +206,7 @@ def test_both_were_written(vms, raw):
 
 def test_a_disk_of_that_name(vms, raw):
     name = raw.image("disk")
-    provision.blank_disk(vms, name, MIB)
+    blank_disk(vms, name, MIB)
 
     assert "no conversion made it" in refused(raw)
 

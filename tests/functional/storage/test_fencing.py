@@ -18,6 +18,7 @@ from nova_rbd_backend.settings import ClusterSettings
 from nova_rbd_backend.storage import fencing, journal
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import discard, purge
+from tests.support.blank_disks import blank_disk
 from tests.support.clients import blocklist, connect, holders
 from tests.support.clusters import started_ceph
 from tests.testbed.process import wait_for
@@ -39,7 +40,7 @@ def ceph():
 def name(vms, instance):
     """A disk of the instance; its number of bytes is of no matter."""
     name = f"{instance}_disk"
-    provision.blank_disk(vms, name, MIB)
+    blank_disk(vms, name, MIB)
     return name
 
 
@@ -62,7 +63,7 @@ def read(vms, image, count):
 
 def test_killed_clients_of_all_disks(ceph, vms, instance, client, noted):
     for disk in DISKS:
-        provision.blank_disk(vms, f"{instance}_{disk}", MIB)
+        blank_disk(vms, f"{instance}_{disk}", MIB)
     clients = {d: client(f"{instance}_{d}") for d in DISKS}
     for disk in ("disk", "disk.swap"):  # the third one only has it open
         assert clients[disk].write("old") == "wrote"
@@ -203,7 +204,7 @@ def test_living_maker_is_taken_over(vms, instance, client):
     maker = client(entry.draft)
     assert maker.write("old") == "wrote"
     began = time.monotonic()
-    assert provision.blank_disk(vms, name, MIB).undone
+    assert blank_disk(vms, name, MIB).undone
     assert time.monotonic() - began < LIMIT_SECONDS
 
 
@@ -334,6 +335,6 @@ def test_other_networks(instance, client, address, msgr2_only):
     with started_ceph(address=address, msgr2_only=msgr2_only) as ceph:
         vms = Pool(connect(ceph), "vms")
         name = f"{instance}_disk"
-        provision.blank_disk(vms, name, MIB)
+        blank_disk(vms, name, MIB)
         writes_no_more(vms, instance, name, client(name, ceph))
         vms.cluster.drop(vms.cluster.connection())

@@ -16,7 +16,7 @@ import rbd
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph.holders import Answer
 from nova_rbd_backend.storage import fencing
-from nova_rbd_backend.storage.disks import provision
+from tests.support.blank_disks import blank_disk
 from tests.support.clients import blocklist, holders
 from tests.support.clusters import started_ceph
 from tests.testbed.process import wait_for
@@ -72,7 +72,7 @@ def mirror(ceph, tmp_path_factory):
 def name(ceph, mirror, vms, instance):
     """A disk of the instance that the daemon has begun to copy."""
     name = f"{instance}_disk"
-    provision.blank_disk(vms, name, MIB)
+    blank_disk(vms, name, MIB)
     with vms_of(ceph) as ioctx, rbd.Image(ioctx, name) as image:
         image.mirror_image_enable(rbd.RBD_MIRROR_IMAGE_MODE_SNAPSHOT)
     wait_for(
@@ -105,7 +105,7 @@ def timed_start(vms, instance):
 
 def test_daemon_is_known(vms, name, daemon):
     assert vms.holders.ask_mirrors(1) == Answer(frozenset([daemon.client_id]))
-    provision.blank_disk(vms, f"{name}.swap", MIB)
+    blank_disk(vms, f"{name}.swap", MIB)
     assert vms.holders.is_mirrored(vms.directory.image_id(name))
     assert not vms.holders.is_mirrored(vms.directory.image_id(f"{name}.swap"))
 

@@ -17,11 +17,20 @@ from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage.bases import make as bases
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import discard, purge
+from tests.support.blank_disks import blank_disk
 from tests.support.clients import address, connect
+from tests.support.clusters import started_ceph
 from tests.testbed.process import wait_for
 
 pytestmark = pytest.mark.usefixtures("disks_deleted")
 MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def ceph():
+    """A cluster of its own: what an outage breaks off stays for a while."""
+    with started_ceph(watch_timeout_seconds=10) as cluster:
+        yield cluster
 
 
 def _blocklist(ceph, storage, operation="add"):
@@ -142,7 +151,7 @@ def test_paused_osds_end_an_operation(paused, parent, instance, tmp_path):
     path = tmp_path / "source.raw"
     path.write_bytes(os.urandom(8 * MIB))
     name = f"{instance}_disk"
-    provision.blank_disk(vms, name, 4 * MIB)
+    blank_disk(vms, name, 4 * MIB)
     flows = {
         "is_whole": lambda: provision.is_whole(vms, name),
         "clone": lambda: provision.clone_disk(vms, f"{name}.c", parent),

@@ -34,12 +34,13 @@ def put_in_place(nova_tests):
     compat.check_nova = lambda: None
     _replace_driver()
     _replace_backend()
-    _without_a_cluster()
 
 
 def _replace_driver():
     from nova.virt import libvirt
     from nova.virt.libvirt import driver as nova_driver
+
+    from nova_rbd_backend.virt import driver
 
     nova, ours = nova_driver.LibvirtDriver, driver.LibvirtDriver
     # mock makes of an inherited static method a bound one (CPython 3.11,
@@ -85,14 +86,14 @@ def _replace_backend():
     from nova_rbd_backend.virt import imagebackend, rbd_utils
     from nova_rbd_backend.virt.boot import create_image, precache
     from nova_rbd_backend.virt.snapshot import glance
+    from tests.nova.in_tree import no_cluster
 
+    no_cluster.put_in_place()
     nova_imagebackend.Rbd = imagebackend.Rbd
     nova_rbd_utils.RBDDriver = rbd_utils.RBDDriver
     _share(rbd_utils, "RBDDriver", nova_rbd_utils)
     for module in (create_image, glance, precache):
         module.IMAGE_API = _Late(nova_imagebackend, "IMAGE_API")
-    # Nova's: whether rados and rbd were imported. Tests switch it off.
-    rbd_utils.RBDDriver._check_for_import_failure = lambda self: None
 
 
 class _StandIn(types.ModuleType):
@@ -135,40 +136,6 @@ def _share(module, name, other):
         for attribute, value in list(vars(found).items()):
             if value is module:
                 setattr(found, attribute, stand_in)
-
-
-def _without_a_cluster():
-    """Answer in a cluster's place; leave out what needs more of one.
-
-    Nova's tests have neither a Ceph nor a libvirt: what is left out here is
-    tested with real ones, in tests/nova, tests/functional and tests/e2e.
-    """
-    from nova_rbd_backend.checks import ceph, secret
-    from nova_rbd_backend.virt import known_pools, rbd_utils
-    from nova_rbd_backend.virt.background import worker
-    from nova_rbd_backend.virt.moves import live_migration
-    from nova_rbd_backend.virt.pools import choice
-
-    rbd = rbd_utils.RBDDriver
-    rbd.get_pool_info = lambda self: dict.fromkeys(
-        ("total", "free", "used"), 100 << 30
-    )
-    rbd.fsid = lambda self: "fsid"
-    rbd.fence_for_start = lambda self, instance_uuid: None
-    rbd.read_pools = lambda self: ()
-    rbd.disks = lambda self, instance_uuid: []
-    worker.Background.start = lambda self: None
-    for module, name in (
-        (ceph, "check"),
-        (choice, "require_root"),
-        (known_pools, "start"),
-        (secret, "check"),
-        (live_migration, "check_source"),
-        (live_migration, "check_destination"),
-    ):
-        if not hasattr(module, name):
-            raise AttributeError(f"{module.__name__} has no {name}")
-        setattr(module, name, lambda *_: None)
 
 
 def _let_warnings_warn():

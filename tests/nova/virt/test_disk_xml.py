@@ -97,7 +97,7 @@ def test_by_libvirt_path_keeps_the_paths_pool(rbd_conf, cluster):
 
     name = f"{INSTANCE.uuid}_disk"
     image = imagebackend.Rbd(path=f"rbd:images/{name}")
-    assert (image.driver.pool, image.rbd_name) == ("images", name)
+    assert (image.disk.pool, image.disk.image) == ("images", name)
     assert image.path == f"rbd:images/{name}:id=nova:conf={cluster.conf}"
 
 

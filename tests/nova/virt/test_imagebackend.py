@@ -55,7 +55,7 @@ def test_clone_of_a_too_big_image_changes_nothing(
     image = rbd(instance)
     with pytest.raises(exception.FlavorDiskSmallerThanImage):
         cache(image, never, size=4 * MIB)
-    assert pools.vms.names(instance.uuid) == []
+    assert pools.vms.directory.names(instance.uuid) == []
 
 
 def test_never_download_says_why(pools, glance, instance):
@@ -77,7 +77,7 @@ def test_image_gone_from_glance_is_not_made_of_what_is_left_of_it(
         file.write(b"fetched before")
     with pytest.raises(exception.ImageNotFound):
         cache(rbd(instance), never)
-    assert pools.vms.names(instance.uuid) == []
+    assert pools.vms.directory.names(instance.uuid) == []
 
 
 def test_generated_disk_leaves_no_file(pools, instance):
@@ -105,12 +105,12 @@ def test_smaller_swap_keeps_the_disk(pools, instance):
 
 def test_resize_snap_is_of_this_resize(pools, instance):
     image = rbd(instance)
-    pools.vms.create(image.rbd_name, MIB)
+    pools.vms.create(image.disk.image, MIB)
     for text in (b"first", b"later"):
-        with pools.vms.open(image.rbd_name, read_only=False) as disk:
+        with pools.vms.open(image.disk.image, read_only=False) as disk:
             disk.write(text, 0)
         image.create_snap("nova-resize")
-    with pools.vms.open(image.rbd_name, read_only=False) as disk:
+    with pools.vms.open(image.disk.image, read_only=False) as disk:
         disk.write(b"resized", 0)
     image.rollback_to_snap("nova-resize")
     image.remove_snap("nova-resize")

@@ -26,7 +26,9 @@ def make(pools, of, *disks):
 
 
 def left(pools, of):
-    return sorted(n.partition("_")[2] for n in pools.vms.names(of.uuid))
+    return sorted(
+        n.partition("_")[2] for n in pools.vms.directory.names(of.uuid)
+    )
 
 
 def rbd_driver():
@@ -90,7 +92,7 @@ def test_remove_image(pools):
     mine = nova_instance()
     make(pools, mine, "disk.config.rescue")
     for _ in range(2):
-        rbd_driver().remove_image(f"{mine.uuid}_disk.config.rescue")
+        rbd(mine, "disk.config.rescue").disk.delete()
     assert left(pools, mine) == []
 
 
@@ -152,6 +154,7 @@ def snapshot(pools, monkeypatch):
     """Make a snapshot of a disk that begins with "content"."""
     from nova import objects
 
+    from nova_rbd_backend.virt import edge
     from nova_rbd_backend.virt.background import worker
     from nova_rbd_backend.virt.snapshot import glance as glance_
 
@@ -173,10 +176,10 @@ def snapshot(pools, monkeypatch):
                 None, str(uuid.uuid4()), "raw", image_id, None
             )
         finally:
-            rbd_driver().purge()
+            edge.store().purge()
             with pools.vms.open(f"{mine.uuid}_disk") as disk:
                 make_one.snaps = disk.snaps()
-            make_one.images = pools.vms.names(f"snapshot_{image_id}")
+            make_one.images = pools.vms.directory.names(f"snapshot_{image_id}")
 
     return make_one
 

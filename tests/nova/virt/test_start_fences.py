@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """No guest is started beside one that may be alive; see also
-tests/functional/test_fencing.py."""
+tests/functional/storage/test_fencing.py."""
 
 import subprocess
 import sys
@@ -120,7 +120,7 @@ def test_domain_that_is_not_started_is_defined(driver, instance, client):
 def test_spawn_refuses_before_it_makes_a_disk(driver, vms, instance, client):
     from nova import exception
 
-    before = vms.names(instance.uuid)
+    before = vms.directory.names(instance.uuid)
     with pytest.raises(exception.StorageError, match="two guests"):
         driver.spawn(None, instance, None, [], "", {})
-    assert vms.names(instance.uuid) == before
+    assert vms.directory.names(instance.uuid) == before

@@ -67,6 +67,7 @@ def test_the_first_error_ends_the_work():
         done.append(offset)
         if offset == 3:
             raise OSError(5, "disk full")
+        return length
 
     pieces = iter([(n, 1) for n in range(10000)])
     with pytest.raises(OSError, match="disk full"):
@@ -78,6 +79,10 @@ def test_progress_may_cancel():
     def cancel(done_bytes):
         raise KeyboardInterrupt
 
+    def work(offset, length):
+        os.sched_yield()
+        return length
+
     pieces = iter([(n, 1) for n in range(100000)])
     with pytest.raises(KeyboardInterrupt):
-        transfer._in_parallel(lambda *_: os.sched_yield(), pieces, 2, cancel)
+        transfer._in_parallel(work, pieces, 2, cancel)

@@ -72,7 +72,7 @@ REFUSED = {
         "storage_classes = default",
         "which is the class of libvirt_images_store",
     ),
-    "capitals": ("storage_classes = Fast", "'Fast': take a name of a-z"),
+    "capitals": ("storage_classes = Fast", "'Fast': use only a-z"),
     "twice": ("storage_classes = fast, fast", "has a name twice"),
     "one name for Placement": (
         "storage_classes = a-b, a_b",

@@ -109,7 +109,8 @@ def test_two_that_both_have_the_lease(pool, name, raw, monkeypatch):
         with pool.open(entry.draft, read_only=False) as disk:
             disk.create_snap(bases.SNAP)
             theirs = disk.image_id
-            disk.set_metadata({metadata.LAST_USED: f"{time.time():.0f}"})
+        facts = {metadata.LAST_USED: f"{time.time():.0f}"}
+        pool.headers.set_metadata(theirs, facts)
         rename(pool.directory, entry.draft, theirs, name)
         journal.end(pool, entry)
         rename(self, draft, image_id, published)
@@ -234,8 +235,8 @@ def test_one_that_fails_keeps_no_other_from_ageing(
 
 def test_strange_date_counts_from_now_on(pool, name, raw, turn):
     make(pool, name, raw)
-    with pool.open(name, read_only=False) as disk:
-        disk.set_metadata({metadata.LAST_USED: "yesterday"})
+    image_id = pool.directory.image_id(name)
+    pool.headers.set_metadata(image_id, {metadata.LAST_USED: "yesterday"})
     turn()
     assert name not in age.age(pool, 0, 60).removed
     with pool.open(name) as disk:

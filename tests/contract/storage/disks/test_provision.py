@@ -9,6 +9,7 @@ from nova_rbd_backend.ceph import transfer
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.disks import provision
 from nova_rbd_backend.storage.images import draft, purge
+from tests.support.blank_disks import blank_disk
 
 MIB = 1 << 20
 META = {"nova.instance": "x", "nova.project": "y"}
@@ -69,9 +70,9 @@ def test_clone_of_nothing_leaves_nothing(pool, name):
 
 
 def test_blank_disk(pool, name):
-    facts = provision.blank_disk(pool, name, 2 * MIB, META)
+    facts = blank_disk(pool, name, 2 * MIB, META)
     assert (facts.created, facts.size_bytes) == (True, 2 * MIB)
-    assert not provision.blank_disk(pool, name, 2 * MIB).created
+    assert not blank_disk(pool, name, 2 * MIB).created
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_grow(pool, name):
 def test_in_tree_disk_is_whole(pool, name):
     pool.create(name, MIB)
     assert provision.is_whole(pool, name)
-    assert not provision.blank_disk(pool, name, MIB).created
+    assert not blank_disk(pool, name, MIB).created
 
 
 def _draft(pool, name, size_bytes=MIB):
@@ -164,7 +165,7 @@ def test_half_made_disk_is_made_again(pool, parent, name):
 def test_entry_without_image_is_no_disk(pool, name):
     journal.begin_creation(pool, name)
     assert not provision.is_whole(pool, name)
-    facts = provision.blank_disk(pool, name, MIB)
+    facts = blank_disk(pool, name, MIB)
     assert (facts.created, facts.undone) == (True, False)
     assert _entries(pool, name) == []
 
@@ -176,7 +177,7 @@ def test_disk_made_meanwhile_by_an_in_tree_host_is_kept(pool, name):
         pool.directory.publish(
             entry.draft, pool.directory.image_id(entry.draft), name
         )
-    facts = provision.blank_disk(pool, name, MIB)
+    facts = blank_disk(pool, name, MIB)
     assert (facts.created, facts.size_bytes) == (False, 2 * MIB)
     assert not pool.directory.exists(entry.draft)
 
@@ -184,7 +185,7 @@ def test_disk_made_meanwhile_by_an_in_tree_host_is_kept(pool, name):
 def test_the_host_that_was_overtaken_says_so(pool, name):
     entry = _draft(pool, name)
     image_id = pool.directory.image_id(entry.draft)
-    assert provision.blank_disk(pool, name, 2 * MIB).created
+    assert blank_disk(pool, name, 2 * MIB).created
     with pytest.raises(errors.TakenOver):
         pool.directory.publish(entry.draft, image_id, f"{name}.other")
     assert not draft.settle(pool, entry)
@@ -196,7 +197,7 @@ def test_disk_whose_deletion_did_not_begin_stays(pool, name, monkeypatch):
     image_id = pool.directory.image_id(name)
     journal.begin_deletion(pool, name, image_id, ())
     assert provision.is_whole(pool, name)
-    assert not provision.blank_disk(pool, name, MIB).created
+    assert not blank_disk(pool, name, MIB).created
     purge.purge(pool)
     assert _entries(pool, name), "it may begin yet"
     monkeypatch.setattr(purge, "_LONGEST_MOVE_SECONDS", 0)
@@ -210,12 +211,12 @@ def test_two_threads_do_not_make_one_disk(pool, name):
         journal.sole_maker(pool, name),
         pytest.raises(errors.BeingCreated),
     ):
-        provision.blank_disk(pool, name, MIB)
-    assert provision.blank_disk(pool, name, MIB).created
+        blank_disk(pool, name, MIB)
+    assert blank_disk(pool, name, MIB).created
 
 
 def test_creation_entry_of_another_disk_is_left_alone(pool, name):
     other = _draft(pool, f"{name}.eph0")
-    assert not provision.blank_disk(pool, name, MIB).undone
+    assert not blank_disk(pool, name, MIB).undone
     assert pool.directory.exists(other.draft)
     assert draft.settle(pool, other)

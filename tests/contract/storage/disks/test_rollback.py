@@ -7,7 +7,8 @@ import random
 import pytest
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.storage.disks import delete, provision, rollback
+from nova_rbd_backend.storage.disks import delete, rollback
+from tests.support.blank_disks import blank_disk
 
 MIB = 1 << 20
 SIZE = 160 * MIB
@@ -19,7 +20,7 @@ DATA = random.Random(5).randbytes(MIB)
 def disk(pool, instance):
     """39 of its 40 objects hold data, and its snap "s" is of that."""
     name = f"{instance}_disk"
-    provision.blank_disk(pool, name, SIZE)
+    blank_disk(pool, name, SIZE)
     with pool.open(name, read_only=False) as image:
         for start in range(0, SIZE - OBJECT, OBJECT):
             image.write(DATA, start + 1000)

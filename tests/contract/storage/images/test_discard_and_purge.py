@@ -15,6 +15,7 @@ from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage import process as process_
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import discard, purge
+from tests.support.blank_disks import blank_disk
 
 MIB = 1 << 20
 
@@ -82,11 +83,11 @@ def test_open_image_is_reported_until_it_is_closed(pool, instance):
     name = f"{instance}_disk"
     pool.create(name, MIB)
     with pool.open(name, read_only=False) as disk:
-        watcher = disk.watchers()[0]
+        (client,) = disk.clients()
         deleted, report = _delete_and_purge(pool, instance)
         assert deleted == (name,)
         (reason,) = _kept(report.stuck, name)
-        assert watcher in reason
+        assert client.address in reason
     assert name in purge.purge(pool).purged
 
 
@@ -176,7 +177,7 @@ def test_entry_of_what_is_gone_is_dropped(pool, instance):
 
 def test_purge_ends_at_its_limits(pool, instance):
     for disk in ("disk", "swap"):
-        provision.blank_disk(pool, f"{instance}_{disk}", MIB)
+        blank_disk(pool, f"{instance}_{disk}", MIB)
     delete.delete_disks(pool, instance)
     report = purge.purge(pool, max_images=1)
     assert len(report.purged) == 1
@@ -379,6 +380,6 @@ def test_disk_restored_from_the_trash_is_a_disk_again(pool, instance):
     delete.delete_disks(pool, instance, retention_seconds=3600)
     pool.trash.restore(image_id, name)
     assert provision.is_whole(pool, name)
-    assert not provision.blank_disk(pool, name, MIB).created
+    assert not blank_disk(pool, name, MIB).created
     purge.purge(pool)
     assert pool.directory.image_id(name) == image_id

@@ -12,6 +12,7 @@ from nova_rbd_backend.storage.bases import make as bases
 from nova_rbd_backend.storage.disks import provision
 from nova_rbd_backend.storage.snapshots import make as snapshots
 from tests.contract.either import pool_of
+from tests.support.blank_disks import blank_disk
 
 KIB, MIB = 1 << 10, 1 << 20
 FEATURES = (
@@ -78,7 +79,7 @@ def _assert_as_wanted(pool, name, conf):
 
 
 def test_blank(optioned, name):
-    provision.blank_disk(optioned, name, 40 * MIB, META)
+    blank_disk(optioned, name, 40 * MIB, META)
 
     _assert_as_wanted(optioned, name, CONF)
 
@@ -123,7 +124,7 @@ def _snapshot(pool, disk_pool, disk):
 def test_snapshot_is_as_its_disk_without_limits(
     clusters, optioned, name, where
 ):
-    provision.blank_disk(optioned, name, 40 * MIB, META)
+    blank_disk(optioned, name, 40 * MIB, META)
     options = WANTED if where == "vms" else ImageOptions()
     pool = pool_of(clusters[0], where, options=options)
 

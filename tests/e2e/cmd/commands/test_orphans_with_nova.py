@@ -17,9 +17,9 @@ from nova_rbd_backend import errors
 from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.cmd import clouds
-from nova_rbd_backend.storage.disks import provision
 from nova_rbd_backend.storage.images import purge
 from tests.e2e.conftest import Images
+from tests.support.blank_disks import blank_disk
 from tests.support.clients import connect
 from tests.support.program import Program
 from tests.testbed.ceph import rbd_view
@@ -51,14 +51,14 @@ def vms(stack: Testbed) -> Iterator[Pool]:
     """The pool of the disks, as Nova's user."""
     yield Pool(connect(stack.cluster), "vms")
     # Its clients would keep knocking at a cluster that is gone.
-    cluster._CLUSTERS._found.clear()
+    cluster._CLUSTERS.clear()
 
 
 @pytest.fixture
 def orphan(vms: Pool, servers: Servers) -> Iterator[str]:
     """The name of a disk whose instance no Nova knows."""
     name = f"{uuid.uuid4()}_disk"
-    provision.blank_disk(vms, name, MIB)
+    blank_disk(vms, name, MIB)
     yield name
     vms.remove(name)
     for each in vms.trash.entries():

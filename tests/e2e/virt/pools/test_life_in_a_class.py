@@ -10,7 +10,7 @@ from openstack.exceptions import BadRequestException, raise_from_response
 
 from tests.e2e import proof
 from tests.e2e.conftest import FIRST, Images
-from tests.e2e.virt.snapshot.test_image_create import snapshot
+from tests.e2e.image_create import snapshot
 from tests.testbed.ceph import pools, rbd_view, users
 from tests.testbed.conf_file import Conf
 from tests.testbed.host.compute_host import ComputeHost

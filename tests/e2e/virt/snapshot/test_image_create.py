@@ -19,6 +19,7 @@ from nova_rbd_backend.storage.images import purge
 from nova_rbd_backend.storage.snapshots import make as snapshots
 from tests.e2e import proof
 from tests.e2e.conftest import Images, Tell
+from tests.e2e.image_create import snapshot
 from tests.support.clients import connect
 from tests.testbed.ceph import rbd_view
 from tests.testbed.guest import building as guest
@@ -28,25 +29,7 @@ from tests.testbed.whole import Testbed
 
 pytestmark = pytest.mark.timeout(400)
 
-SNAPSHOT_SECONDS = 180
 DETACH_SECONDS = 60
-
-
-def snapshot(stack: Testbed, server: Server, name: str) -> Image:
-    """Make an image of a server as a user does, and wait until it can boot.
-
-    The guest must not have been stopped for it: its process is the same.
-    """
-    guests = stack.hosts[0].qemu_pids()
-    compute = stack.openstack.connection().compute
-    image = compute.create_server_image(
-        server.id, name, wait=True, timeout=SNAPSHOT_SECONDS
-    )
-    stack.servers().wait(server)
-    assert stack.hosts[0].qemu_pids() == guests
-    found: Image = stack.openstack.connection().image.get_image(image.id)
-    assert found.status == "active"
-    return found
 
 
 def in_pool(stack: Testbed) -> dict[str, rbd_view.ImageView]:

@@ -7,8 +7,9 @@ import subprocess
 
 from nova_rbd_backend.checks import warnings
 from nova_rbd_backend.image_options import ImageOptions
-from nova_rbd_backend.storage.disks import delete, provision
+from nova_rbd_backend.storage.disks import delete
 from nova_rbd_backend.storage.images import purge
+from tests.support.blank_disks import blank_disk
 from tests.support.checking import settings_of
 from tests.testbed.ceph.pools import command
 from tests.testbed.process import wait_for
@@ -118,7 +119,7 @@ def test_qemu_without_its_rbd_driver(nova_rbd):
 def test_deletions(ceph, vms, instance, monkeypatch):
     settings = settings_of(ceph)
     name = f"{instance}_disk"
-    provision.blank_disk(vms, name, 1 << 20)
+    blank_disk(vms, name, 1 << 20)
     delete.delete_disks(vms, instance)
     assert doubt(settings, "deletions in vms") is None
 

@@ -11,6 +11,7 @@ import pytest
 from nova_rbd_backend import metadata, names
 from nova_rbd_backend.storage.bases import make as bases
 from nova_rbd_backend.storage.disks import provision
+from tests.support.blank_disks import blank_disk
 from tests.support.program import Program
 
 MIB = 1 << 20
@@ -27,7 +28,7 @@ def disks(vms, instance, parent, disks_deleted):
     with vms.open(str(root), read_only=False) as disk:
         disk.write(b"mine", 20 * MIB)
     for each in others:
-        provision.blank_disk(vms, str(each), MIB, metadata.describe(each))
+        blank_disk(vms, str(each), MIB, metadata.describe(each))
     return [str(each) for each in found]
 
 

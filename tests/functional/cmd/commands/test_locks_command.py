@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from nova_rbd_backend.storage.disks import provision
+from tests.support.blank_disks import blank_disk
 from tests.support.clients import blocklist, holders
 from tests.support.clusters import started_ceph
 
@@ -24,7 +24,7 @@ def ceph():
 def name(vms, instance, disks_deleted):
     """A disk of the instance."""
     name = f"{instance}_disk"
-    provision.blank_disk(vms, name, MIB)
+    blank_disk(vms, name, MIB)
     return name
 
 

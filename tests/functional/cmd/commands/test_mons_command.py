@@ -8,6 +8,7 @@ import libvirt
 import pytest
 
 from nova_rbd_backend.storage.disks import provision
+from tests.support.blank_disks import blank_disk
 from tests.support.clients import connect
 from tests.support.guest_domain import SECRET, domain_xml
 from tests.testbed.guest import console as console_
@@ -58,7 +59,7 @@ def mon(ceph):
 @pytest.fixture
 def disk(vms, instance, disks_deleted):
     name = f"{instance}_disk"
-    provision.blank_disk(vms, name, MIB)
+    blank_disk(vms, name, MIB)
     return name
 
 

@@ -13,8 +13,8 @@ import pytest
 from nova_rbd_backend import errors
 from nova_rbd_backend.cmd import clouds as clouds_
 from nova_rbd_backend.cmd import main
-from nova_rbd_backend.storage.disks import provision
 from nova_rbd_backend.storage.images import purge
+from tests.support.blank_disks import blank_disk
 
 MIB = 1 << 20
 
@@ -44,7 +44,7 @@ class Cloud:
 @pytest.fixture
 def disk(vms, instance, disks_deleted):
     name = f"{instance}_disk"
-    provision.blank_disk(vms, name, MIB)
+    blank_disk(vms, name, MIB)
     yield name
     for each in vms.trash.entries():
         if each.name == name:
@@ -55,7 +55,7 @@ def disk(vms, instance, disks_deleted):
 def owned(vms):
     """The UUID of an instance that has a disk."""
     uuid = "00000000-0000-4000-8000-000000000001"
-    provision.blank_disk(vms, f"{uuid}_disk", MIB)
+    blank_disk(vms, f"{uuid}_disk", MIB)
     yield uuid
     vms.remove(f"{uuid}_disk")
 
@@ -112,7 +112,7 @@ def test_instance_that_came_meanwhile(vms, run, disk, instance, owned):
 
 def test_nova_that_fails_meanwhile(vms, run, disk, instance, owned):
     swap = f"{instance}_disk.swap"
-    provision.blank_disk(vms, swap, MIB)
+    blank_disk(vms, swap, MIB)
     cloud = Cloud("first", [owned], fails_at=2)
 
     status, found, _ = run(cloud, more=["--quarantine"])

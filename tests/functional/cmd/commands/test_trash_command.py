@@ -7,6 +7,7 @@ import pytest
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import purge
+from tests.support.blank_disks import blank_disk
 
 MIB = 1 << 20
 HOUR = 3600
@@ -35,7 +36,7 @@ def trashed(vms, name):
 
 def test_list(vms, nova_rbd, instance, deleted):
     other = f"{instance}_disk.swap"
-    provision.blank_disk(vms, other, MIB)
+    blank_disk(vms, other, MIB)
     delete.delete_disks(vms, instance, only=lambda name: name == other)
 
     found = {
@@ -79,7 +80,7 @@ def test_restore(vms, nova_rbd, instance, deleted):
 
 
 def test_restore_where_the_name_is_taken(vms, nova_rbd, deleted):
-    provision.blank_disk(vms, deleted, MIB)
+    blank_disk(vms, deleted, MIB)
 
     for more in ((), ("--dry-run",)):
         refusal = nova_rbd.refused("trash", "restore", *more, deleted)
@@ -97,12 +98,12 @@ def test_restore_while_it_is_being_freed(vms, nova_rbd, deleted):
         assert claim is not None
         refusal = nova_rbd.refused("trash", "restore", deleted)
 
-    assert "given back" in refusal
+    assert "being freed" in refusal
     assert nova_rbd.json("trash", "restore", deleted)
 
 
 def test_several_of_one_name(vms, nova_rbd, instance, deleted):
-    provision.blank_disk(vms, deleted, MIB)
+    blank_disk(vms, deleted, MIB)
     delete.delete_disks(vms, instance, retention_seconds=HOUR)
     first, second = trashed(vms, deleted)
 
@@ -116,7 +117,7 @@ def test_several_of_one_name(vms, nova_rbd, instance, deleted):
 
 def test_purge_keeps_what_is_kept(vms, nova_rbd, instance, deleted):
     due = f"{instance}_disk.swap"
-    provision.blank_disk(vms, due, MIB)
+    blank_disk(vms, due, MIB)
     delete.delete_disks(vms, instance, only=lambda name: name == due)
 
     rows = nova_rbd.json("trash", "purge", "--dry-run")
@@ -157,7 +158,7 @@ def test_purge_of_one(vms, nova_rbd, deleted):
 
 def test_what_others_moved_there(vms, nova_rbd, instance):
     name = f"{instance}_disk"
-    provision.blank_disk(vms, name, MIB)
+    blank_disk(vms, name, MIB)
     vms.trash.move(name)
 
     (row,) = nova_rbd.json("trash", "list", "--instance", instance)

@@ -15,6 +15,7 @@ from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import purge
 from tests.support import storage_child
+from tests.support.blank_disks import blank_disk
 from tests.support.clients import in_threads
 from tests.support.clusters import make_osds_read_objects_again
 from tests.testbed.process import TestbedError, wait_for
@@ -152,7 +153,7 @@ def test_delete(ceph, vms, nothing_left):
         purge.purge(vms)
         instance = str(uuid.uuid4())
         for disk in ("disk", "disk.swap"):
-            provision.blank_disk(vms, f"{instance}_{disk}", 4 * MIB)
+            blank_disk(vms, f"{instance}_{disk}", 4 * MIB)
         name = f"{instance}_disk"
         with vms.open(name, read_only=False) as disk:
             disk.create_snap("nova-resize")

@@ -10,8 +10,9 @@ import rbd
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import journal
-from nova_rbd_backend.storage.disks import delete, provision
+from nova_rbd_backend.storage.disks import delete
 from nova_rbd_backend.storage.images import purge
+from tests.support.blank_disks import blank_disk
 from tests.support.clients import connect, is_full, set_quota
 from tests.testbed.ceph import pools as pools_
 from tests.testbed.process import wait_for
@@ -60,7 +61,7 @@ def hasty(ceph):
 
 
 def _disk(pool, name):
-    provision.blank_disk(pool, name, 8 * MIB)
+    blank_disk(pool, name, 8 * MIB)
     with pool.open(name, read_only=False) as disk:
         disk.write(b"x" * MIB, 0)
         disk.create_snap("nova-rbd-x")
@@ -88,9 +89,9 @@ def test_delete_in_a_full_pool(ceph, vms, hasty, instance, client, full):
         assert vms.objects.omap_get(journal.OBJECT, "") == {}
         soon = Pool(connect(ceph, operation_timeout_seconds=3), "vms")
         with pytest.raises(errors.OperationTimedOut) as caught:
-            provision.blank_disk(soon, name, MIB)
+            blank_disk(soon, name, MIB)
         assert "a pool that is full" in str(caught.value)
-    assert provision.blank_disk(vms, name, MIB).created
+    assert blank_disk(vms, name, MIB).created
     delete.delete_disks(vms, instance)
     assert name in purge.purge(vms).purged
 
@@ -101,7 +102,7 @@ def test_first_delete_of_all_in_a_full_pool(ceph, vms, instance):
         rbd.RBD().namespace_create(admin.open_ioctx("vms"), instance)
         pool = Pool(connect(ceph), "vms", instance)
         name = f"{instance}_disk"
-        provision.blank_disk(pool, name, MIB)
+        blank_disk(pool, name, MIB)
         with over_its_quota(admin, vms):
             pool.cluster.connection().handle.wait_for_latest_osdmap()
             with pytest.raises(errors.NoSpace):

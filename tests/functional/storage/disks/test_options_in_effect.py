@@ -16,6 +16,7 @@ from nova_rbd_backend.storage.disks import delete, provision, rollback
 from nova_rbd_backend.storage.images import discard, purge
 from nova_rbd_backend.storage.snapshots import detach
 from nova_rbd_backend.storage.snapshots import make as snapshots
+from tests.support.blank_disks import blank_disk
 from tests.support.clients import connect
 from tests.testbed.process import wait_for
 
@@ -48,7 +49,7 @@ def test_limit_counts_for_whoever_opens_the_disk(vms, name):
     slow = Pool(
         vms.cluster, "vms", options=ImageOptions(conf=tuple(limits.items()))
     )
-    provision.blank_disk(slow, name, 8 * MIB)
+    blank_disk(slow, name, 8 * MIB)
     with vms.open(name, read_only=False) as disk:
         limited = _seconds(disk, 60)
     with vms.open(name, read_only=False) as disk:
@@ -62,7 +63,7 @@ def test_limit_counts_for_whoever_opens_the_disk(vms, name):
 
 def test_limit_is_changed_while_the_disk_is_in_use(ceph, vms, name):
     """As ``rbd config image set`` does it, for a guest that runs on."""
-    provision.blank_disk(vms, name, 8 * MIB)
+    blank_disk(vms, name, 8 * MIB)
     other = Pool(connect(ceph, operation_timeout_seconds=59), "vms")
     with vms.open(name, read_only=False) as disk:
         with other.open(name, read_only=False) as seen_by_operator:

@@ -2,7 +2,6 @@
 
 """The flows that make and delete disks, on a real Ceph."""
 
-import json
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import purge
+from tests.support.blank_disks import blank_disk
 from tests.support.clients import address, connect, in_threads
 
 pytestmark = pytest.mark.usefixtures("disks_deleted")
@@ -46,9 +46,7 @@ def test_erasure_coded_data_pool(ceph, vms, parent, instance):
         f"{instance}_disk": lambda name: provision.clone_disk(
             pool, name, parent, 16 * MIB
         ),
-        f"{instance}_swap": lambda name: provision.blank_disk(
-            pool, name, 8 * MIB
-        ),
+        f"{instance}_swap": lambda name: blank_disk(pool, name, 8 * MIB),
     }.items():
         assert make(name).created
         with pool.open(name, read_only=False) as disk:
@@ -66,31 +64,10 @@ def test_namespace(ceph, instance):
         rbd.RBD().namespace_create(admin.open_ioctx("vms"), instance)
     pool = Pool(connect(ceph), "vms", instance)
     name = f"{instance}_disk"
-    assert provision.blank_disk(pool, name, MIB).created
+    assert blank_disk(pool, name, MIB).created
     assert not Pool(connect(ceph), "vms").directory.exists(name)
     assert delete.delete_disks(pool, instance).deleted == (name,)
     assert purge.purge(pool).purged == (name,)
-
-
-def test_capacity(ceph, vms):
-    found = vms.cluster.capacity("vms")
-    assert found.total_bytes == found.used_bytes + found.free_bytes
-    ec = vms.cluster.capacity("vms", "vms-data")
-    # 2 + 1 against one copy of the same OSDs
-    assert ec.free_bytes / found.free_bytes == pytest.approx(2 / 3, rel=0.02)
-    quota = {"prefix": "osd pool set-quota", "pool": "vms"}
-    quota["field"] = "max_bytes"
-    with ceph.admin() as admin:
-        totals = []
-        # What other tests left is below the quota, or nothing could be
-        # written until it is lifted.
-        for value in (100 * MIB + found.used_bytes, 0):
-            command = json.dumps(quota | {"val": str(value)})
-            assert admin.mon_command(command, b"")[0] == 0
-            totals.append(vms.cluster.capacity("vms").total_bytes)
-    assert totals[0] <= 100 * MIB + found.used_bytes < totals[1]
-    with pytest.raises(errors.PoolNotFound):
-        vms.cluster.capacity("nope")
 
 
 def test_what_is_not_permitted(ceph, parent, instance):

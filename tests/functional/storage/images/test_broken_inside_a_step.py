@@ -3,23 +3,17 @@
 """States that a process leaves which dies inside a step, made by hand."""
 
 import dataclasses
-import gc
-import os
 import struct
 import time
 import uuid
 
 import pytest
 
-from nova_rbd_backend import errors, names
-from nova_rbd_backend.ceph import cluster
-from nova_rbd_backend.ceph.pool import Pool
-from nova_rbd_backend.settings import ClusterSettings
+from nova_rbd_backend import names
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import discard, draft, purge
-from tests.support.clients import connect
-from tests.testbed.process import wait_for
+from tests.support.blank_disks import blank_disk
 
 MIB = 1 << 20
 
@@ -57,7 +51,7 @@ def test_published_disk_survives_being_discarded_as_draft(
 
 
 def test_published_disk_is_found_whole(vms, name, half_published):
-    assert not provision.blank_disk(vms, name, MIB).created
+    assert not blank_disk(vms, name, MIB).created
     assert is_intact(vms, name)
     assert not vms.directory.exists(half_published.draft)
     assert not journal.creations(vms, name)
@@ -68,7 +62,7 @@ def test_directory_alone_is_finished(vms, name, half_published, with_id):
     if not with_id:
         vms.directory.remove_id(name)
     assert provision.is_whole(vms, name) is with_id
-    assert not provision.blank_disk(vms, name, MIB).created
+    assert not blank_disk(vms, name, MIB).created
     assert is_intact(vms, name)
 
 
@@ -90,7 +84,7 @@ def test_published_disk_that_was_deleted_since_keeps_its_retention(
     image_id = vms.directory.image_id(name)
     delete.delete_disk(vms, name, retention_seconds=3600)
     assert vms.trash.get(image_id) is not None
-    assert provision.blank_disk(vms, name, MIB).created
+    assert blank_disk(vms, name, MIB).created
     purge.purge(vms)
     assert vms.trash.get(image_id) is not None
     vms.trash.restore(image_id, f"{name}.back")
@@ -100,12 +94,12 @@ def test_published_disk_that_was_deleted_since_keeps_its_retention(
 def test_id_without_image_is_no_disk(vms, name):
     vms.directory._set_id(name, "1234567890ab")
     assert not provision.is_whole(vms, name)
-    assert provision.blank_disk(vms, name, MIB).created
+    assert blank_disk(vms, name, MIB).created
     assert provision.is_whole(vms, name)
 
 
 def test_move_to_the_trash_that_was_broken_off_is_finished(ceph, vms, name):
-    provision.blank_disk(vms, name, MIB)
+    blank_disk(vms, name, MIB)
     image_id = vms.directory.image_id(name)
     entry = journal.begin_deletion(vms, name, image_id, ())
     vms.trash.move(name)
@@ -126,43 +120,3 @@ def test_move_to_the_trash_that_was_broken_off_is_finished(ceph, vms, name):
     purge.purge(vms)
     assert name in purge.purge(vms).purged
     assert vms.trash.get(image_id) is None
-
-
-def threads():
-    return len(os.listdir("/proc/self/task"))
-
-
-def test_dropped_connections_are_closed(ceph):
-    # other limits, so that it is a connection of its own
-    here = connect(ceph, connect_timeout_seconds=11)
-    vms = Pool(here, "vms")
-    vms.directory.exists("x")
-    before = threads()
-    for _ in range(5):
-        here.drop(here.connection())
-        vms.directory.exists("x")
-    gc.collect()
-    wait_for(
-        "the dropped connections' threads end", lambda: threads() <= before, 20
-    )
-
-
-def test_failed_connections_are_closed(deaf_conf):
-    settings = ClusterSettings(str(deaf_conf), "nova", 1, 5)
-    here = cluster.connect(settings)
-    before = threads()
-    for _ in range(3):
-        with pytest.raises(errors.ClusterUnreachable):
-            here.fsid()
-    wait_for(
-        "the failed connections' threads end", lambda: threads() <= before, 20
-    )
-
-
-def test_image_outlives_the_drop_of_its_connection(vms, name):
-    provision.blank_disk(vms, name, MIB)
-    with vms.open(name, read_only=False) as disk:
-        vms.cluster.drop(vms.cluster.connection())
-        gc.collect()
-        disk.write(b"whole", 0)
-    assert is_intact(vms, name)

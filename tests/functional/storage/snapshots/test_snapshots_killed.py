@@ -14,10 +14,11 @@ import pytest
 from nova_rbd_backend import names
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import journal
-from nova_rbd_backend.storage.disks import delete, provision
+from nova_rbd_backend.storage.disks import delete
 from nova_rbd_backend.storage.images import discard, purge
 from nova_rbd_backend.storage.snapshots import detach
 from tests.support import storage_child
+from tests.support.blank_disks import blank_disk
 from tests.support.clients import connect
 from tests.testbed.process import wait_for
 
@@ -38,7 +39,7 @@ def new_disk(here):
 
     def make():
         name = str(names.DiskName(str(uuid.uuid4()), "disk"))
-        provision.blank_disk(vms, name, 8 * MIB)
+        blank_disk(vms, name, 8 * MIB)
         with vms.open(name, read_only=False) as image:
             image.write(CONTENT, 0)
         made.append(name)

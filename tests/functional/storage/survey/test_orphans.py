@@ -13,10 +13,10 @@ import rados
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.storage import journal
-from nova_rbd_backend.storage.disks import provision
 from nova_rbd_backend.storage.images import purge
 from nova_rbd_backend.storage.survey import orphans
 from nova_rbd_backend.storage.survey.orphans import OrphanState
+from tests.support.blank_disks import blank_disk
 from tests.support.clients import holders
 
 MIB = 1 << 20
@@ -27,7 +27,7 @@ DAY = 24 * 3600
 def name(vms, instance, disks_deleted):
     """A disk of the instance that was last used a week ago."""
     name = f"{instance}_disk"
-    provision.blank_disk(vms, name, MIB)
+    blank_disk(vms, name, MIB)
     used_before(vms, name, 7 * DAY)
     return name
 
@@ -94,7 +94,7 @@ def test_age_counts_from_the_last_use(vms, instance, name):
 
 def test_disks_of_an_instance_go_together(vms, instance, name):
     swap = f"{instance}_disk.swap"
-    provision.blank_disk(vms, swap, MIB)
+    blank_disk(vms, swap, MIB)
 
     disk, young = look(vms, instance)
 
@@ -129,7 +129,7 @@ def test_names_that_are_not_novas(vms, instance, name):
     others = (f"{instance}_disk.old", f"volume-{uuid.uuid4()}", "mine")
     before = orphans.content(vms).strangers
     for each in nova:
-        provision.blank_disk(vms, f"{instance}_{each}", MIB)
+        blank_disk(vms, f"{instance}_{each}", MIB)
     for each in others:
         vms.create(each, MIB)
     try:
@@ -187,7 +187,7 @@ def test_quarantine_and_back(vms, nova_rbd, instance, name):
 def test_another_disk_has_the_name(vms, name):
     old = vms.directory.image_id(name)
     vms.remove(name)
-    provision.blank_disk(vms, name, MIB)
+    blank_disk(vms, name, MIB)
 
     with pytest.raises(errors.ImageNotFound):
         orphans.quarantine(vms, name, old, DAY)

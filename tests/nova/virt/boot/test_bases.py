@@ -11,7 +11,7 @@ import uuid
 
 import pytest
 
-from nova_rbd_backend.storage.bases import make as bases
+from nova_rbd_backend.storage.bases import make as bases_
 from tests.nova.images import (
     GIB,
     MIB,
@@ -51,7 +51,7 @@ def test_fetched_once_and_cloned(pools, glance, instance, image_id):
     (base,) = bases(pools, image_id)
     found, size, origin = content(pools, image, 7)
     assert (found, size) == (b"fetched", GIB)
-    assert origin == bases.snap(pools.vms, base)
+    assert origin == bases_.snap(pools.vms, base)
     assert len(fetched) == 1
     assert staged() == []
     second = rbd(another())
@@ -121,7 +121,7 @@ def test_too_big_for_its_flavor(pools, glance, instance, image_id):
     for _ in range(2):
         with pytest.raises(exception.FlavorDiskSmallerThanImage):
             cache(rbd(instance), fetch, size=MIB, image_id=image_id)
-        assert pools.vms.names(instance.uuid) == []
+        assert pools.vms.directory.names(instance.uuid) == []
     # What was fetched is of use to others.
     cache(rbd(another()), fetch, size=4 * MIB, image_id=image_id)
     assert len(fetched) == 1
@@ -139,7 +139,7 @@ def test_image_that_another_host_sends(pools, instance, image_id):
 
     with pytest.raises(exception.FlavorDiskSmallerThanImage):
         have(rbd(instance), MIB)
-    assert pools.vms.names(instance.uuid) == []
+    assert pools.vms.directory.names(instance.uuid) == []
     image = rbd(instance)
     have(image, GIB)
     assert content(pools, image, 2)[:2] == (bytes(2), GIB)
@@ -232,7 +232,7 @@ def test_image_that_is_not_active_is_not_served(
     glance(disk_format="qcow2", status=status)
     with pytest.raises(exception.ImageNotActive):
         cache(rbd(instance), never, image_id=image_id)
-    assert pools.vms.names(instance.uuid) == []
+    assert pools.vms.directory.names(instance.uuid) == []
 
 
 def test_certificates_that_the_operator_trusts_by_default(

@@ -61,18 +61,18 @@ def test_made_by_another_host_meanwhile(pools, glance, instance, image_id):
     first = rbd(another())
     cache(first, fetcher(b"theirs", []), image_id=image_id)
     (base,) = bases(pools, image_id)
-    with pools.vms.open(first.rbd_name, read_only=False) as disk:
+    with pools.vms.open(first.disk.image, read_only=False) as disk:
         disk.flatten()
-    pools.vms.trash_move(base)
+    pools.vms.trash.move(base)
     other_host = lease.take(pools.vms, base)
     image = rbd(instance)
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         waits = thread.submit(cache, image, never, image_id=image_id)
         assert not concurrent.futures.wait([waits], timeout=2).done
-        pools.vms.trash_restore(
+        pools.vms.trash.restore(
             next(
                 trashed.image_id
-                for trashed in pools.vms.trash_list()
+                for trashed in pools.vms.trash.entries()
                 if trashed.name == base
             ),
             base,
@@ -109,18 +109,18 @@ def test_waits_for_another_host_with_a_limit(
 def test_base_that_is_aged_out_in_that_moment(
     pools, glance, instance, image_id, monkeypatch
 ):
-    from nova_rbd_backend.virt.boot import base_pool
+    from nova_rbd_backend.virt.boot import bases as bases_of_pool
 
     glance(disk_format="qcow2")
     fetched = []
-    clone_from = base_pool.BasePool.clone_from
+    clone_from = bases_of_pool.BaseImages._clone_from
 
     def late(self, base, *args):
         if len(fetched) == 1:
-            pools.vms.trash_move(base)
+            pools.vms.trash.move(base)
         return clone_from(self, base, *args)
 
-    monkeypatch.setattr(base_pool.BasePool, "clone_from", late)
+    monkeypatch.setattr(bases_of_pool.BaseImages, "_clone_from", late)
     image = rbd(instance)
     cache(image, fetcher(b"fetched", fetched), image_id=image_id)
     assert len(fetched) == 2

@@ -40,7 +40,7 @@ def test_base_and_disk_of_what_is_fetched(pools, wanted, glance, instance):
     image_id = str(uuid.uuid4())
     cache(rbd(instance), fetcher(b"fetched", []), image_id=image_id)
 
-    (base,) = pools.vms.names(f"nova-base_{image_id}")
+    (base,) = pools.vms.directory.names(f"nova-base_{image_id}")
     assert found(pools, base) == (MIB, 65536, 7, None)
     assert found(pools, f"{instance.uuid}_disk") == (MIB, 65536, 7, "5000")
 
@@ -55,7 +55,7 @@ def test_disk_without_an_image(pools, wanted, instance):
         ephemeral_size=1,
     )
 
-    assert found(pools, image.rbd_name) == (MIB, 65536, 7, "5000")
+    assert found(pools, image.disk.image) == (MIB, 65536, 7, "5000")
 
 
 def test_coarser_parent_is_logged_once(pools, wanted, glance, parent, caplog):
@@ -67,7 +67,7 @@ def test_coarser_parent_is_logged_once(pools, wanted, glance, parent, caplog):
             types.SimpleNamespace(uuid=str(uuid.uuid4()), project_id="p" * 32)
         )
         cache(image, never)
-        assert found(pools, image.rbd_name) == (4 * MIB, 4 * MIB, 7, "5000")
+        assert found(pools, image.disk.image) == (4 * MIB, 4 * MIB, 7, "5000")
 
     assert caplog.text.count("never striped finer than its parent") == 1
     assert (

@@ -38,8 +38,8 @@ def test_precache(
 
     glance(disk_format="qcow2")
     monkeypatch.setattr(module, "IMAGE_API", create_image.IMAGE_API)
-    assert module(image_id) is True
-    assert module(image_id) is False
+    assert precache(image_id) is True
+    assert precache(image_id) is False
     assert fetch_to_raw == [image_id]
     image = rbd(instance)
     cache(image, never, image_id=image_id)
@@ -54,7 +54,7 @@ def test_precache_of_what_is_cloned_copies_nothing(
 
     glance(urls=(parent,))
     monkeypatch.setattr(module, "IMAGE_API", create_image.IMAGE_API)
-    assert module(image_id) is False
+    assert precache(image_id) is False
     assert fetch_to_raw == []
     assert bases(pools, image_id) == []
 

@@ -50,7 +50,7 @@ def moving(driver, vms, flavor):
     )
     yield made
     for pool in ("vms", "snapshots"):
-        there = vms.cluster.pool(pool)
+        there = vms.beside(pool)
         delete.delete_disks(there, made.uuid)
         purge.purge(there)
 
@@ -107,18 +107,17 @@ def lay(pool, instance, disks=DISKS):
 
 def there(pool, instance):
     prefix = f"{instance.uuid}_"
-    return sorted(name.removeprefix(prefix) for name in pool.names(prefix))
+    return sorted(
+        name.removeprefix(prefix) for name in pool.directory.names(prefix)
+    )
 
 
 @pytest.fixture
-def only_elsewhere(vms, monkeypatch):
+def only_elsewhere(vms, new_compute):
     """A pool of disks that this host's nova-compute has not heard of."""
-    from nova_rbd_backend.virt import known_pools
-
-    monkeypatch.setattr(known_pools, "_registered", {})
     registry.add(vms, "snapshots", "fast")
-    yield vms.cluster.pool("snapshots")
-    registry.forget(vms, "snapshots")
+    yield vms.beside("snapshots")
+    registry.remove(vms, "snapshots")
 
 
 def test_failed_evacuation_keeps_disks_in_a_new_pool(
@@ -148,7 +147,7 @@ def test_evacuation_to_a_host_of_another_pool(evacuated, on_host, moving, vms):
     on_host("destination", pool="snapshots")
     with pytest.raises(exception.DiskNotFound, match="doesn't share"):
         evacuated(moving)
-    assert there(vms.cluster.pool("snapshots"), moving) == []
+    assert there(vms.beside("snapshots"), moving) == []
 
 
 def test_evacuation_of_one_that_never_ran(make, moving, vms):

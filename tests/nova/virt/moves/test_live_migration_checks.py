@@ -131,19 +131,17 @@ def test_destination_takes(on_host, instance, elsewhere, root_bdm):
 
 
 @pytest.fixture
-def in_class(vms, instance, monkeypatch):
+def in_class(vms, instance, new_compute):
     """The guest's root disk is in a pool that the source has a class for."""
     from nova_rbd_backend.storage import registry
-    from nova_rbd_backend.virt import known_pools
 
-    monkeypatch.setattr(known_pools, "_registered", {})
     name = f"{instance.uuid}_disk"
     vms.remove(name)
-    other = vms.cluster.pool("snapshots")
+    other = vms.beside("snapshots")
     other.create(name, MIB)
     registry.add(vms, "snapshots", "fast")
     yield
-    registry.forget(vms, "snapshots")
+    registry.remove(vms, "snapshots")
     other.remove(name)
 
 
@@ -167,7 +165,7 @@ def test_destination_refuses_a_pool_that_it_may_not_read(
         with pytest.raises(exception.StorageError, match="volumes"):
             check_destination(instance)
     finally:
-        registry.forget(vms, "volumes")
+        registry.remove(vms, "volumes")
 
 
 def test_source_refuses_with_the_pools_of_the_disks(
@@ -175,12 +173,12 @@ def test_source_refuses_with_the_pools_of_the_disks(
 ):
     from nova import exception
 
-    from nova_rbd_backend.virt import rbd_utils
+    from nova_rbd_backend.virt import edge
 
     elsewhere()
     filename = driver._create_shared_storage_test_file(instance)
     on_host("source")
-    rbd_utils.RBDDriver().read_pools()
+    edge.store().read_pools()
     with pytest.raises(exception.MigrationPreCheckError) as caught:
         check_source(driver, instance, filename)
     assert "its disks are in pool snapshots of" in str(caught.value)

@@ -29,7 +29,7 @@ def resized_here(driver, instance, monkeypatch, cross_cell=False):
     monkeypatch.setattr(
         driver,
         "_try_fetch_image_cache",
-        lambda image, *args: made.append(image.rbd_name),
+        lambda image, *args: made.append(image.disk.image),
     )
     monkeypatch.setattr("nova.virt.configdrive.required_by", lambda _: True)
     mapping = {"disk": {"bus": "virtio", "dev": "vda", "type": "disk"}}
@@ -66,7 +66,7 @@ def test_resize_to_a_host_of_another_pool(
         resized_here(driver, moving, monkeypatch)
     assert f"{moving.uuid}_disk in pool snapshots" in str(refused.value)
     assert "libvirt_images_store" in str(refused.value)
-    assert vms.exists(f"{moving.uuid}_disk")
+    assert vms.directory.exists(f"{moving.uuid}_disk")
 
 
 def test_resize_to_another_cell_makes_the_disk(
@@ -134,7 +134,7 @@ def start(driver, vms, monkeypatch):
 def test_failed_evacuation_keeps_the_disks(start, moving, vms):
     with pytest.raises(RuntimeError):
         start.of(moving)
-    assert vms.names(moving.uuid) == [f"{moving.uuid}_disk"]
+    assert vms.directory.names(moving.uuid) == [f"{moving.uuid}_disk"]
 
 
 def test_failed_boot_deletes_the_disks(start, moving, vms):
@@ -143,7 +143,7 @@ def test_failed_boot_deletes_the_disks(start, moving, vms):
     moving.host = conf.CONF.host
     with pytest.raises(RuntimeError):
         start.of(moving)
-    assert vms.names(moving.uuid) == []
+    assert vms.directory.names(moving.uuid) == []
 
 
 def test_evacuation_without_the_root_disk(start, on_host, moving, vms):
@@ -162,7 +162,7 @@ def test_start_in_another_cell(start, moving, vms):
     )
     with pytest.raises(RuntimeError):
         start.of(moving)
-    assert vms.names(moving.uuid) == [f"{moving.uuid}_disk"]
+    assert vms.directory.names(moving.uuid) == [f"{moving.uuid}_disk"]
 
 
 def test_start_in_another_cell_of_another_pool(start, on_host, moving):
@@ -193,7 +193,7 @@ def test_rescue_begins_anew(driver, moving, vms, monkeypatch):
     found = []
     monkeypatch.setattr(
         "nova.virt.libvirt.driver.LibvirtDriver.rescue",
-        lambda *args: found.extend(vms.names(moving.uuid)),
+        lambda *args: found.extend(vms.directory.names(moving.uuid)),
     )
     driver.rescue(None, moving, [], None, "password", None, [])
     assert found == [f"{moving.uuid}_disk"]

@@ -17,12 +17,9 @@ FAST = {"nova_rbd:class": "fast"}
 
 def started():
     """As nova-compute does at its start."""
-    import nova.conf
+    from nova_rbd_backend.virt import edge
 
-    from nova_rbd_backend import conf
-    from nova_rbd_backend.virt import known_pools
-
-    known_pools.start(conf.settings(nova.conf.CONF))
+    edge.store().start()
 
 
 def new_instance(extra_specs, vm_state="building"):
@@ -41,12 +38,12 @@ def where(pools, instance):
     return {
         name.removeprefix(f"{instance.uuid}_"): pool
         for pool in ("vms", "snapshots")
-        for name in pools.vms.cluster.pool(pool).names(instance.uuid)
+        for name in pools.vms.beside(pool).directory.names(instance.uuid)
     }
 
 
 def facts(pools, pool, instance, disk):
-    with pools.vms.cluster.pool(pool).open(f"{instance.uuid}_{disk}") as found:
+    with pools.vms.beside(pool).open(f"{instance.uuid}_{disk}") as found:
         return found.metadata(), found.size_bytes()
 
 
@@ -108,9 +105,9 @@ def test_options_and_base_of_the_class(pools, classes, glance):
     instance, image_id = new_instance(FAST), str(uuid.uuid4())
     cache(rbd(instance), fetcher(b"fetched", []), image_id=image_id)
 
-    fast = pools.vms.cluster.pool("snapshots")
-    (base,) = fast.names(f"nova-base_{image_id}")
-    assert pools.vms.names(f"nova-base_{image_id}") == []
+    fast = pools.vms.beside("snapshots")
+    (base,) = fast.directory.names(f"nova-base_{image_id}")
+    assert pools.vms.directory.names(f"nova-base_{image_id}") == []
     for name in (base, f"{instance.uuid}_disk"):
         with fast.open(name) as disk:
             assert disk.layout().object_bytes == MIB
@@ -163,34 +160,34 @@ def test_config_drive_is_made_anew_in_its_class(pools, classes, tmp_path):
 
 
 def test_delete_finds_all(pools, classes, glance, parent):
-    from nova_rbd_backend.virt import rbd_utils
+    from nova_rbd_backend.virt import edge
 
     glance(urls=(parent,))
     instance = new_instance({"nova_rbd:swap_class": "fast"})
     make_all(instance)
     assert set(where(pools, instance).values()) == {"vms", "snapshots"}
-    rbd_utils.RBDDriver().fence_for_start(instance.uuid)
+    edge.store().fence_for_start(instance.uuid)
 
-    reports = rbd_utils.RBDDriver().delete_disks(instance.uuid)
+    reports = edge.store().delete(instance.uuid)
 
     assert where(pools, instance) == {}
     assert len(reports["vms"].deleted) == 2
     assert len(reports["snapshots"].deleted) == 1
-    rbd_utils.RBDDriver().purge()
+    edge.store().purge()
     for pool in ("vms", "snapshots"):
-        names = [t.name for t in pools.vms.cluster.pool(pool).trash_list()]
+        names = [t.name for t in pools.vms.beside(pool).trash.entries()]
         assert not [name for name in names if instance.uuid in name]
 
 
 def test_half_made_disk_in_another_pool_goes_with_the_instance(pools, classes):
     from nova_rbd_backend.storage import journal
-    from nova_rbd_backend.virt import rbd_utils
+    from nova_rbd_backend.virt import edge
 
     instance = new_instance(FAST)
-    fast = pools.vms.cluster.pool("snapshots")
+    fast = pools.vms.beside("snapshots")
     entry = journal.begin_creation(fast, f"{instance.uuid}_disk")
     fast.create(entry.draft, MIB)
-    rbd_utils.RBDDriver().delete_disks(instance.uuid)
+    edge.store().delete(instance.uuid)
     assert where(pools, instance) == {}
     assert journal.creations(fast, instance.uuid) == []
 
@@ -251,28 +248,33 @@ def test_unknown_class_is_refused(pools, classes, glance, parent):
     assert where(pools, instance) == {}
 
 
-def test_one_pool_costs_no_request(pools, glance, parent, monkeypatch):
+def test_one_pool_costs_no_request(
+    pools, new_compute, glance, parent, monkeypatch
+):
     """Without classes nothing is asked that was not asked before them."""
-    from nova_rbd_backend.ceph import objects
-    from nova_rbd_backend.virt import every_pool, known_pools
+    from nova_rbd_backend.ceph import access
+    from nova_rbd_backend.storage import registry, store
 
-    monkeypatch.setattr(known_pools, "_registered", {})
-    for module, name in ((known_pools, "read"), (known_pools, "add")):
-        monkeypatch.delattr(module, name)
-    monkeypatch.delattr(every_pool.EveryPool, "pool_of")
+    for owner, name in (
+        (registry, "names"),
+        (registry, "add"),
+        (store.Store, "pool_of"),
+        (store.Store, "pool_of_unknown"),
+    ):
+        monkeypatch.delattr(owner, name)
     glance(urls=(parent,))
     instance = new_instance({})
     make_all(instance)
     assert set(where(pools, instance).values()) == {"vms"}
 
     requests = []
-    reach = objects.PoolObjects._reach
+    reach = access.Access.reach
 
     def counted(self, operation, *args, **kwargs):
         requests.append(operation)
         return reach(self, operation, *args, **kwargs)
 
-    monkeypatch.setattr(objects.PoolObjects, "_reach", counted)
+    monkeypatch.setattr(access.Access, "reach", counted)
     assert not rbd(instance, "disk.other").exists()
     assert requests == ["look up"]
 
@@ -296,18 +298,19 @@ def test_pool_that_may_not_be_read_stops_the_start(pools, classes):
     assert "rmomapkey nova_rbd_pools volumes" in str(caught.value)
 
 
-def test_pool_removed_while_nova_compute_runs(pools, classes):
+def test_pool_removed_while_nova_compute_runs(pools, classes, driver):
     """That of a former class; one that nova.conf names is missed."""
     from nova import exception
 
     from nova_rbd_backend.storage import registry
-    from nova_rbd_backend.virt import rbd_utils
+    from nova_rbd_backend.virt import edge
 
     registry.add(pools.vms, "no-such-pool", "old")
-    rbd_utils.RBDDriver().read_pools()
-    rbd_utils.RBDDriver().delete_disks(str(uuid.uuid4()))
-    assert "no-such-pool" not in rbd_utils.RBDDriver().pools_with_disks("x")
+    edge.store().read_pools()
+    assert "no-such-pool" in edge.store().pool_names()
+    edge.store().delete(str(uuid.uuid4()))
+    assert "no-such-pool" not in edge.store().pool_names()
 
     classes(old="no-such-pool")
     with pytest.raises(exception.StorageError, match="no-such-pool"):
-        rbd_utils.RBDDriver().delete_disks(str(uuid.uuid4()))
+        driver._cleanup_rbd(new_instance({}))

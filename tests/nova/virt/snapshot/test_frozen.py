@@ -20,8 +20,8 @@ from nova_rbd_backend import conf
 conf.register(nova.conf.CONF)
 from nova import objects
 from nova.virt import fake
-from nova_rbd_backend.virt import quiesce
 from nova_rbd_backend.virt.driver import LibvirtDriver
+from nova_rbd_backend.virt.snapshot import quiesce
 objects.register_all()
 meta = {"image_hw_qemu_guest_agent": "yes"}
 instance = objects.Instance(

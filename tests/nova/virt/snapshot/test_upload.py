@@ -60,11 +60,11 @@ def taken_snapshot(pools, tmp_path, monkeypatch):
         return server.data
 
     yield make
-    from nova_rbd_backend.virt import rbd_utils
+    from nova_rbd_backend.virt import edge
 
-    rbd_utils.RBDDriver().delete_disks(instance.uuid)
-    rbd_utils.RBDDriver().purge()
-    assert not [name for name in made if pools.vms.exists(name)]
+    edge.store().delete(instance.uuid)
+    edge.store().purge()
+    assert not [name for name in made if pools.vms.directory.exists(name)]
 
 
 BROKEN_OFF = [(6 * MIB, 503), (5 * MIB, None), (0, 503)]

@@ -57,8 +57,8 @@ def test_less_often_when_it_does_not_get_well(monkeypatch):
     monkeypatch.setattr(worker, "RETRY_SECONDS", 1)
     monkeypatch.setattr(worker, "PATIENCE_SECONDS", -1)
     monkeypatch.setattr(worker, "LONGEST_PAUSE_SECONDS", 5)
-    pauses = worker._Pauses()
-    assert [pauses.next() for _ in range(4)] == [2, 4, 5, 5]
+    pauses = worker._pauses()
+    assert [next(pauses) for _ in range(4)] == [2, 4, 5, 5]
 
 
 def test_stopped():

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Answer in the place of a cluster, which Nova's own tests have not.
+
+They replace Nova's RBDDriver, or a method of an Rbd's driver, and expect to be
+asked. So what their assertions are about asks the RBDDriver that a test has
+put in place. All else has one fixed answer here: it is tested on a real Ceph
+and with a real libvirt, in tests/nova, tests/functional and tests/e2e.
+
+For a process that runs Nova's tests and nothing else: it changes our modules
+for good.
+"""
+
+import inspect
+
+from nova.storage import rbd_utils as nova_rbd_utils
+
+from nova_rbd_backend.ceph.cluster import Cluster
+from nova_rbd_backend.checks import run
+from nova_rbd_backend.storage.store import Store
+from nova_rbd_backend.virt import imagebackend, rbd_utils
+from nova_rbd_backend.virt.background import worker
+from nova_rbd_backend.virt.pools import placement
+
+#: Nova's default for the pool; most of its tests set no other, nor any type.
+POOL = "rbd"
+SPACE = dict.fromkeys(("total", "free", "used"), 100 << 30)
+
+
+class Rbd(imagebackend.Rbd):
+    """Ours, with what Nova's tests use and replace of Nova's."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.driver = nova_rbd_utils.RBDDriver()
+        replace(self.disk, exists=self._exists, size_bytes=self._size_bytes)
+
+    @property
+    def rbd_name(self):
+        return self.disk.image
+
+    def _exists(self):
+        return self.driver.exists(self.rbd_name)
+
+    def _size_bytes(self):
+        return self.driver.size(self.rbd_name)
+
+
+def replace(owner, **answers):
+    """Set attributes that the owner has, with the same parameters."""
+    for name, answer in answers.items():
+        found = _parameters(getattr(owner, name))
+        if _parameters(answer) != found:
+            raise TypeError(f"{owner}.{name} takes {', '.join(found)}")
+        setattr(owner, name, answer)
+
+
+def _parameters(function):
+    return list(inspect.signature(function).parameters)
+
+
+def put_in_place():
+    """Answer for the cluster from now on."""
+    imagebackend.Rbd = Rbd
+    replace(rbd_utils.RBDDriver, get_pool_info=lambda self: dict(SPACE))
+    # A test that asks a disk, and has replaced nothing, is to fail.
+    rbd_utils.RBDDriver.exists = rbd_utils.RBDDriver.size = _no_cluster
+    # Nova's: whether rados and rbd were imported. Tests switch it off.
+    rbd_utils.RBDDriver._check_for_import_failure = lambda self: None
+    replace(
+        Store,
+        start=lambda self: None,
+        read_pools=lambda self: (),
+        pool_of=lambda self, image, first=None: POOL,
+        disks_by_pool=lambda self, instance_uuid: {POOL: []},
+        fence_for_start=lambda self, instance_uuid: None,
+        delete=_delete,
+    )
+    replace(Cluster, fsid=lambda self: "fsid")
+    replace(placement, space_bytes=lambda pool, of_class: dict(SPACE))
+    replace(run, start_steps=lambda settings, libvirt: ())
+    replace(worker.Background, start=lambda self: None)
+
+
+def _no_cluster(self, name):
+    raise AssertionError(f"there is no cluster to ask for {name}")
+
+
+def _delete(self, instance_uuid, only=lambda _disk: True):
+    """As Nova's driver deletes them, which its tests look for."""
+    nova_rbd_utils.RBDDriver().cleanup_volumes(only)
+    return {}
