@@ -67,7 +67,7 @@ def _works(
 
     def nova_import(side: str) -> Work:
         return lambda: hosts[side][0].ask(
-            "import_file", path=str(raw), name=f"{uuid.uuid4()}_disk"
+            "import_file", path=str(raw), instance=str(uuid.uuid4())
         )
 
     def nova_boot(side: str) -> Work:

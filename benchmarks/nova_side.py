@@ -193,13 +193,13 @@ class NovaSide:
             url = self._glance.url(snapshot)
         return {"sample": rows[0], "url": url}
 
-    def import_file(self, path: str, name: str) -> dict[str, float]:
-        """Put a raw file into the pool."""
-        from nova.storage import rbd_utils
-
+    def import_file(self, path: str, instance: str) -> dict[str, float]:
+        """Put a raw file into the pool, as the disk of an instance."""
         rows: list[dict[str, float]] = []
+        what = self._instance(instance, 1)
+        image = self._driver.image_backend.by_name(what, "disk")
         with counters.measured(rows):
-            rbd_utils.RBDDriver().import_image(path, name)
+            image.import_file(what, path, "disk")
         return rows[0]
 
     def left_locally(self) -> dict[str, float]:

@@ -26,7 +26,7 @@ def _real(ceph, user):
 
 @pytest.fixture(params=["fake", "real"])
 def clusters(request):
-    """The cluster as Nova's user and as Glance's."""
+    """The cluster, connected to as Nova's user and as Glance's."""
     if request.param == "fake":
         fake = FakeCluster()
         return fake, fake
@@ -45,8 +45,14 @@ def instance():
 
 
 @pytest.fixture
+def name(instance):
+    """The name of the instance's root disk, which does not exist yet."""
+    return str(names.DiskName(instance, "disk"))
+
+
+@pytest.fixture
 def parent(clusters):
-    """A SnapPath in Glance's pool: 8 MiB, some bytes, protected."""
+    """The path of a protected snap in Glance's pool: 8 MiB, some data."""
     pool = pool_of(clusters[1], "images")
     name = str(uuid.uuid4())
     pool.create(name, 8 << 20)

@@ -17,7 +17,7 @@ libvirt_images_store = vms
 
 @pytest.fixture
 def parse(tmp_path):
-    """Return a function: text of nova.conf -> parsed configuration."""
+    """Return a function from texts of nova.conf to the parsed options."""
 
     def parse(*texts):
         conf = cfg.ConfigOpts()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The tree in the docstring is true."""
+"""The tree of errors in the docstring matches the code."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ def test_busy_names_the_watchers():
     assert "1.2.3.4:0/5" in str(error)
 
 
-def test_the_drawn_tree_is_the_real_one():
+def test_tree_in_the_docstring_has_each_error():
     drawn = set(re.findall(r"-- (\w+)", errors.__doc__))
     real = {
         name

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""How new images lie on the cluster: options that work, and that do not."""
+"""Options for the layout of new images, accepted and refused."""
 
 import pytest
 
@@ -15,7 +15,7 @@ NEEDED = "layering,exclusive-lock,deep-flatten"
 
 @pytest.fixture
 def image_options(parse):
-    """Return a function: text of [nova_rbd] -> what it comes down to."""
+    """Return a function from the text of [nova_rbd] to ImageOptions."""
 
     def image_options(text):
         conf = parse(f"{RBD}[nova_rbd]\n{text}\n")
@@ -24,7 +24,7 @@ def image_options(parse):
     return image_options
 
 
-def test_nothing_given_leaves_all_to_ceph(image_options):
+def test_without_options_ceph_decides(image_options):
     found = image_options("")
 
     assert found == ImageOptions()
@@ -33,7 +33,7 @@ def test_nothing_given_leaves_all_to_ceph(image_options):
     assert found.conf_metadata == {}
 
 
-def test_all_given(image_options):
+def test_all_options(image_options):
     found = image_options(
         "data_pool = vms-data\n"
         "object_size = 8M\n"
@@ -74,13 +74,13 @@ def test_striping(image_options, text, expected):
 
 
 REFUSED = {
-    "no power of two": (
+    "not a power of two": (
         "object_size = 3M",
         "object_size is 3 MiB, but Ceph takes powers of two",
     ),
     "object too small": ("object_size = 2K", "from 4 KiB to 32 MiB"),
     "object too big": ("object_size = 64M", "from 4 KiB to 32 MiB"),
-    "no size": (
+    "not a size": (
         "object_size = big",
         "'big' is not a number of bytes, such as 64K",
     ),
@@ -96,7 +96,7 @@ REFUSED = {
         "stripe_count = 4",
         "stripe_count is set, but stripe_unit is not: set both, or neither",
     ),
-    "no count": ("stripe_unit = 64K\nstripe_count = 0", "stripe_count: "),
+    "count of zero": ("stripe_unit = 64K\nstripe_count = 0", "stripe_count: "),
     "unit does not divide": (
         "object_size = 4M\nstripe_unit = 96K\nstripe_count = 4",
         "stripe_unit is 96 KiB, which does not divide the object_size of 4 "
@@ -147,7 +147,7 @@ REFUSED = {
         "image_conf = rbd_persistent_cache_mode:ssd",
         "what a guest wrote last would be on its host alone: remove it",
     ),
-    "no pairs": ("image_conf = rbd_cache", "image_conf: "),
+    "not a pair": ("image_conf = rbd_cache", "image_conf: "),
 }
 
 
@@ -172,7 +172,7 @@ FINE = Striping(4 * MIB, 64 * KIB, 16)
     [
         (FINE, FINE, FINE),
         (FINE, Striping(4 * MIB, 4 * KIB, 2), FINE),
-        # A parent that is not striped, by Ceph's and by Glance's default.
+        # A parent without striping, by Ceph's and by Glance's default.
         (FINE, Striping(4 * MIB, 4 * MIB, 1), Striping(4 * MIB, 4 * MIB, 16)),
         (FINE, Striping(8 * MIB, 8 * MIB, 1), Striping(8 * MIB, 8 * MIB, 16)),
         (FINE, Striping(8 * MIB, MIB, 4), Striping(4 * MIB, MIB, 16)),
@@ -187,7 +187,7 @@ def test_clone_is_not_finer_than_its_parent(wanted, parent, expected):
     assert wanted.not_finer_than(parent) == expected
 
 
-def test_other_types_of_images_need_no_valid_options(parse):
+def test_options_are_not_checked_without_rbd(parse):
     conf = parse(
         "[DEFAULT]\nlibvirt_images_type = qcow2\n"
         "[nova_rbd]\nstripe_count = 4\n"
@@ -196,7 +196,7 @@ def test_other_types_of_images_need_no_valid_options(parse):
     assert not conf_.apply(conf).uses_rbd
 
 
-def test_summary_shows_them(parse):
+def test_summary_shows_the_options(parse):
     settings = conf_.apply(
         parse(
             f"{RBD}[nova_rbd]\nobject_size = 8M\n"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Imports go downwards only, in no circle, and outside libraries by one door.
+"""Imports go downwards only, without circles, and libraries have their doors.
 
-A room is a folder of the package or one of its modules. What is imported for
-TYPE_CHECKING alone, inside a function, or by importlib counts too.
+A room is a folder of the package or one of its modules. Imports for
+TYPE_CHECKING, inside a function and by importlib count too.
 """
 
 import ast
@@ -26,7 +26,7 @@ VALUES = {
     "storage_classes",
     "threads",
 }
-# A flow imports no flow of another folder, except through these.
+# A flow imports flows of other folders only through these.
 FOR_FLOWS = {"storage.images", "storage.journal", "storage.fencing"}
 FLOWS = {
     "storage.images",
@@ -35,7 +35,7 @@ FLOWS = {
     "storage.snapshots",
     "storage.survey",
 }
-# What others than flows import of storage: not its record of processes.
+# What the layers above the flows import of storage: not storage.process.
 STORAGE = {
     *FLOWS,
     "storage.fencing",
@@ -43,10 +43,10 @@ STORAGE = {
     "storage.registry",
     "storage.store",
 }
-# What Nova's edge imports, wherever in virt.
+# What every folder of virt may import.
 EDGE = {"ceph", "conf", "virt"} | STORAGE
 # Room -> the rooms and modules that it may import, beside itself and VALUES.
-# A room may be inside another one: a module is in the innermost.
+# Rooms may be nested; a module belongs to the innermost one.
 MAY_IMPORT = {
     "": set(),
     **{value: set() for value in VALUES},
@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "storage.snapshots": {"ceph"} | FOR_FLOWS,
     "storage.survey": {"ceph"} | FOR_FLOWS,
     "storage.store": {"ceph", "storage.fencing", "storage.registry"} | FLOWS,
-    # what is made of flows
+    # built on flows
     "checks": {
         "ceph",
         "conf",
@@ -77,7 +77,7 @@ MAY_IMPORT = {
     },
     "convert": {"ceph", "domains", "convert.rbd_disk"},
     "convert.rbd_disk": {"ceph", "storage.disks", "storage.images"},
-    # what is called from outside
+    # called from outside
     "api": {"conf"},
     "cmd": {"ceph", "checks", "conf", "domains"} | STORAGE,
     "cmd.commands": {"ceph", "checks", "cmd", "convert", "domains"} | STORAGE,
@@ -113,8 +113,8 @@ DOORS = {
         "ceph.objects",
     },
     "rbd": {"ceph.image", "ceph.pool", "ceph.trash"},
-    # Only parts of an eventlet that somebody else has loaded: importing it
-    # raises where Nova 33 and 34 use native threads.
+    # threads takes parts of eventlet only if it is loaded already: importing
+    # it raises where Nova 33 and 34 use native threads.
     "eventlet": {"threads"},
     "cliff": {"cmd"},
     "oslo_config": {"checks.run", "cmd", "conf"},
@@ -129,7 +129,7 @@ DOORS = {
 
 
 def _modules():
-    """Return module -> its source; names without the package's own."""
+    """Return the source of each module, by its name inside the package."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -172,7 +172,7 @@ def _graph(modules):
 
 
 def _target(imported, name, modules):
-    """Return the module that an import is of, be there such a one or not."""
+    """Return the imported module, whether or not it exists."""
     module = imported.removeprefix(NAME).lstrip(".")
     inner = f"{module}.{name}".lstrip(".")
     return inner if inner in modules else module
@@ -245,34 +245,36 @@ def test_imports_go_downwards():
     assert _upward(GRAPH, MAY_IMPORT) == []
 
 
-def _behind(face, graph):
-    """Return the imports from outside a package of what is behind its face."""
+def _imports_of_inner_modules(package, graph):
+    """Return the imports of a package's modules from outside of it."""
     return sorted(
         (module, imported)
         for module, all_imported in graph.items()
         for imported in all_imported
-        if imported.startswith(f"{face}.") and not _is_within(module, face)
+        if imported.startswith(f"{package}.")
+        and not _is_within(module, package)
     )
 
 
-def test_options_are_imported_through_their_face():
-    assert _behind("conf", GRAPH) == []
+def test_conf_is_imported_only_as_a_whole():
+    assert _imports_of_inner_modules("conf", GRAPH) == []
 
 
-def test_imports_behind_a_face_are_found():
+def test_imports_of_inner_modules_are_found():
     graph = {
         "virt": {"conf", "conf.mapping", "confx.y"},
         "conf": {"conf.mapping"},
         "conf.mapping": {"conf.options"},
     }
-    assert _behind("conf", graph) == [("virt", "conf.mapping")]
+    found = _imports_of_inner_modules("conf", graph)
+    assert found == [("virt", "conf.mapping")]
 
 
 def test_no_circles():
     assert _circles(GRAPH) == []
 
 
-def test_what_is_imported_exists():
+def test_each_imported_module_exists():
     for module, imported in GRAPH.items():
         assert imported <= set(MODULES), module
 
@@ -290,7 +292,7 @@ def test_each_library_has_doors():
     assert set(LIBRARIES) == set(DOORS)
 
 
-def test_the_table_has_what_there_is():
+def test_table_has_each_room_and_no_other():
     folders = {
         module
         for module in MODULES
@@ -329,7 +331,7 @@ def test_relative_imports_are_refused():
         _graph({"names": "from . import errors"})
 
 
-def test_import_of_no_module_is_found():
+def test_import_of_a_missing_module_is_found():
     source = "importlib.import_module('nova_rbd_backend.virt.gone')"
     assert _graph({"virt": source}) == {"virt": {"virt.gone"}}
 
@@ -339,9 +341,9 @@ def test_upward_imports_are_found():
     graph = {
         "errors": {"ceph.x"},  # upwards
         "ceph.x": {"ceph.y", "errors"},
-        "ceph.y": {"ceph.a"},  # into a room of its own
+        "ceph.y": {"ceph.a"},  # into an inner room
         "ceph.z": set(),
-        "ceph.a": {"b", "ceph.y"},  # out of that room
+        "ceph.a": {"b", "ceph.y"},  # out of the inner room
         "b": {"ceph.x", "ceph.z"},  # only one module is allowed
     }
     assert _upward(graph, table) == [

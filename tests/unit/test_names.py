@@ -18,7 +18,7 @@ def test_disk_name_is_read_as_it_is_written(disk):
 @pytest.mark.parametrize(
     "image", ["", "base", UUID, f"{UUID}_", f"x{UUID}_disk", "volume-1_disk"]
 )
-def test_what_is_no_disk(image):
+def test_names_that_are_not_disks(image):
     assert names.DiskName.parse(image) is None
 
 
@@ -65,7 +65,7 @@ def test_a_refused_location_is_not_quoted():
     "path",
     ["rbd:vms/a_disk", "vms/a_disk", "rbd:vms/a_disk:id=nova:conf=/x/y"],
 )
-def test_image_by_qemus_name(path):
+def test_image_in_qemus_notation(path):
     found = names.ImagePath.of_qemu(path)
     assert found == names.ImagePath("vms", "", "a_disk")
     assert found.for_qemu(None, None) == "rbd:vms/a_disk"
@@ -73,7 +73,7 @@ def test_image_by_qemus_name(path):
 
 
 @pytest.mark.parametrize("path", ["", "rbd:", "rbd:vms", "vms/", "/a_disk"])
-def test_what_is_no_name_of_qemus(path):
+def test_paths_that_are_not_qemus(path):
     assert names.ImagePath.of_qemu(path) is None
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The tests of a folder of the product are where its path says."""
+"""The tests of a folder of the product have its path in each suite."""
 
 import collections
 import pathlib
@@ -12,13 +12,13 @@ from tests.conftest import APART
 TESTS = pathlib.Path(__file__).parents[1]
 PRODUCT = TESTS.parent / "nova_rbd_backend"
 SUITES = ("unit", "contract", "functional", "nova", "e2e")
-# Of suites; they stand for no folder of the product.
+# Folders of suites that match no folder of the product.
 OTHER_FOLDERS = {"benchmarks", "fake", "in_tree", "testbed", "xml"}
-# These have to have the names that Python or pytest gives them.
+# Python and pytest require these names.
 COMMON_NAMES = {"__init__.py", "__main__.py", "conftest.py"}
 
 
-def test_no_two_files_have_one_name():
+def test_file_names_are_unique():
     found = collections.defaultdict(list)
     for path in TESTS.rglob("*.py"):
         if path.name not in COMMON_NAMES:
@@ -27,7 +27,7 @@ def test_no_two_files_have_one_name():
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_folders_are_those_of_the_product(suite):
+def test_folders_match_the_product(suite):
     for path in (TESTS / suite).rglob("*"):
         folder = path.parent.relative_to(TESTS / suite)
         if path.is_file() and path.parent.name != "__pycache__":
@@ -35,7 +35,7 @@ def test_folders_are_those_of_the_product(suite):
             assert of_product or OTHER_FOLDERS & set(folder.parts), folder
 
 
-def test_all_suites_are_looked_at():
+def test_all_suites_are_checked():
     suites = {path.parent.name for path in TESTS.glob("*/__init__.py")}
     assert suites - {"support", "testbed"} == set(SUITES)
 

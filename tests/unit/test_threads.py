@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Each case in a process of its own: eventlet changes a whole process."""
+"""Work in native threads and with eventlet.
+
+Each case has a process of its own, since eventlet changes a whole process.
+"""
 
 import subprocess
 import sys
@@ -11,7 +14,7 @@ import pytest
 EVENTLET = "import eventlet; eventlet.monkey_patch()\n"
 
 
-def _run(program):
+def _finished(program):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
         capture_output=True,
@@ -19,7 +22,11 @@ def _run(program):
         timeout=30,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+    return done
+
+
+def _run(program):
+    return _finished(program).stdout.split()
 
 
 NATIVE = """
@@ -33,11 +40,11 @@ print("eventlet" in sys.modules)
 """
 
 
-def test_native_threads_call_directly():
+def test_native_threads_run_work_directly():
     assert _run(NATIVE) == ["True", "True", "True", "False"]
 
 
-def test_eventlet_that_is_only_imported_counts_for_nothing():
+def test_eventlet_without_monkey_patching_changes_nothing():
     assert _run("import eventlet\n" + NATIVE)[:3] == ["True"] * 3
 
 
@@ -60,7 +67,7 @@ def work():
 
 
 @pytest.mark.parametrize("long", [False, True])
-def test_eventlet_goes_on_while_a_native_thread_works(long):
+def test_green_threads_run_while_a_native_thread_works(long):
     ran, ticks = _run(
         EVENTLET
         + GREEN
@@ -81,7 +88,7 @@ def test_long_jobs_leave_threads_for_short_ones():
     assert _run(EVENTLET + GREEN + textwrap.dedent(program)) == ["True"]
 
 
-def test_job_that_waits_does_so_for_no_copy():
+def test_waiting_jobs_have_threads_of_their_own():
     program = """
     for _ in range(30):
         eventlet.spawn(threads.run, work, long=True)
@@ -107,7 +114,7 @@ hub = threading.get_ident()
 ran = threading.Event()
 found = []
 def job(value):
-    # inside it, run() must not look for an event loop
+    # in a background job, run() must not look for an event loop
     found.append((value, threads.run(threading.get_ident) != hub))
     ran.set()
 def fail():
@@ -120,13 +127,6 @@ print(ran.wait(5), *found[0])
 
 @pytest.mark.parametrize("first", ["", EVENTLET])
 def test_background(first):
-    program = first + BACKGROUND
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    done = _finished(first + BACKGROUND)
     assert done.stdout.split() == ["True", "7", "True"], done.stderr
     assert "ValueError: loud" in done.stderr
-    assert done.returncode == 0

@@ -32,7 +32,7 @@ PAIRS = [
     (objects.Objects, FakeObjects),
     (trash.Trash, FakeTrash),
 ]
-# What no flow of this suite calls.
+# Methods that no flow in this suite calls.
 NOT_FAKED = {
     "Directory": {"namespaces", "remove_id", "remove_listed"},
     "Image": {"set_conf", "used_bytes"},
@@ -66,6 +66,6 @@ def _parameters(method):
     return [(each.name, each.kind, each.default) for each in parameters]
 
 
-def test_pools_are_made_in_the_same_way():
+def test_pools_have_the_same_constructor():
     real, fake = pool.Pool.__init__, FakePool.__init__
     assert _parameters(fake) == _parameters(real)

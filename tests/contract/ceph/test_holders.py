@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Who holds a disk.
+"""Which clients hold a disk.
 
-What is done to clients of other processes is in
-tests/functional/storage/test_fencing.py.
+tests/functional/storage/test_fencing.py tests what is done to clients of other
+processes.
 """
 
 import pytest
@@ -16,8 +16,8 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def name(pool, instance):
-    name = f"{instance}_disk"
+def name(pool, name):
+    """The name of a disk that exists."""
     pool.create(name, MIB)
     return name
 
@@ -27,7 +27,7 @@ def clients(pool, name):
         return disk.clients()
 
 
-def test_ids(pool, instance, name):
+def test_ids_by_prefix(pool, instance, name):
     pool.create(f"{instance}_disk.swap", MIB)
     assert pool.directory.ids(f"{instance}_") == {
         disk: pool.directory.image_id(disk)
@@ -35,14 +35,14 @@ def test_ids(pool, instance, name):
     }
 
 
-def test_nobody_holds_it(pool, name):
+def test_image_without_holders(pool, name):
     image_id = pool.directory.image_id(name)
     assert pool.holders.locks(image_id) == ()
     assert pool.holders.ask_watchers([image_id], 1) == {image_id: Answer()}
     assert clients(pool, name) == ()
 
 
-def test_nothing_is_mirrored(pool, name):
+def test_image_that_is_not_mirrored(pool, name):
     assert not pool.holders.is_mirrored(pool.directory.image_id(name))
     assert pool.holders.ask_mirrors(1) == Answer()
 
@@ -53,7 +53,7 @@ def test_no_such_image(pool):
     pool.holders.break_lock("no-id", Lock(1, "auto 1"))
 
 
-def test_writer_is_seen(pool, name):
+def test_writer_is_a_holder(pool, name):
     own_id = pool.cluster.client_id()
     image_id = pool.directory.image_id(name)
     with pool.open(name, read_only=False) as disk:
@@ -70,7 +70,7 @@ def test_writer_is_seen(pool, name):
     assert pool.holders.locks(image_id) == ()
 
 
-def test_another_lock_is_not_broken(pool, name):
+def test_only_the_given_lock_is_broken(pool, name):
     image_id = pool.directory.image_id(name)
     with pool.open(name, read_only=False) as disk:
         disk.write(b"x", 0)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What any open disk must do."""
+"""What any open image must do."""
 
 import pytest
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""An exclusive right with an end, on the fake and on a real pool."""
+"""An exclusive right that expires, on the fake and on a real pool."""
 
 import time
 import uuid
@@ -15,7 +15,7 @@ def key():
     return f"a-lease.{uuid.uuid4()}"
 
 
-def test_one_holder(pool, key):
+def test_lease_has_one_holder(pool, key):
     assert pool.objects.leases(key) == []
     assert pool.objects.lease(key, "it", "one", 30, "me")
     assert not pool.objects.lease(key, "it", "other", 30, "me")
@@ -30,7 +30,7 @@ def test_one_holder(pool, key):
     assert pool.objects.end_lease(key, "it", "other")
 
 
-def test_ends_by_itself(pool, key):
+def test_lease_expires(pool, key):
     assert pool.objects.lease(key, "it", "dead", 1, "me")
     assert not pool.objects.lease(key, "it", "next", 30, "me")
     limit = time.monotonic() + 10
@@ -41,7 +41,7 @@ def test_ends_by_itself(pool, key):
     assert pool.objects.end_lease(key, "it", "next")
 
 
-def test_is_renewed_while_its_holder_lives(pool, key, monkeypatch):
+def test_lease_is_renewed_while_its_holder_lives(pool, key, monkeypatch):
     monkeypatch.setattr(lease, "SECONDS", 2)
     monkeypatch.setattr(lease, "_RENEW_SECONDS", 0.3)
     held = lease.take(pool, key)
@@ -56,35 +56,35 @@ def test_is_renewed_while_its_holder_lives(pool, key, monkeypatch):
     again.end()
 
 
-def test_holder_learns_that_it_is_lost(pool, key, monkeypatch):
+def test_holder_learns_that_its_lease_is_lost(pool, key, monkeypatch):
     monkeypatch.setattr(lease, "_RENEW_SECONDS", 0.1)
     held = lease.take(pool, key)
     assert not held.lost
-    # As if Ceph had been away for longer than it lasts.
+    # As if Ceph had been unreachable for longer than the lease lasts.
     assert pool.objects.end_lease(
         lease.OBJECT, key, held.cookie, held.connection
     )
     other = lease.take(pool, key)
     limit = time.monotonic() + 10
     while not held.lost:
-        assert time.monotonic() < limit, "the holder does not know"
+        assert time.monotonic() < limit, "the holder did not notice"
         time.sleep(0.05)
     held.end()
     assert lease.take(pool, key) is None
     other.end()
 
 
-def test_for_a_time(pool, key):
+def test_lease_for_a_fixed_time(pool, key):
     assert lease.take_for(pool, key, 1)
     assert not lease.take_for(pool, key, 1)
 
 
-def test_dead_holders_are_forgotten(pool, key):
+def test_leases_of_dead_holders_are_removed(pool, key):
     alive = lease.take(pool, f"{key}-alive")
     assert lease.take_for(pool, f"{key}-dead", 1)
     limit = time.monotonic() + 10
     while f"{key}-dead" in pool.objects.leases(lease.OBJECT):
-        assert time.monotonic() < limit, "the lease is not forgotten"
+        assert time.monotonic() < limit, "the lease was not removed"
         lease.remove_dead(pool, key)
         time.sleep(0.1)
     assert f"{key}-alive" in pool.objects.leases(lease.OBJECT)

@@ -20,7 +20,7 @@ def test_names_are_found_by_prefix(pool, instance):
     assert pool.directory.names("no-such-prefix") == []
 
 
-def test_more_names_than_one_answer_holds(pool, instance):
+def test_omap_that_is_longer_than_one_answer(pool, instance):
     keys = [f"{instance}{n:04}" for n in range(1203)]
     for key in keys:
         assert pool.objects.omap_swap("big", key, None, "v")
@@ -63,7 +63,9 @@ def test_clone(pool, parent, instance):
         (None, "nope", errors.SnapNotFound),
     ],
 )
-def test_clone_of_nothing(pool, parent, instance, image, snap, expected):
+def test_clone_of_a_missing_parent(
+    pool, parent, instance, image, snap, expected
+):
     image = image or parent.image
     with pytest.raises(expected) as caught:
         pool.clone(pool.beside("images"), image, snap, instance)
@@ -130,7 +132,7 @@ def test_restore(pool, instance):
         pool.trash.restore(image_id, instance)
 
 
-def test_trash_keeps_until_retention_is_over(pool, instance):
+def test_trash_keeps_an_image_for_its_retention(pool, instance):
     pool.create(instance, MIB)
     image_id = pool.directory.image_id(instance)
     pool.trash.move(instance, 3600)
@@ -140,7 +142,7 @@ def test_trash_keeps_until_retention_is_over(pool, instance):
     assert pool.trash.get(image_id) is None
 
 
-def test_trash_takes_what_has_snaps_and_is_open(pool, instance):
+def test_trash_takes_an_open_image_with_snaps(pool, instance):
     pool.create(instance, MIB)
     image_id = pool.directory.image_id(instance)
     with pool.open(instance, read_only=False) as disk:
@@ -154,7 +156,7 @@ def test_trash_takes_what_has_snaps_and_is_open(pool, instance):
     pool.trash.remove(image_id)
 
 
-def test_entries_change_only_from_what_they_were(pool, instance):
+def test_omap_swap_requires_the_old_value(pool, instance):
     swap, value = pool.objects.omap_swap, pool.objects.omap_value
     assert value("entries", instance) is None
     assert swap("entries", instance, None, "one")
@@ -188,7 +190,7 @@ def test_children(pool, instance):
         assert disk.children() == ()
 
 
-def test_snap_size_is_the_snaps_not_the_heads(pool, instance):
+def test_snap_size_is_not_the_size_of_the_head(pool, instance):
     pool.create(instance, 3 * MIB)
     for snap, size_bytes in (("first", 4 * MIB), ("second", 5 * MIB)):
         with pool.open(instance, read_only=False) as disk:

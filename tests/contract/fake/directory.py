@@ -43,4 +43,4 @@ class FakeDirectory:
         self._state.images[name] = self._state.images.pop(draft)
 
     def finish_publishing(self, draft, name):
-        """Do nothing: here publish is one step."""
+        """Do nothing, since publish() is a single step here."""

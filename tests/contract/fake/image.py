@@ -7,7 +7,7 @@ from tests.contract.fake.state import OBJECT_BYTES, OWN_ADDRESS, OWN_ID
 
 
 class FakeImage:
-    """An open image, as Image is; of a pool's state and a StoredImage."""
+    """An open image, like Image, made of a PoolState and a StoredImage."""
 
     def __init__(self, state, stored, name, read_only):
         self.pool = str(state)

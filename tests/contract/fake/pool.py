@@ -132,4 +132,4 @@ class FakePool:
             del self._state.images[name]
 
     def remove_unlisted(self, name):
-        """Do nothing: every image is listed here."""
+        """Do nothing, since every image is listed here."""

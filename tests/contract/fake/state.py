@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a cluster in memory stores; every FakePool of a name shares it."""
+"""What a cluster in memory stores, shared by all FakePools of a name."""
 
 import datetime
 import itertools
@@ -44,7 +44,7 @@ class FakeCluster:
         return self._pools[key]
 
     def clones_of(self, image):
-        """Yield PoolState, name, whether it is trashed, StoredImage."""
+        """Yield (PoolState, name, whether it is trashed, StoredImage)."""
         for pool in self._pools.values():
             for name, clone in pool.images.items():
                 if clone.parent is not None and clone.parent[0] is image:
@@ -55,11 +55,12 @@ class FakeCluster:
 
 
 class PoolState:
-    """
+    """What a pool, or a namespace of it, stores.
+
     :ivar images: name -> StoredImage
-    :ivar trashed: image id -> TrashedImage and StoredImage
+    :ivar trashed: image id -> (TrashedImage, StoredImage)
     :ivar omaps: object -> its omap
-    :ivar leases: object and name -> cookie and when the lease ends
+    :ivar leases: (object, name) -> (cookie, when the lease ends)
     """
 
     def __init__(self, cluster, name, namespace):
@@ -104,12 +105,13 @@ class PoolState:
 
 
 class StoredImage:
-    """
-    :ivar head: its bytes
+    """What an image stores.
+
+    :ivar head: the bytes of the image
     :ivar snaps: name -> the bytes of the snap
-    :ivar hidden: a snap was removed that clones may need
-    :ivar parent: StoredImage and SnapPath; None: it is no clone
-    :ivar writers: the address of each client that has it open for writing
+    :ivar hidden: whether a snap was removed that clones may need
+    :ivar parent: (StoredImage, SnapPath); None if the image is not a clone
+    :ivar writers: the address of each client with the image open for writing
     """
 
     def __init__(self, image_id, size_bytes):

@@ -43,7 +43,7 @@ class FakeTrash:
         return self._state.trashed.get(image_id, (None,))[0]
 
     def finish_move(self, image_id, name):
-        """Do nothing: here a move is one step."""
+        """Do nothing, since move() is a single step here."""
 
     def _get(self, operation, image_id):
         if image_id not in self._state.trashed:

@@ -15,7 +15,7 @@ ASKING = journal.Offer.UNDER_WAY
 
 @pytest.fixture
 def entry(pool, instance):
-    """Of a snapshot of which Glance is not told yet."""
+    """The detachment of a snapshot that was not offered to Glance yet."""
     creation = journal.begin_creation(pool, f"snapshot_{instance}")
     journal.end(pool, creation)
     entry = journal.begin_detachment(pool, creation, "1f")
@@ -25,7 +25,7 @@ def entry(pool, instance):
 
 
 def entries_now(pool, entry):
-    """What became of it; the pool has those of other tests too."""
+    """Return the entry as it is now; other tests' entries are left out."""
     return [
         each for each in journal.detachments(pool) if each.key == entry.key
     ]
@@ -35,12 +35,12 @@ def test_offer_is_noted_though_the_first_answer_was_lost(pool, entry):
     noted = journal.record_offer(pool, entry, ASKING)
     assert journal.record_offer(pool, entry, ASKING) == noted
     assert entries_now(pool, entry) == [noted]
-    # By whoever has an older reading.
+    # A process that read the entry earlier can note an offer, too.
     accepted = journal.record_offer(pool, entry, journal.Offer.ACCEPTED)
     assert entries_now(pool, entry) == [accepted]
 
 
-def test_no_offer_while_another_process_removes_it(pool, entry):
+def test_no_offer_of_a_snapshot_that_another_process_removes(pool, entry):
     claimed = dataclasses.replace(
         entry,
         claim=str(process.Process("elsewhere", 1, "a.b.3.4")),

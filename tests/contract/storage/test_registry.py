@@ -16,12 +16,12 @@ def home(pool):
         registry.remove(pool, name)
 
 
-def test_nothing_was_added(home):
+def test_registry_is_empty_at_first(home):
     assert registry.names(home) == ()
     assert registry.missing(home, []) == ()
 
 
-def test_each_is_there_once(home):
+def test_each_pool_is_registered_once(home):
     assert registry.add(home, ADDED[0], "fast")
     assert not registry.add(home, ADDED[0], "another-class")
     assert registry.add(home, ADDED[1], "slow")

@@ -41,7 +41,7 @@ def settings(*classes):
 
 @pytest.fixture
 def host(clusters, pool, monkeypatch):
-    """Return a function: storage classes -> the Store of a host with them."""
+    """Return a function from storage classes to the Store of a host."""
     monkeypatch.setattr(store, "Pool", pool_of)
     monkeypatch.setattr(cluster, "connect", lambda _: clusters[0])
     yield lambda *classes: store.Store(settings(*classes))
@@ -103,7 +103,7 @@ def test_disks_of_an_instance_in_two_pools(host, instance):
 
 
 @pytest.mark.parametrize("clusters", ["real"], indirect=True)
-def test_pool_of_a_former_class_is_deleted(host, instance, pool):
+def test_deleted_pool_of_a_former_class_is_forgotten(host, instance, pool):
     registry.add(pool, "gone", "former")
     here, there = host(), host()
     there.read_pools()

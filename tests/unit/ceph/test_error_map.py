@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The translation is complete."""
+"""The translation of the errors of rados and rbd is complete."""
 
 import errno
 import inspect
@@ -52,7 +52,7 @@ def test_each_class_of_rados_and_rbd_is_mapped(found):
             _translated(_make(found, number), **target)
 
 
-def test_no_class_is_mapped_that_does_not_exist():
+def test_each_mapped_class_exists():
     known = {
         f"{found.__module__}.{found.__name__}"
         for module in (rados, rbd)
@@ -76,7 +76,7 @@ def test_each_errno_of_a_class_has_a_row():
         ({}, errors.KeyringNotFound),
     ],
 )
-def test_what_is_missing_depends_on_what_was_reached_for(target, expected):
+def test_enoent_becomes_the_not_found_error_of_the_target(target, expected):
     error = rados.ObjectNotFound("gone", errno.ENOENT)
     assert type(_translated(error, **target)) is expected
 
@@ -95,7 +95,7 @@ def test_facts_are_attributes_and_in_the_text():
     assert error.advice in str(error)
 
 
-def test_errors_of_others_pass():
+def test_other_errors_pass_unchanged():
     def fail():
         with error_map.translated("try", pool="p"):
             raise OSError(errno.ENOENT, "a file of ours")

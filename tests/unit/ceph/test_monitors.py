@@ -42,7 +42,7 @@ def test_all_monitors_in_rank_order():
     assert [mon.host for mon in found] == ["10.0.0.0", "10.0.0.1", "10.0.0.2"]
 
 
-def test_all_addresses_of_each():
+def test_all_addresses_of_each_monitor():
     dump = {
         "mons": [
             _mon(1, v1="10.0.0.1:6789"),

@@ -26,7 +26,7 @@ DATA = b"\x01"
         ),
     ],
 )
-def test_runs_that_are_not_zeros(data, expected):
+def test_nonzero_runs(data, expected):
     runs = list(transfer.nonzero_runs(data))
     assert [(offset, len(run)) for offset, run in runs] == expected
     rebuilt = bytearray(len(data))
@@ -75,7 +75,7 @@ def test_the_first_error_ends_the_work():
     assert len(done) < 10000
 
 
-def test_progress_may_cancel():
+def test_progress_callback_can_cancel():
     def cancel(done_bytes):
         raise KeyboardInterrupt
 

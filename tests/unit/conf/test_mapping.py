@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The options, with oslo.config itself on files as an operator writes them."""
+"""The options, read by oslo.config itself from an operator's files."""
 
 import subprocess
 import sys
@@ -54,7 +54,7 @@ trash_retention_seconds = 3600
     assert conf.libvirt.rbd_secret_uuid == SECRET_UUID
 
 
-def test_nothing_given_leaves_nova_as_it_is(parse):
+def test_without_options_nova_stays_as_it_is(parse):
     conf = parse("")
 
     settings = conf_.apply(conf)
@@ -75,7 +75,7 @@ def test_novas_own_options_alone_choose_rbd(parse):
     assert settings.pool == "rbd"
 
 
-def test_store_may_be_generic_and_type_novas(parse):
+def test_generic_store_with_novas_images_type(parse):
     settings = conf_.apply(
         parse(
             "[DEFAULT]\nlibvirt_images_store = vms\n"
@@ -108,8 +108,8 @@ def test_lvm_store_is_the_volume_group(parse, name):
     assert conf.libvirt.images_rbd_pool == "rbd"
 
 
-def test_old_store_name_is_deprecated_aloud(tmp_path):
-    """In a process of its own: oslo.config warns once per process."""
+def test_old_store_name_warns_of_its_deprecation(tmp_path):
+    """Has a process of its own, since oslo.config warns once per process."""
     path = tmp_path / "nova.conf"
     path.write_text(
         "[DEFAULT]\nlibvirt_images_type = rbd\n"
@@ -154,7 +154,7 @@ rbd_secret_uuid = {SECRET_UUID}
     assert settings.pool == "vms"
 
 
-def test_second_call_gives_the_same(parse):
+def test_second_call_returns_equal_settings(parse):
     conf = parse(RBD)
 
     assert conf_.apply(conf) == conf_.apply(conf)
@@ -192,8 +192,8 @@ def test_snapshots_go_to_a_pool_of_their_own(parse):
     assert (settings.pool, settings.snapshot_pool) == ("vms", "snapshots")
 
 
-def test_user_alone_is_novas_business_without_rbd(parse):
-    """Nova uses it for Cinder volumes, with whatever image type."""
+def test_user_without_secret_is_accepted_without_rbd(parse):
+    """Nova uses rbd_user for Cinder volumes, whatever the images_type."""
     conf = parse("[DEFAULT]\nrbd_user = nova\n")
 
     conf_.apply(conf)
@@ -211,7 +211,7 @@ def test_flags_given(parse):
     ]
 
 
-def test_environment_counts_as_given(parse, monkeypatch):
+def test_option_in_the_environment_counts_as_given(parse, monkeypatch):
     monkeypatch.setenv("OS_DEFAULT__LIBVIRT_IMAGES_TYPE", "rbd")
     conf = parse("")
 

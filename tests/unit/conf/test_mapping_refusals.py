@@ -10,7 +10,7 @@ from tests.unit.conftest import RBD, SECRET_UUID
 
 @pytest.fixture
 def refusal(parse):
-    """Return a function: text of nova.conf -> the line that stops Nova."""
+    """Return a function from texts of nova.conf to the line of refusal."""
 
     def refusal(*texts):
         with pytest.raises(errors.ConfigError) as caught:
@@ -25,7 +25,7 @@ def refusal(parse):
 CONFLICTS = {
     "type": ("", "images_type = qcow2", "'qcow2'"),
     "pool": ("", "images_rbd_pool = other", "'other'"),
-    "novas default pool, chosen": ("", "images_rbd_pool = rbd", "'rbd'"),
+    "Nova's default pool, set": ("", "images_rbd_pool = rbd", "'rbd'"),
     "user": (
         f"rbd_user = nova\nrbd_secret_uuid = {SECRET_UUID}",
         "rbd_user = cinder",
@@ -89,7 +89,7 @@ def test_rbd_without_a_pool(refusal, text):
 
 
 @pytest.mark.parametrize("images_type", ["raw", "qcow2", "default"])
-def test_store_of_a_type_without_one(refusal, images_type):
+def test_store_for_a_type_that_has_none(refusal, images_type):
     line = refusal(
         f"[DEFAULT]\nlibvirt_images_type = {images_type}\n"
         "libvirt_images_store = vms\n"
@@ -98,7 +98,7 @@ def test_store_of_a_type_without_one(refusal, images_type):
     assert f"images of type '{images_type}' have no store" in line
 
 
-def test_snapshot_store_of_a_type_without_one(refusal):
+def test_snapshot_store_for_a_type_that_has_none(refusal):
     line = refusal(
         "[DEFAULT]\nlibvirt_images_type = raw\n"
         "libvirt_images_snapshot_store = snapshots\n"
@@ -107,13 +107,13 @@ def test_snapshot_store_of_a_type_without_one(refusal):
     assert "libvirt_images_snapshot_store is 'snapshots'" in line
 
 
-def test_store_alone(refusal):
+def test_store_without_a_type(refusal):
     assert "'default' have no store" in refusal(
         "[DEFAULT]\nlibvirt_images_store = vms\n"
     )
 
 
-def test_unknown_type_names_the_good_ones(refusal):
+def test_refusal_of_an_unknown_type_names_the_known_types(refusal):
     line = refusal("[DEFAULT]\nlibvirt_images_type = ceph\n")
 
     assert line.startswith("[DEFAULT] libvirt_images_type: ")
@@ -123,19 +123,19 @@ def test_unknown_type_names_the_good_ones(refusal):
         assert images_type in line
 
 
-def test_value_that_is_no_number(refusal):
+def test_value_that_is_not_a_number(refusal):
     line = refusal(RBD + "[nova_rbd]\noperation_timeout_seconds = soon\n")
 
     assert "[nova_rbd] operation_timeout_seconds" in line
 
 
-def test_operation_without_a_limit(refusal):
+def test_operation_timeout_of_zero(refusal):
     line = refusal(RBD + "[nova_rbd]\noperation_timeout_seconds = 0\n")
 
     assert "[nova_rbd] operation_timeout_seconds" in line
 
 
-def test_connect_without_a_limit(refusal):
+def test_connect_timeout_below_one(refusal):
     line = refusal(RBD + "[libvirt]\nrbd_connect_timeout = -1\n")
 
     assert "set it to 1 or more" in line
@@ -151,7 +151,7 @@ def test_secret_without_user(refusal):
     assert "rbd_user is not" in line
 
 
-def test_user_with_its_type(refusal):
+def test_user_with_the_client_prefix(refusal):
     line = refusal(
         RBD + f"rbd_user = client.nova\nrbd_secret_uuid = {SECRET_UUID}\n"
     )
@@ -159,7 +159,7 @@ def test_user_with_its_type(refusal):
     assert "leave out 'client.'" in line
 
 
-def test_secret_that_is_no_uuid(refusal):
+def test_secret_that_is_not_a_uuid(refusal):
     line = refusal(RBD + "rbd_user = nova\nrbd_secret_uuid = nova-key\n")
 
     assert "'nova-key'" in line
@@ -172,7 +172,7 @@ def test_rbd_needs_raw_images(refusal):
     )
 
 
-def test_rbd_has_no_encryption_by_nova(refusal):
+def test_rbd_disks_cannot_be_encrypted_by_nova(refusal):
     line = refusal(RBD + "[ephemeral_storage_encryption]\nenabled = true\n")
 
     assert "[ephemeral_storage_encryption] enabled is true" in line

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The sample configuration in etc/ says what the code says."""
+"""The sample configuration in etc/ is what the code generates."""
 
 import configparser
 import os
@@ -14,7 +14,7 @@ GENERATE = "from oslo_config import generator; generator.main()"
 
 
 def _install_entry_points(folder):
-    """Make setup.cfg's entry points known, be the package installed or not."""
+    """Make setup.cfg's entry points known even without an installation."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     name = setup["metadata"]["name"]

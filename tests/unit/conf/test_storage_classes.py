@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Storage classes in nova.conf, and what may not start."""
+"""Storage classes in nova.conf, and those that are refused."""
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_two_classes(parse):
     assert conf_.apply(conf) == settings
 
 
-def test_no_class_is_the_default(parse):
+def test_without_classes_only_the_default_exists(parse):
     settings = conf_.apply(parse(RBD))
 
     assert [each.name for each in settings.classes] == ["default"]
@@ -74,7 +74,7 @@ REFUSED = {
     ),
     "capitals": ("storage_classes = Fast", "'Fast': use only a-z"),
     "twice": ("storage_classes = fast, fast", "has a name twice"),
-    "one name for Placement": (
+    "same name in Placement": (
         "storage_classes = a-b, a_b",
         "both be CUSTOM_RBD_A_B_GB",
     ),
@@ -100,7 +100,7 @@ REFUSED = {
         "object_size = big",
         "[nova_rbd_class_fast] object_size: ",
     ),
-    "share of nothing": (
+    "no share": (
         "capacity_share_percent = 0",
         "[nova_rbd] capacity_share_percent: ",
     ),
@@ -118,9 +118,9 @@ def test_refused(parse, text, expected):
     assert "\n" not in str(caught.value)
 
 
-def test_unused_without_rbd(parse):
+def test_classes_are_ignored_without_rbd(parse):
     settings = conf_.apply(
-        parse("[nova_rbd]\nstorage_classes = fast\n")  # as nova-api may have
+        parse("[nova_rbd]\nstorage_classes = fast\n")  # as nova-api's may say
     )
 
     assert settings.storage_classes == ()
@@ -146,13 +146,13 @@ SPECS = {
         ("disk.config.rescue", "all"),
     ],
 )
-def test_what_a_flavor_asks_for(disk, expected):
+def test_class_that_a_flavor_asks_for(disk, expected):
     assert asked_for(SPECS, disk) == expected
     assert asked_for({"nova_rbd:class": "all"}, disk) == "all"
     assert asked_for({}, disk) is None
 
 
-def test_names_in_placement():
+def test_resource_class_in_placement():
     fast = StorageClass("cheap-disks", "vms", ImageOptions())
 
     assert fast.resource_class == "CUSTOM_RBD_CHEAP_DISKS_GB"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which disks of a domain are converted, and how the domain looks then."""
+"""Which disks of a domain are converted, and the XML that results."""
 
 import pytest
 from lxml import etree
@@ -65,7 +65,7 @@ def disks():
     return disk_xml.local_disks(DOMAIN, UUID, FOLDER)
 
 
-def test_its_own_disks_and_no_volumes(disks):
+def test_local_disks_are_found_without_volumes(disks):
     found = [(d.name, d.dev, d.format, d.is_cdrom) for d in disks]
     assert found == [
         ("disk", "vda", "qcow2", False),
@@ -74,7 +74,7 @@ def test_its_own_disks_and_no_volumes(disks):
     ]
 
 
-def test_on_rbd(disks):
+def test_xml_with_disks_on_rbd(disks):
     xml = disk_xml.with_rbd(DOMAIN, UUID, disks, ACCESS)
 
     assert disk_xml.local_disks(xml, UUID, FOLDER) == []
@@ -97,7 +97,7 @@ def test_on_rbd(disks):
     assert hosts == [("10.0.0.1", "6789"), ("fd00::1", "3300")]
 
 
-def test_there_and_back(disks):
+def test_xml_is_the_same_after_rbd_and_back(disks):
     xml = disk_xml.with_rbd(DOMAIN, UUID, disks, ACCESS)
     elements = {disk.name: disk.element for disk in disks}
 
@@ -121,7 +121,7 @@ def test_refused(old, new, why):
         disk_xml.local_disks(DOMAIN.replace(old, new, 1), UUID, FOLDER)
 
 
-def test_names_of_volumes():
+def test_name_of_a_logical_volume_is_unescaped():
     xml = DOMAIN.replace(f"{UUID}_disk.eph0", f"{UUID}_disk__odd")
     with pytest.raises(errors.ConversionRefused, match="'disk_odd'"):
         disk_xml.local_disks(xml, UUID, FOLDER)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Who counts as dead, of the clients that hold a disk."""
+"""Which of the clients that hold a disk count as dead."""
 
 import dataclasses
 
@@ -32,13 +32,13 @@ def awake(*clients):
         ([], Answer(), [], Verdict()),
         ([OWN], awake(OWN), [OWN], Verdict()),
         ([OWN], SILENT, [OWN], Verdict()),
-        # one that does not answer
+        # the only client does not answer
         ([OWNER], SILENT, [OWNER], Verdict(dead=(OWNER,))),
         ([IDLE], SILENT, [IDLE], Verdict(dead=(IDLE,))),
-        # one that answers
+        # a client answers
         ([OWNER], awake(OWNER), [OWNER], Verdict(alive=True)),
         ([OWN, IDLE], awake(OWN, IDLE), [OWN, IDLE], Verdict(alive=True)),
-        # a lock whose owner watches no more
+        # the lock's owner no longer watches
         ([LEFT], Answer(), [LEFT], Verdict(dead=(LEFT,))),
         ([LEFT], SILENT, [LEFT], Verdict(dead=(LEFT,))),
         (
@@ -48,16 +48,16 @@ def awake(*clients):
             Verdict(dead=(LEFT,), alive=True),
         ),
         ([LEFT, IDLE], SILENT, [LEFT, IDLE], Verdict(dead=(LEFT, IDLE))),
-        # who of two is silent is not known
+        # which of two clients is silent is not known
         ([OWNER, IDLE], SILENT, [OWNER, IDLE], Verdict(unclear=True)),
         ([OWN, OWNER], SILENT, [OWN, OWNER], Verdict(unclear=True)),
         ([OWN, OWNER], SILENT, [OWNER], Verdict(unclear=True)),
         ([OWNER], SILENT, [OWN, OWNER], Verdict(unclear=True)),
         ([OWNER, IDLE], SILENT, [OWNER], Verdict(unclear=True)),
-        # who came or went meanwhile is never dead
+        # a client that came or went meanwhile is never dead
         ([], SILENT, [OWNER], Verdict(unclear=True)),
         ([], Answer(), [LEFT], Verdict(unclear=True)),
-        # whose watch lapsed meanwhile is at the next look
+        # a client whose watch lapsed meanwhile is dead the next time
         ([OWNER], SILENT, [LAPSED], Verdict(unclear=True)),
         ([OWNER], Answer(), [LAPSED], Verdict(unclear=True)),
         ([LAPSED], Answer(), [LAPSED], Verdict(dead=(LAPSED,))),
@@ -80,12 +80,12 @@ def test_judge(before, answer, after, expected):
 @pytest.mark.parametrize(
     ("before", "answer", "after", "expected"),
     [
-        # a mirror daemon is no guest, alive or silent, with a lock or without
+        # rbd-mirror is not a guest, alive or silent, with or without a lock
         ([IDLE], awake(IDLE), [IDLE], Verdict()),
         ([IDLE], SILENT, [IDLE], Verdict()),
         ([LEFT_MIRROR], Answer(), [LEFT_MIRROR], Verdict()),
         ([IDLE, OWNER], awake(IDLE), [IDLE], Verdict()),
-        # a guest beside one
+        # a guest beside rbd-mirror
         ([IDLE, OWNER], awake(IDLE, OWNER), [IDLE, OWNER], ALIVE),
         ([IDLE, OWNER], SILENT, [IDLE, OWNER], UNCLEAR),
         ([IDLE, OWNER], SILENT, [OWNER], UNCLEAR),
@@ -118,7 +118,7 @@ def test_judge_while_rbd_mirror_is_silent(client, answer, expected):
         (OWNER, SILENT, Verdict(dead=(OWNER,))),
         (OWNER, awake(OWNER), ALIVE),
         (IDLE, awake(IDLE), ALIVE),
-        # of a dead daemon only this watch may be left
+        # this watch may be all that is left of a dead daemon
         (IDLE, SILENT, UNCLEAR),
     ],
 )

@@ -26,7 +26,10 @@ def test_entry_of_a_later_version_is_understood():
 
 
 def test_same_clock_tick_is_not_the_same_process():
-    """Of another host, or of this one: its work is not to be undone."""
+    """Another process that began in the same tick may still be at work.
+
+    It may be on another host or on this one.
+    """
     entry = journal._stamped("create", "a_disk", draft="a_disk.x")
     assert entry.writer == process.this_process()
     for other in (

@@ -9,8 +9,8 @@ import pytest
 from nova_rbd_backend.storage import process as process_
 
 
-def test_a_zombie_does_not_live():
-    """A killed process whose parent has not looked after it yet."""
+def test_zombie_does_not_live():
+    """A zombie is a killed process that its parent has not waited for."""
     child = subprocess.Popen(
         [sys.executable, "-c", "print(flush=True); input()"],
         stdin=subprocess.PIPE,
@@ -32,15 +32,17 @@ def _state(pid):
         return file.read().rpartition(")")[2].split()[0]
 
 
-def test_a_process_before_the_machine_started_again(monkeypatch):
+def test_process_from_before_a_reboot_does_not_live(monkeypatch):
     before = process_.this_process()
     monkeypatch.setattr(process_, "_boot", lambda: "another")
     assert not before.may_live()
 
 
 @pytest.mark.parametrize("machine", ["another", ""])
-def test_a_machine_of_the_same_name(monkeypatch, machine):
-    """Of another cloud: it cannot be seen from here."""
+def test_process_of_another_machine_of_this_name_may_live(
+    monkeypatch, machine
+):
+    """The processes of another cloud's machine cannot be seen here."""
     process = process_.this_process().process.split(".")
     there = dataclasses.replace(
         process_.this_process(),

@@ -2,8 +2,8 @@
 
 """The tripwire and the import alias, each in a Python process of its own.
 
-A stand-in package plays Nova: what matters here is which modules are loaded
-and what the options say. tests/nova does it with the real nova-compute.
+A stand-in package plays Nova, since only the loaded modules and the options
+matter here. tests/nova starts the real nova-compute.
 """
 
 import ast
@@ -87,7 +87,7 @@ def test_forgotten_driver_stops_nova_compute(nova):
         "rbd_secret_uuid = x",
     ],
 )
-def test_each_flag_trips(nova, flag):
+def test_each_flag_stops_nova_compute(nova, flag):
     done = nova(COMPUTE, flag + "\n")
 
     assert done.returncode == 1
@@ -123,14 +123,14 @@ def test_options_that_cannot_work_stop_nova_compute(nova):
 
 
 def test_other_programs_are_left_alone(nova):
-    """Another service of Nova with the same nova.conf, and no nova.conf."""
+    """Another service of Nova with this nova.conf, and pytest itself."""
     done = nova("guard.Guard.load('x'); print('starts')", FLAG)
 
     assert (done.returncode, done.stdout) == (0, "starts\n")
     assert not guard.in_nova_compute()
 
 
-def test_alias_where_novas_folder_lacks_the_driver(nova):
+def test_alias_if_nova_does_not_have_the_driver(nova):
     done = nova(
         COMPUTE + "\nimport nova.virt.rbd_backend as edge\n"
         "print(edge.__name__, edge is nova.virt.rbd_backend)"
@@ -151,8 +151,8 @@ def test_alias_keeps_an_installed_driver(nova):
     assert done.stdout == "starts\nTrue\n", done.stderr
 
 
-def test_imports_the_standard_library_alone():
-    """Every user of os_vif on the host imports it."""
+def test_guard_imports_only_the_standard_library():
+    """Every program on the host that uses os_vif imports the guard."""
     edge = pathlib.Path(guard.__file__).parent
     for path in (edge / "guard.py", edge / "__init__.py"):
         for node in ast.walk(ast.parse(path.read_text())):

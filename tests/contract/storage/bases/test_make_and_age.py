@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Bases: made once, cloned, aged out; nothing half made is ever cloned."""
+"""Bases are made once, cloned and aged out, and never cloned half made."""
 
 import contextlib
 import time
@@ -38,7 +38,7 @@ def raw(tmp_path):
 
 @pytest.fixture
 def turn(monkeypatch):
-    """Each ageing of a test is this host's turn: those before it end."""
+    """Return a function that makes the next ageing this host's turn."""
 
     def now():
         monkeypatch.setattr(age, "_TURN", uuid.uuid4().hex)
@@ -61,7 +61,7 @@ def drafts(pool, name):
     return [entry.draft for entry in journal.creations(pool, name)]
 
 
-def test_made_once_and_cloned(pool, name, raw):
+def test_base_is_made_once_and_cloned(pool, name, raw):
     assert bases.size_bytes(pool, name) is None
     made = make(pool, name, raw)
     assert made.size_bytes == 8 * MIB
@@ -77,7 +77,7 @@ def test_made_once_and_cloned(pool, name, raw):
     assert drafts(pool, name) == []
 
 
-def test_only_one_makes_it(pool, name, raw):
+def test_only_one_host_makes_a_base(pool, name, raw):
     making = bases.begin(pool, name)
     assert bases.begin(pool, name) is None
     bases.give_up(making)
@@ -87,7 +87,7 @@ def test_only_one_makes_it(pool, name, raw):
     assert bases.size_bytes(pool, name) == 8 * MIB
 
 
-def test_broken_off(pool, name, raw, tmp_path):
+def test_failed_copy_leaves_nothing(pool, name, raw, tmp_path):
     making = bases.begin(pool, name)
     with pytest.raises(FileNotFoundError):
         bases.finish(pool, making, str(tmp_path / "gone"), FACTS)
@@ -96,8 +96,10 @@ def test_broken_off(pool, name, raw, tmp_path):
     assert make(pool, name, raw).size_bytes == 8 * MIB
 
 
-def test_two_that_both_have_the_lease(pool, name, raw, monkeypatch):
-    """The first one lost it without notice: the second to end gives up."""
+def test_two_makers_that_both_think_they_have_the_lease(
+    pool, name, raw, monkeypatch
+):
+    """The first maker lost its lease unnoticed, and takes the other's base."""
     first = bases.begin(pool, name)
     directory = type(pool.directory)
     rename = directory.publish
@@ -122,7 +124,9 @@ def test_two_that_both_have_the_lease(pool, name, raw, monkeypatch):
     assert drafts(pool, name) == []
 
 
-def test_taken_over_while_it_is_made(pool, name, raw, monkeypatch):
+def test_draft_that_is_taken_over_before_the_copy(
+    pool, name, raw, monkeypatch
+):
     first = bases.begin(pool, name)
     create = type(pool).create
 
@@ -138,8 +142,8 @@ def test_taken_over_while_it_is_made(pool, name, raw, monkeypatch):
     assert make(pool, name, raw).size_bytes == 8 * MIB
 
 
-def test_made_by_who_took_it_over(pool, name, raw, monkeypatch):
-    """Our draft is gone, and the other one's base is there."""
+def test_base_that_is_made_by_who_took_it_over(pool, name, raw, monkeypatch):
+    """Our draft is gone, and the base of the other maker exists."""
     first = bases.begin(pool, name)
     create = type(pool).create
 
@@ -157,14 +161,14 @@ def test_made_by_who_took_it_over(pool, name, raw, monkeypatch):
     assert drafts(pool, name) == []
 
 
-def test_stops_when_it_has_lost_the_right(pool, name, raw, monkeypatch):
+def test_maker_stops_when_its_lease_is_lost(pool, name, raw, monkeypatch):
     first, told = bases.begin(pool, name), []
     first.right.lost = True
     with pytest.raises(errors.TakenOver):
         bases.finish(pool, first, raw, FACTS, told.append)
     assert told == []
 
-    # While it is copied: what asks for it next is the end of the copy.
+    # Lost during the copy: the lease is next checked when the copy ends.
     second = bases.begin(pool, name)
     read = transfer.nonzero_runs
 
@@ -179,7 +183,7 @@ def test_stops_when_it_has_lost_the_right(pool, name, raw, monkeypatch):
     assert make(pool, name, raw).size_bytes == 8 * MIB
 
 
-def test_half_made_by_a_dead_host_is_made_anew(pool, name, raw):
+def test_base_half_made_by_a_dead_host_is_made_again(pool, name, raw):
     entry = journal.begin_creation(pool, name)
     pool.create(entry.draft, MIB)
     assert bases.size_bytes(pool, name) is None
@@ -187,7 +191,7 @@ def test_half_made_by_a_dead_host_is_made_anew(pool, name, raw):
     assert pool.directory.names(name) == [name]
 
 
-def test_ages_only_what_nothing_hangs_on(pool, name, raw, turn):
+def test_only_bases_without_clones_age_out(pool, name, raw, turn):
     unused = names.base_image(str(uuid.uuid4()), "")
     for base in (name, unused):
         make(pool, base, raw)
@@ -196,7 +200,7 @@ def test_ages_only_what_nothing_hangs_on(pool, name, raw, turn):
     found = age.age(pool, 3600, 60)
     assert unused not in found.removed
     assert found.in_use >= 1
-    assert age.age(pool, 3600, 60) is None  # another host's turn
+    assert age.age(pool, 3600, 60) is None  # it is another host's turn
     turn()
     assert age.age(pool, None, 60).removed == ()
     turn()
@@ -210,7 +214,7 @@ def test_ages_only_what_nothing_hangs_on(pool, name, raw, turn):
     assert name not in age.age(pool, -1, 60).removed
 
 
-def test_one_that_fails_keeps_no_other_from_ageing(
+def test_failure_of_one_base_does_not_keep_others_from_ageing(
     pool, name, raw, turn, monkeypatch
 ):
     broken = names.base_image(str(uuid.uuid4()), "")
@@ -233,7 +237,7 @@ def test_one_that_fails_keeps_no_other_from_ageing(
     assert bases.size_bytes(pool, broken) is not None
 
 
-def test_strange_date_counts_from_now_on(pool, name, raw, turn):
+def test_base_with_an_unreadable_date_ages_from_now(pool, name, raw, turn):
     make(pool, name, raw)
     image_id = pool.directory.image_id(name)
     pool.headers.set_metadata(image_id, {metadata.LAST_USED: "yesterday"})
@@ -244,7 +248,7 @@ def test_strange_date_counts_from_now_on(pool, name, raw, turn):
     age.touch(pool, f"{name}-gone")
 
 
-def test_aged_although_cloned_in_that_moment(pool, name, raw, turn):
+def test_base_that_is_cloned_as_it_ages_out(pool, name, raw, turn):
     make(pool, name, raw)
     disk = clone(pool, name)
     discard.discard(pool, name)
@@ -258,7 +262,7 @@ def test_aged_although_cloned_in_that_moment(pool, name, raw, turn):
     assert {t.name for t in pool.trash.entries()}.isdisjoint({name, disk})
 
 
-def test_put_into_the_trash_by_an_operator(pool, name, raw):
+def test_base_that_an_operator_moved_to_the_trash(pool, name, raw):
     make(pool, name, raw)
     disk = clone(pool, name)
     pool.trash.move(name)
@@ -270,7 +274,7 @@ def test_put_into_the_trash_by_an_operator(pool, name, raw):
     assert make(pool, name, raw).size_bytes == 8 * MIB
 
 
-def test_clone_of_a_base_that_is_gone(pool, name, raw):
+def test_clone_of_a_discarded_base(pool, name, raw):
     make(pool, name, raw)
     discard.discard(pool, name)
     with pytest.raises(errors.NotFound) as caught:
@@ -278,7 +282,7 @@ def test_clone_of_a_base_that_is_gone(pool, name, raw):
     assert caught.value.image == name
 
 
-def test_ageing_undoes_what_dead_hosts_left(pool, name, raw, turn):
+def test_ageing_undoes_drafts_of_dead_hosts(pool, name, raw, turn):
     alive = names.base_image(str(uuid.uuid4()), "")
     making = bases.begin(pool, alive)
     for base in (name, alive):

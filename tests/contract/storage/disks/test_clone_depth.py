@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""How deep a chain of clones is, and that it ends."""
+"""How deep a chain of clones is, and what limits it."""
 
 import uuid
 
@@ -17,7 +17,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def chain(pool, parent):
-    """Grow a chain: disk of an image, snapshot of it, disk of that, ..."""
+    """Return a function that adds levels of a disk and its snapshot."""
     made = []
 
     def grow(levels, **kwargs):
@@ -54,7 +54,7 @@ def test_depth(pool, chain):
     assert (depth(pool, disk), depth(pool, snapshot)) == (0, 1)
 
 
-def test_depth_of_nothing(pool):
+def test_depth_of_a_missing_image(pool):
     assert pool.depth("no-id") == 0
 
 

@@ -15,11 +15,6 @@ MIB = 1 << 20
 META = {"nova.instance": "x", "nova.project": "y"}
 
 
-@pytest.fixture
-def name(instance):
-    return str(names.DiskName(instance, "disk"))
-
-
 def _entries(pool, name):
     return [
         key
@@ -50,7 +45,7 @@ def test_clone_disk_keeps_the_parents_size(pool, parent, name):
     assert (facts.size_bytes, facts.grown) == (8 * MIB, False)
 
 
-def test_clone_of_glances_location(pool, parent, name):
+def test_clone_of_a_glance_location(pool, parent, name):
     fsid = pool.cluster.fsid()
     location = names.GlanceLocation(
         fsid, parent.pool, parent.image, parent.snap
@@ -61,7 +56,7 @@ def test_clone_of_glances_location(pool, parent, name):
         provision.clone_disk(pool, name, other)
 
 
-def test_clone_of_nothing_leaves_nothing(pool, name):
+def test_clone_of_a_missing_parent_leaves_nothing(pool, name):
     gone = names.SnapPath("images", "", "nope", "snap")
     with pytest.raises(errors.ImageNotFound):
         provision.clone_disk(pool, name, gone)
@@ -115,12 +110,10 @@ def test_import_that_is_cancelled_leaves_nothing(pool, name, source):
     with pytest.raises(KeyboardInterrupt):
         provision.import_disk(pool, name, str(source), progress=cancel)
     assert not pool.directory.exists(name)
-    assert _entries(pool, name) == [] or all(
-        key.startswith("delete_") for key in _entries(pool, name)
-    )
+    assert all(key.startswith("delete_") for key in _entries(pool, name))
 
 
-def test_import_of_no_file(pool, name):
+def test_import_of_a_missing_file(pool, name):
     with pytest.raises(FileNotFoundError):
         provision.import_disk(pool, name, "/nonexistent")
     assert not pool.directory.exists(name)
@@ -144,7 +137,7 @@ def test_in_tree_disk_is_whole(pool, name):
 
 
 def _draft(pool, name, size_bytes=MIB):
-    """What a process leaves that dies while it makes a disk."""
+    """Leave what a process leaves if it dies while it makes a disk."""
     entry = journal.begin_creation(pool, name)
     pool.create(entry.draft, size_bytes)
     return entry
@@ -182,7 +175,7 @@ def test_disk_made_meanwhile_by_an_in_tree_host_is_kept(pool, name):
     assert not pool.directory.exists(entry.draft)
 
 
-def test_the_host_that_was_overtaken_says_so(pool, name):
+def test_host_that_was_overtaken_cannot_publish(pool, name):
     entry = _draft(pool, name)
     image_id = pool.directory.image_id(entry.draft)
     assert blank_disk(pool, name, 2 * MIB).created
@@ -192,21 +185,21 @@ def test_the_host_that_was_overtaken_says_so(pool, name):
     assert pool.headers.size_bytes(pool.directory.image_id(name)) == 2 * MIB
 
 
-def test_disk_whose_deletion_did_not_begin_stays(pool, name, monkeypatch):
+def test_disk_that_was_never_moved_to_the_trash_stays(pool, name, monkeypatch):
     pool.create(name, MIB)
     image_id = pool.directory.image_id(name)
     journal.begin_deletion(pool, name, image_id, ())
     assert provision.is_whole(pool, name)
     assert not blank_disk(pool, name, MIB).created
     purge.purge(pool)
-    assert _entries(pool, name), "it may begin yet"
+    assert _entries(pool, name), "the deletion may still begin"
     monkeypatch.setattr(purge, "_LONGEST_MOVE_SECONDS", 0)
     purge.purge(pool)
     assert pool.directory.image_id(name) == image_id
     assert _entries(pool, name) == []
 
 
-def test_two_threads_do_not_make_one_disk(pool, name):
+def test_two_threads_do_not_make_the_same_disk(pool, name):
     with (
         journal.sole_maker(pool, name),
         pytest.raises(errors.BeingCreated),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A disk put back to its snap: by copying what changed, or by librbd."""
+"""A disk is rolled back to its snap by copying changes, or by librbd."""
 
 import random
 
@@ -18,7 +18,7 @@ DATA = random.Random(5).randbytes(MIB)
 
 @pytest.fixture
 def disk(pool, instance):
-    """39 of its 40 objects hold data, and its snap "s" is of that."""
+    """A disk with data in 39 of its 40 objects, and a snap "s" of that."""
     name = f"{instance}_disk"
     blank_disk(pool, name, SIZE)
     with pool.open(name, read_only=False) as image:
@@ -43,10 +43,10 @@ def test_few_changes_are_copied_back(pool, disk):
         image.zero(3 * OBJECT, OBJECT)
         image.write(b"beyond", SIZE + OBJECT)
     copied = rollback.roll_back(pool, disk, "s")
-    # Of the three objects, and of these only the blocks with data.
+    # Only the blocks with data are copied, of the three changed objects.
     assert 0 < copied < 3 * MIB
     assert content(pool, disk) == before
-    # As after a process that died before Nova removed the snap.
+    # As if the process had died before Nova removed the snap.
     assert rollback.roll_back(pool, disk, "s") is not None
     assert content(pool, disk) == before
 
@@ -61,7 +61,7 @@ def test_many_changes_are_left_to_librbd(pool, disk):
     assert content(pool, disk) == before
 
 
-def test_a_disk_that_was_cut_off_is_whole_again(pool, disk):
+def test_disk_that_was_shrunk_is_whole_again(pool, disk):
     before = content(pool, disk, "s")
     with pool.open(disk, read_only=False) as image:
         image.shrink(SIZE // 2)

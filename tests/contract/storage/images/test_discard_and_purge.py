@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Names are free at once, space comes back, nothing is forgotten."""
+"""Deletion frees names at once and space later, and forgets nothing."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ def test_delete(pool, instance):
     assert delete.delete_disks(pool, instance).deleted == ()
 
 
-def test_delete_some(pool, instance):
+def test_delete_some_disks(pool, instance):
     for disk in ("disk", "disk.local"):
         pool.create(f"{instance}_{disk}", MIB)
     report = delete.delete_disks(
@@ -52,7 +52,7 @@ def test_delete_some(pool, instance):
     assert pool.directory.names(instance) == [f"{instance}_disk"]
 
 
-def test_own_snaps_go_too(pool, instance):
+def test_own_snaps_are_removed_too(pool, instance):
     name = f"{instance}_disk"
     pool.create(name, MIB)
     with pool.open(name, read_only=False) as disk:
@@ -142,21 +142,21 @@ def test_half_made_rescue_disk_goes_with_the_rescue_disks(pool, instance):
     assert pool.directory.names(instance) == [entries["disk"].draft]
 
 
-def test_purge_undoes_what_this_process_could_not(pool, instance):
+def test_purge_undoes_a_draft_of_this_process(pool, instance):
     entry = journal.begin_creation(pool, f"{instance}_disk")
     pool.create(entry.draft, MIB)
     purge.purge(pool)
     assert not pool.directory.exists(entry.draft)
 
 
-def test_purge_undoes_what_dead_processes_of_this_host_made(pool, instance):
+def test_purge_undoes_drafts_of_dead_processes_of_this_host(pool, instance):
     dead = subprocess.Popen(["true"])
     dead.wait()
     entry = journal.begin_creation(pool, f"{instance}_disk")
     pool.create(entry.draft, MIB)
     with journal.sole_maker(pool, entry.image):
         purge.purge(pool)
-        assert pool.directory.exists(entry.draft), "it is being made"
+        assert pool.directory.exists(entry.draft), "the disk is being made"
     left = dataclasses.replace(entry, pid=dead.pid).encoded()
     assert pool.objects.omap_swap(
         journal.OBJECT, entry.key, entry.stored, left.stored
@@ -166,7 +166,7 @@ def test_purge_undoes_what_dead_processes_of_this_host_made(pool, instance):
     assert journal.creations(pool, instance) == []
 
 
-def test_entry_of_what_is_gone_is_dropped(pool, instance):
+def test_entry_of_a_removed_image_is_dropped(pool, instance):
     name = f"{instance}_disk"
     pool.create(name, MIB)
     journal.begin_deletion(pool, name, pool.directory.image_id(name), ())
@@ -189,9 +189,7 @@ def test_purge_ends_at_its_limits(pool, instance):
 
 
 @pytest.mark.parametrize("snap", ["base", "snap"])
-def test_own_snap_of_another_kind_of_image_is_none_of_a_disk(
-    pool, instance, snap
-):
+def test_snap_of_a_base_or_snapshot_is_foreign_to_a_disk(pool, instance, snap):
     name = f"{instance}_disk"
     pool.create(name, MIB)
     with pool.open(name, read_only=False) as disk:
@@ -201,7 +199,7 @@ def test_own_snap_of_another_kind_of_image_is_none_of_a_disk(
 
 
 def _deletion(pool, instance):
-    """Delete a disk; return its entry."""
+    """Delete a disk, and return its entry."""
     name = f"{instance}_disk"
     pool.create(name, MIB)
     delete.delete_disks(pool, instance)
@@ -210,7 +208,7 @@ def _deletion(pool, instance):
 
 
 def _claimed_by(pool, entry, process, seconds=60):
-    """Change the entry as another process does; return it."""
+    """Claim the entry as another process, and return it."""
     changed = dataclasses.replace(
         entry, claim=str(process), claimed_until=time.time() + seconds
     ).encoded()
@@ -220,7 +218,7 @@ def _claimed_by(pool, entry, process, seconds=60):
     return changed
 
 
-def test_what_another_host_frees_is_no_fault(pool, instance):
+def test_image_that_another_host_frees_is_waiting(pool, instance):
     elsewhere = process_.Process("elsewhere", 1, "x")
     entry = _claimed_by(pool, _deletion(pool, instance), elsewhere)
     report = purge.purge(pool)
@@ -244,7 +242,7 @@ def test_one_claim_at_a_time(pool, instance):
     assert entry.image in purge.purge(pool).purged
 
 
-def test_claim_that_finishes_ends_the_entry(pool, instance):
+def test_finished_claim_ends_the_entry(pool, instance):
     entry = _deletion(pool, instance)
     with journal.claimed(pool, entry, 60) as claim:
         claim.finish()
@@ -261,7 +259,7 @@ def test_claim_of_a_living_process_counts(pool, instance):
     assert entry.image not in purge.purge(pool).purged
 
 
-def test_claim_of_a_dead_process_counts_for_nothing(pool, instance):
+def test_claim_of_a_dead_process_is_ignored(pool, instance):
     dead = subprocess.Popen(["true"])
     dead.wait()
     entry = _claimed_by(
@@ -272,18 +270,16 @@ def test_claim_of_a_dead_process_counts_for_nothing(pool, instance):
     assert entry.image in purge.purge(pool).purged
 
 
-def test_claim_that_this_process_could_not_end_counts_for_nothing(
-    pool, instance
-):
-    """Ceph did not answer when its block ended."""
+def test_claim_that_this_process_could_not_end_is_ignored(pool, instance):
+    """Ceph did not answer at the end of the claim's ``with`` block."""
     entry = _claimed_by(
         pool, _deletion(pool, instance), process_.this_process()
     )
     assert entry.image in purge.purge(pool).purged
 
 
-def test_a_purge_between_the_entry_and_the_move(pool, instance):
-    """Another host's: the image is freed all the same, once it is moved."""
+def test_purge_between_the_entry_and_the_move(pool, instance):
+    """Another host's purge leaves the image to the next one."""
     name = f"{instance}_disk"
     pool.create(name, MIB)
     image_id = pool.directory.image_id(name)
@@ -295,7 +291,7 @@ def test_a_purge_between_the_entry_and_the_move(pool, instance):
 
 
 def _purged_during_the_move(pool):
-    """Have a purge run while trash_move waits; what it told."""
+    """Purge before each move to the trash; return the list of reports."""
     reports = []
     move = pool.trash.move
 
@@ -308,10 +304,10 @@ def _purged_during_the_move(pool):
 
 
 @pytest.mark.parametrize("older", [True, False])
-def test_a_purge_that_takes_the_entry_for_forgotten(
+def test_purge_that_takes_the_entry_for_abandoned(
     pool, instance, older, monkeypatch
 ):
-    """It is an older attempt's, or the purge is of a host that is ahead."""
+    """The entry is an older attempt's, or the other host's clock is ahead."""
     name = f"{instance}_disk"
     pool.create(name, MIB)
     image_id = pool.directory.image_id(name)
@@ -334,19 +330,16 @@ def test_a_purge_that_takes_the_entry_for_forgotten(
 
 
 def test_entry_of_a_later_version_is_purged_too(pool, instance):
-    name = f"{instance}_disk"
-    pool.create(name, MIB)
-    delete.delete_disks(pool, instance)
-    (entry,) = [e for e in journal.deletions(pool) if e.image == name]
+    entry = _deletion(pool, instance)
     later = json.dumps({**json.loads(entry.stored), "colour": "red"})
     assert pool.objects.omap_swap(
         journal.OBJECT, entry.key, entry.stored, later
     )
-    assert name in purge.purge(pool).purged
-    assert not [e for e in journal.deletions(pool) if e.image == name]
+    assert entry.image in purge.purge(pool).purged
+    assert not [e for e in journal.deletions(pool) if e.image == entry.image]
 
 
-def test_a_purge_that_comes_to_drop_the_entry_too_late(pool, instance):
+def test_purge_that_drops_the_entry_too_late(pool, instance):
     name = f"{instance}_disk"
     pool.create(name, MIB)
     image_id = pool.directory.image_id(name)
@@ -357,7 +350,7 @@ def test_a_purge_that_comes_to_drop_the_entry_too_late(pool, instance):
     assert pool.trash.get(image_id) is None
 
 
-def test_disk_restored_under_another_name_is_not_told_as_purged(
+def test_disk_restored_under_another_name_is_not_reported_as_purged(
     pool, instance, monkeypatch
 ):
     name = f"{instance}_disk"

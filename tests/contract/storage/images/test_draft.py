@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""An image has its name when it is whole, and leaves nothing if it fails."""
+"""An image gets its name when it is whole; a failed one leaves nothing."""
 
 import pytest
 
@@ -11,18 +11,13 @@ from nova_rbd_backend.storage.images import draft, purge
 MIB = 1 << 20
 
 
-@pytest.fixture
-def name(instance):
-    return f"{instance}_disk"
-
-
 def left(pool, name):
-    """Return all names that begin so, of images and of creations."""
+    """Return the images and the journal's drafts with names that begin so."""
     entries = [entry.draft for entry in journal.creations(pool, name)]
     return [*pool.directory.names(name), *entries]
 
 
-def test_named_at_the_end(pool, name):
+def test_image_gets_its_name_at_the_end(pool, name):
     with draft.draft(pool, name) as begun:
         pool.create(begun.name, MIB)
         assert not pool.directory.exists(name)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is asked for new images is what they are, however they are made."""
+"""New images have the configured options, however they are made."""
 
 import uuid
 
@@ -41,11 +41,6 @@ def optioned(clusters):
 
 
 @pytest.fixture
-def name(instance):
-    return str(names.DiskName(instance, "disk"))
-
-
-@pytest.fixture
 def raw(tmp_path):
     path = tmp_path / "raw"
     with path.open("wb") as file:
@@ -78,13 +73,13 @@ def _assert_as_wanted(pool, name, conf):
     )
 
 
-def test_blank(optioned, name):
+def test_options_of_a_blank_disk(optioned, name):
     blank_disk(optioned, name, 40 * MIB, META)
 
     _assert_as_wanted(optioned, name, CONF)
 
 
-def test_imported(optioned, name, raw):
+def test_options_of_an_imported_disk(optioned, name, raw):
     provision.import_disk(optioned, name, raw, 48 * MIB, META)
 
     _assert_as_wanted(optioned, name, CONF)
@@ -93,7 +88,7 @@ def test_imported(optioned, name, raw):
         assert disk.metadata().items() >= META.items()
 
 
-def test_cloned(optioned, parent, name):
+def test_options_of_a_cloned_disk(optioned, parent, name):
     provision.clone_disk(optioned, name, parent, 16 * MIB, META)
 
     _assert_as_wanted(optioned, name, CONF)
@@ -102,7 +97,7 @@ def test_cloned(optioned, parent, name):
         assert disk.metadata().items() >= META.items()
 
 
-def test_base_and_its_clone(optioned, name, raw):
+def test_options_of_a_base_and_its_clone(optioned, name, raw):
     base = names.base_image(str(uuid.uuid4()), "a hash")
     bases.finish(optioned, bases.begin(optioned, base), raw, META)
 
@@ -121,7 +116,7 @@ def _snapshot(pool, disk_pool, disk):
 
 
 @pytest.mark.parametrize("where", ["vms", "snapshots"])
-def test_snapshot_is_as_its_disk_without_limits(
+def test_snapshot_has_the_layout_of_its_disk_without_conf(
     clusters, optioned, name, where
 ):
     blank_disk(optioned, name, 40 * MIB, META)
@@ -141,7 +136,7 @@ def test_snapshot_is_as_its_disk_without_limits(
 
 @pytest.mark.parametrize("conf", [(), (("rbd_cache", "true"),)])
 def test_clone_has_no_conf_of_its_parent(clusters, parent, name, conf):
-    """A parent of Glance's, or one that an operator has given limits."""
+    """Neither Glance's options nor an operator's limits are inherited."""
     theirs = pool_of(clusters[1], parent.pool)
     theirs.headers.set_metadata(
         theirs.directory.image_id(parent.image),
@@ -159,7 +154,7 @@ def test_clone_has_no_conf_of_its_parent(clusters, parent, name, conf):
         assert len(_conf(image)) == 2
 
 
-def test_nothing_asked_for_is_what_the_parent_has(pool, optioned, name):
+def test_clone_without_options_is_striped_as_its_parent(pool, optioned, name):
     parent = f"{uuid.uuid4()}"
     optioned.create(parent, 8 * MIB)
     with optioned.open(parent, read_only=False) as disk:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Background work: again while it is not done, at once when there is more."""
+"""Background work is retried until it is done."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from nova_rbd_backend.virt.background import worker
 
 
 class Work:
-    """Says what it was told to, the last of it for ever."""
+    """Returns the given answers in turn, and then the last one for ever."""
 
     def __init__(self, *answers):
         self._answers = list(answers)
@@ -28,14 +28,14 @@ class Work:
             assert self.called.acquire(timeout=10), len(self.times)
 
 
-def test_once_when_all_is_done():
+def test_finished_work_runs_once():
     work = Work(True)
     worker.Background(work).start()
     work.wait_for(1)
     assert not work.called.acquire(timeout=0.2)
 
 
-def test_again_until_it_is_done(monkeypatch):
+def test_unfinished_work_is_retried(monkeypatch):
     monkeypatch.setattr(worker, "RETRY_SECONDS", 0.05)
     work = Work(False, False, True)
     worker.Background(work).start()
@@ -43,17 +43,17 @@ def test_again_until_it_is_done(monkeypatch):
     assert not work.called.acquire(timeout=0.2)
 
 
-def test_at_once_when_there_is_more():
+def test_start_retries_unfinished_work_at_once():
     work = Work(False, True)
     job = worker.Background(work)
     job.start()
     work.wait_for(1)
-    job.start()  # and not in RETRY_SECONDS
+    job.start()  # does not wait for RETRY_SECONDS
     work.wait_for(1)
     assert work.times[1] - work.times[0] < worker.RETRY_SECONDS / 2
 
 
-def test_less_often_when_it_does_not_get_well(monkeypatch):
+def test_pauses_grow_while_work_stays_unfinished(monkeypatch):
     monkeypatch.setattr(worker, "RETRY_SECONDS", 1)
     monkeypatch.setattr(worker, "PATIENCE_SECONDS", -1)
     monkeypatch.setattr(worker, "LONGEST_PAUSE_SECONDS", 5)
@@ -61,7 +61,7 @@ def test_less_often_when_it_does_not_get_well(monkeypatch):
     assert [next(pauses) for _ in range(4)] == [2, 4, 5, 5]
 
 
-def test_stopped():
+def test_stopped_work_is_not_retried():
     work = Work(False)
     job = worker.Background(work)
     job.start()

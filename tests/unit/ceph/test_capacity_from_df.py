@@ -31,8 +31,9 @@ def _df(**pools):
         ((10, 90, 0), Capacity(100, 10, 90)),
         ((10, 90, 50), Capacity(50, 10, 40)),
         ((10, 20, 50), Capacity(30, 10, 20)),
-        # over its quota, and full
+        # over its quota
         ((60, 90, 50), Capacity(60, 60, 0)),
+        # full
         ((60, 0, 0), Capacity(60, 60, 0)),
     ],
 )
@@ -40,7 +41,7 @@ def test_replicated(pool, expected):
     assert capacity.from_df(_df(vms=pool), "vms") == expected
 
 
-def test_space_is_the_data_pools():
+def test_available_space_is_that_of_the_data_pool():
     df = _df(vms=(1, 90, 0), ec=(10, 60, 0))
     assert capacity.from_df(df, "vms", "ec") == Capacity(71, 11, 60)
 
