@@ -38,31 +38,35 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=", ".join(NAMES)
     )
-    parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument(
+        "--quick", action="store_true", help="use small sizes and few rounds"
+    )
     parser.add_argument(
         "--end-to-end",
         action="store_true",
-        help="end_to_end too: a whole OpenStack",
+        help="also run end_to_end, on a whole OpenStack",
     )
-    parser.add_argument("--rounds", type=int, help="in place of each one's")
+    parser.add_argument(
+        "--rounds", type=int, help="rounds, in place of each benchmark's own"
+    )
     parser.add_argument(
         "--limit-gib",
         type=float,
         default=20.0,
-        help="what one measurement may store (default %(default)s)",
+        help="GiB that one measurement may store (default %(default)s)",
     )
     parser.add_argument(
         "--json",
         type=pathlib.Path,
-        help="put the figures into this file, beside those of other names",
+        help="put the figures into this file, beside those it has of others",
     )
     parser.add_argument(
         "--shown",
         action="store_true",
-        help="measure nothing: show what --json has",
+        help="measure nothing; show the figures in the --json file",
     )
     parser.add_argument(
-        "--plots", type=pathlib.Path, help="draw into this folder"
+        "--plots", type=pathlib.Path, help="draw plots into this folder"
     )
     parser.add_argument(
         "--rst", type=pathlib.Path, help="write tables into this folder"
@@ -71,7 +75,7 @@ def arguments() -> argparse.Namespace:
     known = (*NAMES, *ON_OPENSTACK)
     for name in options.names:
         if name not in known:
-            parser.error(f"no {name}; there are {', '.join(known)}")
+            parser.error(f"no benchmark {name}; choose of {', '.join(known)}")
     if options.shown and not options.json:
         parser.error("--shown needs --json")
     return options
@@ -86,7 +90,7 @@ def chosen(options: argparse.Namespace) -> list[str]:
 
 def main() -> None:
     options = arguments()
-    # A SIGTERM cleans up like Ctrl-C does.
+    # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.plots:
         importlib.import_module("matplotlib")  # Now, not after an hour.
@@ -99,7 +103,7 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> None:
     names = chosen(options)
     on_ceph = [name for name in names if name in NAMES]
-    # A new one for each: none has another's leftovers.
+    # Each benchmark gets a new cluster, without another's leftovers.
     groups = [on_ceph] if options.quick else [[name] for name in on_ceph]
     for group in filter(None, groups):
         with bench.on_throwaway_ceph(
@@ -115,7 +119,7 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def with_conditions(work, given) -> Report:
-    """The report, and what the machine was like meanwhile."""
+    """Run a benchmark; add the machine's conditions to its report."""
     begun = datetime.datetime.now(datetime.UTC)
     load, begin = os.getloadavg()[0], time.monotonic()
     report = work(given)
@@ -135,7 +139,7 @@ def with_conditions(work, given) -> Report:
 
 
 def commit() -> str:
-    """The checkout's, with "-dirty" where code was changed in it."""
+    """The checkout's commit, with "-dirty" if its code was changed."""
     name = git("rev-parse", "--short", "HEAD")
     changed = git("status", "--porcelain", "--", ".", ":!doc")
     return (f"{name}-dirty" if changed else name) or "unknown"
@@ -159,7 +163,7 @@ def ceph_version() -> str:
 
 
 def told(report: Report, options: argparse.Namespace) -> None:
-    """Print one report, and keep it."""
+    """Print one report, and save it in the --json file."""
     print(f"\n{tables.text(report)}\n", flush=True)
     if options.json:
         found = {}
@@ -179,7 +183,7 @@ def load(path: pathlib.Path) -> list[Report]:
 
 
 def show(options: argparse.Namespace, reports: list[Report]) -> None:
-    """Draw and write what the file has, and hold it against the goals."""
+    """Draw and write the reports, and compare them with the goals."""
     reached = goals.rows({report.name: report for report in reports})
     print("\n".join(tables.columns(reached)))
     if options.rst:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What each benchmark is given: the cluster, its sizes, a place, a voice."""
+"""What each benchmark is given: a cluster, its sizes, a folder, hosts."""
 
 import contextlib
 import dataclasses
@@ -34,16 +34,16 @@ class Bench:
     _hosts: dict[str, Host] = dataclasses.field(default_factory=dict)
 
     def size(self, full: Any, quick: Any) -> Any:
-        """A benchmark's own choice of a size."""
+        """Choose the size for a full run, or the size for a quick one."""
         return quick if self.quick else full
 
     def times(self, full: int) -> int:
-        """How many rounds: what was asked for, else the benchmark's own."""
+        """The number of rounds asked for, or else the benchmark's own."""
         return self.rounds or self.size(full, 1)
 
     @property
     def warm_ups(self) -> int:
-        """Rounds that are not counted: the first connects, fills caches."""
+        """Rounds that do not count, in which hosts connect and fill caches."""
         return self.size(1, 0)
 
     def progress(self, words: str) -> None:
@@ -62,9 +62,10 @@ class Bench:
         user: str = "nova",
         green: bool = False,
     ) -> Iterator[dict[str, list[Host]]]:
-        """So many hosts of each side, ready; others may have used them.
+        """Give ``count`` ready hosts of each side, which may not be new.
 
-        They leave nothing to the next, if there is one in this cluster.
+        In a quick run, in which benchmarks share a cluster, removes all images
+        and local files at the end.
         """
         chosen = {
             side: [self._host(side, n, user, green) for n in range(count)]
@@ -125,7 +126,7 @@ def on_throwaway_ceph(
 
 
 def in_turn(sides: dict[str, Any], number: int) -> list[str]:
-    """The sides, another one first in each round."""
+    """Return the sides in turn: each round begins with another side."""
     names = list(sides)
     first = number % len(names)
     return names[first:] + names[:first]

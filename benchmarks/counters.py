@@ -40,13 +40,14 @@ def install() -> None:
 
 
 @contextlib.contextmanager
-def measured(into: list[dict[str, float]]) -> Iterator[None]:
-    """Append the block's milliseconds and counts to ``into``."""
+def measured() -> Iterator[dict[str, float]]:
+    """Give a sample that gets the block's milliseconds and counts."""
+    sample: dict[str, float] = {}
     _counts.clear()
     started = time.perf_counter()
-    yield
+    yield sample
     milliseconds = (time.perf_counter() - started) * 1000
-    into.append({"ms": milliseconds, **_counts})
+    sample.update(ms=milliseconds, **_counts)
 
 
 def run(command: list[str]) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Ten servers in one API request, until all are ACTIVE: a whole OpenStack.
+"""Boot ten servers by one API request to a whole OpenStack.
 
-Two compute hosts share the cluster, one with each backend; a request goes to
+Two compute hosts, one with each backend, share the cluster. A request goes to
 one of them.
 """
 
@@ -27,9 +27,9 @@ from tests.testbed.whole import Testbed
 NAME = "end_to_end"
 TITLE = "Ten servers in one API request, until all are ACTIVE"
 ABOUT = (
-    "On one host, with an image that it has not seen: 1 GiB, 200 MiB of it "
-    "data. Each host can build ten at a time. The floor is the storage work "
-    "alone, with the bare calls."
+    "All ten are on one host, which has not seen their image of 1 GiB with "
+    "200 MiB of data. Each host can build ten at a time. The floor is the "
+    "storage work alone, with the bare calls."
 )
 COLUMNS = (
     Column("seconds", "seconds", 1, spread=True),

@@ -16,8 +16,9 @@ PAUSE_SECONDS = 2.0
 ABOUT = (
     "Under eventlet, as Nova 26 to 33 run and 34 can. All OSDs stand still "
     f"for {PAUSE_SECONDS:g} s from the moment that the work begins; meanwhile "
-    "another greenlet wants to run every 5 ms. The longest that it had to "
-    "wait beyond that. The floor is the same loop with nothing to do."
+    "another greenlet wants to run every 5 ms. The stall is the longest time "
+    "that it had to wait beyond that. The floor is the same loop with nothing "
+    "to do."
 )
 COLUMNS = (
     Column("stall_ms", "ms of stall", 1, spread=True),

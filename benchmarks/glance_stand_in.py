@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Answers Nova in place of Glance, from files and RBD images that are there.
+"""Stand in for Glance, with existing files and RBD images as its images.
 
-So that no backend waits for a Glance: what is measured is the storage work.
+No backend waits for a real Glance, so that only the storage work is measured.
 """
 
 import datetime
@@ -15,7 +15,7 @@ from typing import Any
 
 # What glanceclient reads from a response at a time (2.x to 4.x).
 CHUNK_BYTES = 64 << 10
-# The same for all hosts.
+# The same on all hosts.
 MADE = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 _MODULES = ("nova.", "nova_rbd_backend.")
 
@@ -36,7 +36,7 @@ class API:
         path: str | None = None,
         url: str | None = None,
     ) -> None:
-        """Have an active image: in the file at ``path``, or at ``url``."""
+        """Add an active image, in the file at ``path`` or at ``url``."""
         self._images[image_id] = {
             "id": image_id,
             "name": image_id,
@@ -77,7 +77,7 @@ class API:
         return image
 
     def url(self, image_id: str) -> str:
-        """Where an image is, by its first location."""
+        """The URL of an image's first location."""
         return str(self._images[image_id]["locations"][0]["url"])
 
     def update(
@@ -88,7 +88,7 @@ class API:
         data: Any = None,
         purge_props: bool = False,
     ) -> dict[str, Any]:
-        """Take a location, at once, and the image is active."""
+        """Add a location, which makes the image active at once."""
         self.add(image_id, "raw", 0, "", url=image["location"])
         return self.get(context, image_id)
 
@@ -102,8 +102,8 @@ class API:
     ) -> Iterator[bytes] | None:
         """Give the bytes as Nova's client does (nova/image/glance.py, 34).
 
-        That checks the hash on the way, and has a file on the disk at the
-        end.
+        It checks the hash on the way, and has synced the file to the disk at
+        the end.
         """
         chunks = self._chunks(image_id)
         if data is None and dest_path is None:
@@ -129,11 +129,11 @@ class API:
                 time.sleep(0)
         wanted = self._images[image_id]["os_hash_value"]
         if found.hexdigest() != wanted:
-            raise OSError(f"image {image_id} is not what Glance says")
+            raise OSError(f"image {image_id} has another hash than in Glance")
 
 
 def install() -> API:
-    """Be Glance, for whatever of Nova is imported already or later."""
+    """Replace Glance's client in all of Nova, imported already or later."""
     from nova.image import glance
 
     api = API()
@@ -143,7 +143,7 @@ def install() -> API:
 
 
 def replace(api: API) -> None:
-    """Be Glance for the modules that have made their client already."""
+    """Replace the client of the modules that have made theirs already."""
     for name, module in list(sys.modules.items()):
         if name.startswith(_MODULES) and hasattr(module, "IMAGE_API"):
             module.IMAGE_API = api

@@ -12,7 +12,10 @@ Reports = Mapping[str, Report]
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """:ivar at_least: else the limit is what it may be at most"""
+    """One goal.
+
+    :ivar at_least: the limit is a minimum; otherwise it is a maximum
+    """
 
     text: str
     found: Callable[[Reports], float]
@@ -37,7 +40,7 @@ class Goal:
 def _figure(
     reports: Reports, name: str, case: str, side: str, key: str
 ) -> float:
-    """:raises LookupError: it was not measured"""
+    """:raises LookupError: the figure was not measured"""
     row = reports[name].find(case, side)
     value = row.median(key) if row else None
     if value is None:
@@ -57,7 +60,7 @@ def _ratio(
 
 
 def _growth(name: str, low: str, high: str) -> Callable[[Reports], float]:
-    """How many times longer the plug-in takes in another case."""
+    """How many times longer the plug-in takes in ``high`` than in ``low``."""
 
     def found(reports: Reports) -> float:
         return _figure(reports, name, high, "plugin", "ms") / _figure(
@@ -68,7 +71,7 @@ def _growth(name: str, low: str, high: str) -> Callable[[Reports], float]:
 
 
 def _stored(case: str) -> Callable[[Reports], float]:
-    """Against what one import stores."""
+    """What the plug-in stores, as a ratio to what one import stores."""
 
     def found(reports: Reports) -> float:
         name, key = "many_qcow2", "stored_mib"
@@ -80,7 +83,7 @@ def _stored(case: str) -> Callable[[Reports], float]:
 
 
 def _import_against(case: str, key: str) -> Callable[[Reports], float]:
-    """Against the better of the two programs."""
+    """The plug-in's figure, as a ratio to that of the better program."""
 
     def found(reports: Reports) -> float:
         tools = ("rbd import", "qemu-img convert")
@@ -93,7 +96,7 @@ def _import_against(case: str, key: str) -> Callable[[Reports], float]:
 
 
 def _worst_stall(word: str) -> Callable[[Reports], float]:
-    """Of all samples of the cases with this word in their names."""
+    """The longest stall in all cases with this word in their names."""
 
     def found(reports: Reports) -> float:
         rows = [

@@ -14,10 +14,10 @@ class GreenSide(NovaSide):
     """NovaSide, monkey-patched before it is made."""
 
     def watched(self, work: str, **arguments: Any) -> dict[str, float]:
-        """Do it in one greenlet; the longest wait of another, beyond a tick.
+        """Do the work in one greenlet, and measure the stalls of another.
 
-        The other one stands for all else that a nova-compute has to do: its
-        requests, its heartbeat.
+        The other greenlet wants to run at each tick. It stands for all else
+        that a nova-compute has to do, such as its requests and its heartbeat.
         """
         import eventlet
 
@@ -36,7 +36,8 @@ class GreenSide(NovaSide):
         eventlet.sleep(0)
         begin = time.monotonic()
         eventlet.spawn(getattr(self, work), **arguments).wait()
-        # Ticks once more: what the work did last counts too.
+        # Let the other greenlet run once more, so that a stall at the end of
+        # the work counts too.
         eventlet.sleep(0)
         done.append(True)
         ticker.wait()
@@ -46,5 +47,5 @@ class GreenSide(NovaSide):
         }
 
     def idle(self, seconds: float) -> None:
-        """Do nothing, for so long."""
+        """Do nothing for this many seconds."""
         time.sleep(seconds)

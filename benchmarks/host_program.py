@@ -3,8 +3,8 @@
 """One simulated compute host: a process with its own cache and connection.
 
 Started by benchmarks.hosts. Reads a JSON object with "do" and arguments from
-each line of its input, answers with one line each. What the work prints goes
-to stderr.
+each line of its input, and answers each with one line. What the work prints
+goes to stderr.
 """
 
 import json
@@ -31,7 +31,7 @@ def make_side(side: str, **how: Any) -> Any:
 
 
 def lines(green: bool) -> Iterator[str]:
-    """One request after the other; its sender waits for each answer."""
+    """Give one request after another; the sender waits for each answer."""
     while True:
         if green:
             from eventlet import hubs
@@ -45,7 +45,7 @@ def lines(green: bool) -> Iterator[str]:
 
 
 def main() -> None:
-    # The parent ends its children itself, when a terminal sends Ctrl-C to all.
+    # When a terminal sends Ctrl-C to all processes, the parent ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     how = json.loads(sys.argv[1])
     del sys.argv[1:]  # Nova looks at it.

@@ -27,9 +27,9 @@ class Host:
         green: bool = False,
         checkout: pathlib.Path = paths.CHECKOUT,
     ) -> None:
-        """Start it.
+        """Start the process.
 
-        :param checkout: whose benchmarks and whose backend it runs
+        :param checkout: has the benchmarks and the backend that it runs
         """
         self.side = side
         self.folder = folder
@@ -67,13 +67,16 @@ class Host:
             self._ready = True
 
     def tell(self, do: str, **arguments: Any) -> None:
-        """Have it begin something; answer() waits for the end."""
+        """Make it begin a piece of work; answer() waits for the end."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
         self._process.stdin.flush()
 
     def answer(self) -> Any:
-        """:raises TestbedError: it failed, with its traceback"""
+        """Wait for the end of the work and return its result.
+
+        :raises TestbedError: the work failed; has the traceback
+        """
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as ready:
             ready.register(self._process.stdout, selectors.EVENT_READ)

@@ -23,8 +23,8 @@ RUN_BYTES = 8 * MIB
 class Image:
     """One image, as Glance would describe it.
 
-    :ivar path: its file, for one in the file store
-    :ivar url: its location, for one in Glance's pool
+    :ivar path: its file, if it is in the file store
+    :ivar url: its location, if it is in Glance's pool
     """
 
     image_id: str
@@ -45,7 +45,7 @@ def random_run() -> bytes:
 
 
 def write_raw(path: pathlib.Path, virtual_mib: int, data_mib: int) -> None:
-    """Write a sparse file, its data in runs all over it, not compressible."""
+    """Write a sparse file with runs of incompressible data all over it."""
     runs = data_mib * MIB // RUN_BYTES
     stride = virtual_mib * MIB // runs // RUN_BYTES * RUN_BYTES
     with path.open("wb") as file:
@@ -56,7 +56,7 @@ def write_raw(path: pathlib.Path, virtual_mib: int, data_mib: int) -> None:
 
 
 def in_file(path: pathlib.Path, disk_format: str) -> Image:
-    """An image in Glance's file store, whose file is there."""
+    """Describe a file as an image in Glance's file store."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha512").hexdigest()
     return Image(
@@ -69,7 +69,7 @@ def in_file(path: pathlib.Path, disk_format: str) -> Image:
 
 
 def qcow2_of(raw: pathlib.Path) -> pathlib.Path:
-    """Convert to qcow2, beside it."""
+    """Convert a raw file to a qcow2 file beside it."""
     path = raw.with_suffix(".qcow2")
     command = ["qemu-img", "convert", "-O", "qcow2", str(raw), str(path)]
     subprocess.run(command, check=True, timeout=300)
@@ -77,7 +77,7 @@ def qcow2_of(raw: pathlib.Path) -> pathlib.Path:
 
 
 def in_ceph(cluster: ceph.CephCluster, raw: pathlib.Path) -> Image:
-    """An image in Glance's pool, with the bytes of a raw file."""
+    """Make an image in Glance's pool with the bytes of a raw file."""
     name = str(uuid.uuid4())
     size = raw.stat().st_size
     with (

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The import of an image's bytes, against Ceph's and QEMU's own programs."""
+"""Compare the import of an image with Ceph's and QEMU's own programs."""
 
 import contextlib
 import pathlib
@@ -19,11 +19,12 @@ MIB = 1 << 20
 NAME = "import_speed"
 TITLE = "Import of an image of 4 GiB with 1 GiB of data"
 ABOUT = (
-    '"raw file": the import alone, of a local file. "qcow2 in Glance": '
-    "the boot of the first instance of a qcow2 image in Glance's file store, "
-    "with download, Nova's checks and conversion; the programs are given the "
-    "file itself, and make neither. The local disk is that of what they keep "
-    "beside the image they read: at most, and afterwards."
+    '"raw file" is the import of a local file alone. "qcow2 in Glance" is the '
+    "boot of the first instance of a qcow2 image in Glance's file store, with "
+    "download, Nova's checks and conversion; the programs are given the file "
+    'itself, so that they need neither download nor checks. "MiB local" is '
+    "the space on the local disk, beside the image that is read: the most "
+    "that was in use, and what was left."
 )
 COLUMNS = (
     Column("seconds", "seconds", 2, spread=True),
@@ -85,7 +86,7 @@ def _works(
         return floor.ask("tool", command=command)
 
     def by_file() -> dict[str, float]:
-        """The way of the in-tree backend, without download and checks."""
+        """Import as the in-tree backend does, without download and checks."""
         command = ["qemu-img", "convert", "-O", "raw", "-f", "qcow2"]
         command += [str(qcow2.path), str(staged)]
         first = floor.ask("tool", command=command)
@@ -134,7 +135,7 @@ def _measured(bench: Bench, work: Work, data_mib: int) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _watched(folder: pathlib.Path) -> Iterator[list[int]]:
-    """Look many times a second at what the hosts have on the disk."""
+    """Note many times a second what the hosts have on the local disk."""
     found, done = [0], threading.Event()
 
     def look() -> None:

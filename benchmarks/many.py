@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Many instances of one image, new to all, on several hosts at once."""
+"""Boot many instances of one new image on several hosts at once."""
 
 import dataclasses
 import time
@@ -13,7 +13,7 @@ from benchmarks.bench import Bench, in_turn
 from benchmarks.results import Column, Report
 
 MIB = 1 << 20
-# All hosts have been told to begin by then.
+# By this time all hosts have been told to begin.
 HEAD_START_SECONDS = 0.3
 COLUMNS = (
     Column("seconds", "seconds", 2, spread=True, ratio=True),
@@ -46,7 +46,7 @@ class Many:
                         self._case(hosts, count, host_count)
 
     def _warm(self, hosts: dict[str, list[Any]]) -> None:
-        """Have all connected, and all modules loaded."""
+        """Make each host connect and load its modules."""
         for side, of_side in hosts.items():
             for host in of_side:
                 self._measure(side, [host], 1)
@@ -82,7 +82,7 @@ class Many:
     def _measure(
         self, side: str, hosts: list[Any], count: int
     ) -> dict[str, float]:
-        """Boot all at once; with an image that no host has seen."""
+        """Boot all instances at once, of an image that no host has seen."""
         image = self.image.fresh()
         for host in hosts:
             host.ask("know", **vars(image))
@@ -112,7 +112,7 @@ class Many:
 
     @staticmethod
     def _import_base(hosts: list[Any], image: images.Image) -> None:
-        """The floor: the data is copied once, by one program."""
+        """Copy the data once, by one program, as the floor does."""
         first, *others = hosts
         first.ask(
             "import_base",

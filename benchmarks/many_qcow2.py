@@ -14,7 +14,7 @@ ABOUT = (
     f"The image has {VIRTUAL_MIB} MiB, {DATA_MIB} MiB of them data, and no "
     "host has seen it. Each host is a process with its own local cache and "
     "connection, which builds ten at a time. The floor copies the image once, "
-    "with qemu-img straight into the pool, and clones."
+    "with qemu-img straight into the pool, and clones the copy."
 )
 
 
@@ -28,7 +28,7 @@ def run(bench: Bench) -> Report:
 
     def rounds(side: str, count: int) -> int:
         if count >= 50 and side == "in-tree":
-            return 1  # which takes minutes
+            return 1  # a round takes minutes
         return bench.times(3)
 
     Many(bench, report, image, data, True, rounds).run(counts, host_counts)

@@ -10,8 +10,8 @@ from benchmarks.results import Report
 NAME = "many_rbd"
 TITLE = "N instances of a raw image in Glance's RBD store, on H hosts"
 ABOUT = (
-    "The same image as raw in Glance's pool of the same cluster. All clone "
-    "it; the floor with the bare calls."
+    "The same image, but raw and in Glance's pool of the same cluster. All "
+    "sides clone it; the floor does so with the bare calls."
 )
 
 
@@ -24,7 +24,7 @@ def run(bench: Bench) -> Report:
 
     def rounds(side: str, count: int) -> int:
         if count >= 200 and side == "in-tree":
-            return 1  # which takes minutes
+            return 1  # a round takes minutes
         return bench.times(3)
 
     Many(bench, report, image, data, False, rounds).run(counts, host_counts)

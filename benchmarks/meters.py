@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the cluster itself says of what it was given; and its cleaning."""
+"""Read what the cluster itself has counted; wait for it, and clean it."""
 
 import concurrent.futures
 import json
@@ -24,7 +24,7 @@ class Meters:
 
     def __init__(self, cluster: ceph.CephCluster) -> None:
         self._osds = range(cluster.settings.osds)
-        # librbd tells stderr of each image that is not removed at once.
+        # librbd complains on stderr of each image that it can't remove yet.
         self._client = rados.Rados(
             conffile=str(cluster.conf),
             rados_id="admin",
@@ -44,16 +44,16 @@ class Meters:
         written = stored = 0
         for number in self._osds:
             answer = self._perf(number)
-            # RBD's own calls into the OSD read and write in one.
+            # RBD's class methods in the OSD count as read and write in one.
             written += answer["osd"]["op_w_in_bytes"]
             written += answer["osd"]["op_rw_in_bytes"]
             stored += answer["bluestore"]["bluestore_stored"]
         return {"written_mib": written / MIB, "stored_mib": stored / MIB}
 
     def at_rest(self) -> dict[str, float]:
-        """The same, once what was removed before is freed.
+        """Read once the OSDs have freed what was removed before.
 
-        BlueStore frees the data of removed objects after the answer.
+        BlueStore frees the data of removed objects after its answer.
         """
         seen: list[dict[str, float]] = [{}]
 
@@ -84,7 +84,7 @@ class Meters:
         process.wait_for("the trash of vms is empty", empty, 120, 0.02)
 
     def wait_for_detached(self, instance: str, url: str) -> dict[str, float]:
-        """Wait until a snapshot stands for itself; how long that took."""
+        """Wait until a snapshot is detached; return how long that took."""
         pool, name = url.split("/")[-3:-1]
         begin = time.perf_counter()
 
@@ -99,7 +99,7 @@ class Meters:
         return {"ms": (time.perf_counter() - begin) * 1000}
 
     def remove_snapshot(self, instance: str, url: str) -> None:
-        """Remove the image, and the disk's snap if that was kept."""
+        """Remove the snapshot, and the disk's snaps if any are left."""
         pool, name = url.split("/")[-3:-1]
         with self.ioctx(pool) as ioctx:
             _remove(ioctx, name)
@@ -114,7 +114,7 @@ class Meters:
         return rbd.Image(ioctx, f"{instance}_disk", read_only=True)
 
     def clean(self, keep: Iterable[str] = ()) -> None:
-        """Remove all images but these, whoever made them."""
+        """Remove all images except those in ``keep``, whoever made them."""
         kept = frozenset(keep)
         process.wait_for(
             "all pools are empty",
@@ -123,7 +123,7 @@ class Meters:
         )
 
     def _clean(self, pool: str, kept: frozenset[str]) -> int:
-        """Remove what can go now; how many images there were."""
+        """Remove what can be removed now; return how many there were."""
         with self.ioctx(pool) as ioctx:
             librbd = rbd.RBD()
             names = [n for n in librbd.list(ioctx) if n not in kept]
@@ -135,7 +135,7 @@ class Meters:
 
 
 def _remove(ioctx: rados.Ioctx, name: str) -> None:
-    """Remove an image with its snaps, unless a clone hangs on it yet."""
+    """Remove an image with its snaps, unless it still has a clone."""
     try:
         with rbd.Image(ioctx, name) as image:
             _remove_snaps(image)

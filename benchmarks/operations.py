@@ -16,9 +16,9 @@ MIB = 1 << 20
 NAME = "operations"
 TITLE = "One boot, resize, snapshot, delete"
 ABOUT = (
-    "A raw image in Glance's pool; flavors of 1 and 2 GiB. A resize is its "
-    "second part, with the new flavor, and its confirmation. The disk that is "
-    "snapshot has 48 MiB of its own."
+    "The image is raw and in Glance's pool; the flavors have 1 and 2 GiB. A "
+    "resize is measured from its second part, with the new flavor, and with "
+    "its confirmation. The disk of the snapshots has 48 MiB of its own data."
 )
 COLUMNS = (
     Column("ms", "ms", spread=True, ratio=True),
@@ -55,7 +55,7 @@ CASES = ["boot", "resize", "snapshot", "delete"]
 def one_round(
     bench: Bench, host: Any, image: images.Image, disk: str
 ) -> dict[str, dict[str, float]]:
-    """What each case took on one host, of an instance made for it."""
+    """Measure each case on one host, with an instance made for this round."""
     instance = str(uuid.uuid4())
     found = {"boot": host.ask("boot", instance=instance, image=image.image_id)}
     resized = host.ask(
@@ -76,7 +76,7 @@ def one_round(
 
 
 def filled_disk(bench: Bench, host: Any, image: images.Image) -> str:
-    """An instance whose disk has data of its own."""
+    """Make an instance whose disk has data of its own."""
     instance = str(uuid.uuid4())
     host.ask("boot", instance=instance, image=image.image_id)
     write(bench, instance, 0, DISK_MIB)
@@ -84,7 +84,7 @@ def filled_disk(bench: Bench, host: Any, image: images.Image) -> str:
 
 
 def write(bench: Bench, instance: str, begin_mib: int, end_mib: int) -> None:
-    """Have an instance write to its disk."""
+    """Write to an instance's disk, as its guest would."""
     with (
         bench.meters.ioctx("vms") as ioctx,
         rbd.Image(ioctx, f"{instance}_disk") as image,
@@ -96,9 +96,9 @@ def write(bench: Bench, instance: str, begin_mib: int, end_mib: int) -> None:
 def snapshot(
     bench: Bench, host: Any, instance: str
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """One snapshot, which is removed; what it took, and what came after it.
+    """Make a snapshot and remove it; return the samples of two parts.
 
-    That is the time until the snapshot does without the instance's disk.
+    The second part is the time until the snapshot is detached.
     """
     name = str(uuid.uuid4())
     found = host.ask("snapshot", instance=instance, snapshot=name)

@@ -178,7 +178,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    # A SIGTERM cleans up like Ctrl-C does.
+    # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     del sys.argv[1:]  # Nova looks at it.
     sys.path.insert(0, str(options.checkout.resolve()))

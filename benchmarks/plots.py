@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pictures of what was measured; each has the floor in it."""
+"""Draw plots of what was measured; each shows the floor too."""
 
 import pathlib
 import textwrap
@@ -21,12 +21,12 @@ COLOURS = {
     "qemu-img convert": "#444444",
 }
 STYLES = {"floor": "--"}
-# The same figures make the same file, and its text can be searched.
+# The same figures make the same file, and the file's text can be searched.
 matplotlib.rcParams["svg.hashsalt"] = "nova-rbd-backend"
 matplotlib.rcParams["svg.fonttype"] = "none"
 matplotlib.rcParams["axes.spines.top"] = False
 matplotlib.rcParams["axes.spines.right"] = False
-# Cases on such an axis are "N on H".
+# Cases of N instances on H hosts are named "N on H".
 BY_HOSTS = " on "
 
 
@@ -157,7 +157,7 @@ def _logarithmic_y(axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     low, high = axes.get_ylim()
-    # Within one decade the ticks between tell more.
+    # If the axis has about one decade, label its minor ticks too.
     axes.yaxis.set_minor_formatter("{x:g}" if high < 12 * low else "")
     axes.tick_params(which="minor", labelsize=7)
 
@@ -167,7 +167,7 @@ def _short(value: float) -> str:
 
 
 def _errors(rows: list[Row], column: Column) -> list[list[float]]:
-    """Down to the least, up to the most."""
+    """Error bars that reach down to the least and up to the most."""
     below, above = [], []
     for row in rows:
         median, ends = row.median(column.key), row.ends(column.key)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The delete of an instance, by how many other images the pool has."""
+"""Delete an instance, beside more and more other images in the pool."""
 
 import concurrent.futures
 import uuid
@@ -52,7 +52,7 @@ def _delete(bench: Bench, host: Any, image: images.Image) -> dict[str, float]:
 
 
 def make_others(bench: Bench, count: int) -> None:
-    """Other instances' disks, as cheap as they are made."""
+    """Make disks of other instances in the cheapest way."""
     with bench.meters.ioctx("vms") as ioctx:
 
         def make(_number: int) -> None:

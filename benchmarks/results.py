@@ -16,8 +16,8 @@ SIDES = ("plugin", "in-tree", FLOOR)
 class Column:
     """One figure of each sample.
 
-    :ivar spread: show least and most too
-    :ivar ratio: show how many times the floor's it is
+    :ivar spread: also show the least and the most
+    :ivar ratio: also show the ratio to the floor's figure
     """
 
     key: str
@@ -60,7 +60,7 @@ class Report:
     conditions: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def row(self, case: str, side: str) -> Row:
-        """The row, which is begun if there is none."""
+        """Return the row; begin it if there is none."""
         for row in self.rows:
             if (row.case, row.side) == (case, side):
                 return row
@@ -74,7 +74,7 @@ class Report:
         self.row(case, side).not_run = why
 
     def arrange(self) -> None:
-        """Sides in one order, whoever came first in the first round."""
+        """Put the sides in the same order in all cases."""
         cases = self.cases()
         self.rows.sort(key=lambda r: (cases.index(r.case), _rank(r.side)))
 
@@ -91,7 +91,7 @@ class Report:
         return None
 
     def cells(self, row: Row) -> list[str]:
-        """The row's text, after case and side, as heading() names it."""
+        """The row's cells after case and side, in the order of heading()."""
         if row.not_run:
             return [f"not run: {row.not_run}"]
         found = [str(len(row.samples))]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""One snapshot, by how much data the disk has."""
+"""Make a snapshot of a disk with more and more data."""
 
 import uuid
 from typing import Any
@@ -13,10 +13,11 @@ from benchmarks.results import Column, Report
 NAME = "snapshot_size"
 TITLE = "One snapshot of a disk with N MiB of data"
 ABOUT = (
-    "Until Glance has the location; then what is done in the background: the "
-    "snapshot gets the data for itself. The in-tree backend does that before "
-    "it returns. Without Glance's own part. All as client.admin: the in-tree "
-    "backend writes to Glance's pool."
+    '"ms" is the time until Glance has the location, without Glance\'s own '
+    'part. "ms afterwards" is the time in which the background copies the '
+    "data into the snapshot; the in-tree backend does that before it returns. "
+    "All run as client.admin, because the in-tree backend writes to Glance's "
+    "pool."
 )
 COLUMNS = (
     Column("ms", "ms", spread=True, ratio=True),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Tables of what was measured: for a terminal, and for the documentation."""
+"""Tables of what was measured, for a terminal and for the documentation."""
 
 from benchmarks.results import Report
 
@@ -14,9 +14,9 @@ def text(report: Report) -> str:
 
 
 def columns(lines: list[list[str]]) -> list[str]:
-    """Lines whose cells stand below each other."""
+    """Join the cells of each line, aligned in columns."""
     widths = [
-        # One cell may say why there are no figures.
+        # A line without figures has one long cell, which says why.
         max(len(line[i]) for line in lines if len(line) > max(3, i) or i < 2)
         for i in range(len(lines[0]))
     ]
@@ -30,7 +30,7 @@ def columns(lines: list[list[str]]) -> list[str]:
 
 
 def rst(report: Report) -> str:
-    """The same as a list-table, and under what conditions."""
+    """The table as a list-table, and the conditions of the measurement."""
     rows = [report.heading()]
     rows += [[r.case, r.side, *report.cells(r)] for r in report.rows]
     title = f"{report.title}: medians [least-most]"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Two lanes for pytest-xdist, and a voice for the tests in either."""
+"""Share the tests out between two workers; print what the tests measure."""
 
 import signal
 from collections.abc import Callable
@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 
 _TOLD = "told"
-# As long as all of tests/functional; with an OpenStack of its own the two
-# workers end at about the same time.
+# Takes as long as all of tests/functional. It runs in their worker, on an
+# OpenStack of its own, so that both workers end at about the same time.
 APART = "tests/e2e/virt/test_killed.py"
 
 Tell = Callable[[str], None]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Show what tests tell; let SIGTERM end all servers, as Ctrl-C does."""
+    """Print what tests tell; stop all servers on SIGTERM, as on Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if config.pluginmanager.hasplugin("dsession"):
         from xdist.workermanage import NodeManager
 
-        # What workers have, when they are interrupted, to end an OpenStack.
+        # Seconds that an interrupted worker has to stop its OpenStack.
         NodeManager.EXIT_TIMEOUT = 60
     terminal = config.pluginmanager.getplugin("terminalreporter")
     if terminal and not hasattr(config, "workerinput"):
@@ -33,9 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the tests of one OpenStack together, and those of one file.
 
-    With ``-n 2`` one worker has tests/e2e, but for the file below, while the
-    other one runs all the rest: what waits for guests beside what computes.
-    (pytest-xdist 3.8 can't do it by marks with pytest 9.2.)
+    With ``-n 2`` one worker runs tests/e2e, except the file APART, while the
+    other worker runs all other tests: the first mostly waits for guests, the
+    second computes. (Marks can't do this with pytest-xdist 3.8 and pytest
+    9.2.)
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -50,7 +51,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture
 def tell(record_property: Callable[[str, object], None]) -> Tell:
-    """Say what was measured to whoever runs the tests."""
+    """Print what a test has measured, to whoever runs the tests."""
 
     def say(text: str) -> None:
         record_property(_TOLD, text)
@@ -59,7 +60,7 @@ def tell(record_property: Callable[[str, object], None]) -> Tell:
 
 
 class _Shown:
-    """Writes what the tests told below their lines."""
+    """Prints what each test told, below the line of its result."""
 
     def __init__(self, terminal: Any) -> None:
         self._terminal = terminal

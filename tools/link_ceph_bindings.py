@@ -21,9 +21,9 @@ FIND = (
 
 
 def main() -> int:
-    """Link what is missing; return 1 if it cannot be imported after that."""
+    """Link the modules that are missing; return 1 if they can't be loaded."""
     if sys.prefix == sys.base_prefix:
-        print("this is no virtual environment: run it with one's python")
+        print("not a virtual environment: run this with the python of one")
         return 1
     site = pathlib.Path(sysconfig.get_path("platlib"))
     for name in ("rados", "rbd"):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""One OpenStack for the whole run, and a pool that each test leaves empty."""
+"""One OpenStack for the whole run; each test must leave the pools empty."""
 
 import dataclasses
 import os
@@ -22,15 +22,16 @@ from tests.testbed.openstack.servers import Servers
 from tests.testbed.process import TestbedError, wait_for
 from tests.testbed.whole import Testbed
 
-# Each of pytest-xdist's workers has its own.
+# Each worker of pytest-xdist has a testbed of its own.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 NAME = os.environ.get("NOVA_RBD_TESTBED_NAME", f"e2e{WORKER}")
-# Where a server is to be booted when both hosts take some.
+# The availability zone that puts a server on the first host, also while both
+# hosts take servers.
 FIRST = "nova:host1"
-# Ceph is stopped in one test: Nova is to notice within seconds.
+# One test stops Ceph, and Nova must notice that within seconds.
 OVERRIDES: Conf = {
     "nova_rbd": {"operation_timeout_seconds": 10},
-    # A shelved server stays where it is until it is told to go.
+    # A shelved server stays on its host until a test offloads it.
     "DEFAULT": {"shelved_offload_time": -1},
 }
 PURGE_SECONDS = 60
@@ -41,7 +42,7 @@ FOLDER_SECONDS = 15
 def pytest_runtest_makereport(
     item: pytest.Function,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what the nova-computes say when a test fails."""
+    """Add what each nova-compute was doing to the report of a failed test."""
     report = yield
     stack = getattr(item, "funcargs", {}).get("stack")
     if report.failed and stack is not None:
@@ -54,8 +55,9 @@ def stack(pytestconfig: pytest.Config) -> Iterator[Testbed]:
     """Ceph, two compute hosts and OpenStack, with this backend.
 
     Only the first host takes servers; ``other_host`` adds the second.
-    NOVA_RBD_TESTBED_KEEP=1 takes one that is up and leaves it up: for those
-    who write tests. NOVA_RBD_TESTBED_NAME: another than that of the others.
+    For those who write tests: NOVA_RBD_TESTBED_KEEP=1 uses a testbed that is
+    up and leaves it up, and NOVA_RBD_TESTBED_NAME gives the testbed a name
+    that nobody else uses.
     """
     keep = os.environ.get("NOVA_RBD_TESTBED_KEEP") == "1"
     testbed = Testbed(NAME, hosts=2, overrides=OVERRIDES)
@@ -104,7 +106,7 @@ def images(stack: Testbed, guest_image: guest.GuestImage) -> Images:
 
 @pytest.fixture
 def servers(stack: Testbed) -> Iterator[Servers]:
-    """What a user does; afterwards every server is deleted, the pool empty."""
+    """Act as a user; afterwards delete all servers, and wait for that."""
     user = stack.servers()
     yield user
     try:
@@ -113,14 +115,14 @@ def servers(stack: Testbed) -> Iterator[Servers]:
         wait_until_empty(stack)
         wait_until_at_home(stack)
     except Exception:
-        # What is left of one test is not to be in the next one's way.
+        # What a failed test has left must not disturb the next test.
         clear(stack)
         raise
 
 
 @pytest.fixture
 def other_host(stack: Testbed) -> Iterator[ComputeHost]:
-    """A second host, that takes servers as long as the test runs."""
+    """The second host, which takes servers as long as the test runs."""
     host = stack.hosts[1]
     stack.enable(host)
     yield host
@@ -145,7 +147,7 @@ def broken_by_qemu(tell: Tell) -> Iterator[None]:
     before = proof.started_again.copy()
     yield
     for server, times in (proof.started_again - before).items():
-        tell(f"QEMU broke the guest of {server}: started again {times}x")
+        tell(f"QEMU broke the guest of {server}; started it again {times}x")
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +173,7 @@ def clear(stack: Testbed) -> None:
 
 
 def wait_until_empty(stack: Testbed) -> None:
-    """Wait until nothing is left of disks and snapshots, nor in the trash."""
+    """Wait until no disk or snapshot is left in the pools or their trash."""
 
     def left() -> list[str]:
         pools = ("vms", "snapshots")
@@ -188,9 +190,9 @@ def wait_until_empty(stack: Testbed) -> None:
 
 
 def wait_until_at_home(stack: Testbed) -> None:
-    """Wait until each host has the folders of its own servers, no others.
+    """Wait until each host has the folders of its own servers only.
 
-    One that stays behind blocks a later return of its server: "The supplied
+    A folder that stays behind keeps its server from returning: "The supplied
     disk path ... already exists" (Nova 34, pre_live_migration).
     """
     nova = stack.openstack.connection().compute

@@ -18,7 +18,7 @@ def xml(host: ComputeHost, server: Server) -> ElementTree.Element:
 
 
 def sources(host: ComputeHost, server: Server) -> dict[str, str | None]:
-    """The RBD image of each of its disks."""
+    """The RBD image of each disk, by device name; None for a local file."""
     return {
         disk.find("target").get("dev"): disk.find("source").get("name")
         for disk in xml(host, server).findall("devices/disk")
@@ -35,14 +35,14 @@ def boots_from(host: ComputeHost, server: Server) -> str | None:
 
 
 def monitor(host: ComputeHost, server: Server, command: str) -> str:
-    """What QEMU's monitor for people answers."""
+    """Return the answer of QEMU's monitor to a command for people (HMP)."""
     return virsh(host, "qemu-monitor-command", server.id, "--hmp", command)
 
 
 def virsh(host: ComputeHost, *words: str) -> str:
-    """What virsh says on the host.
+    """Run virsh on the host and return its output.
 
-    :raises subprocess.SubprocessError: it failed, or not within the limit
+    :raises subprocess.SubprocessError: it failed, or exceeded the limit
     """
     done = host.run(
         ["virsh", *words],

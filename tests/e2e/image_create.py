@@ -13,7 +13,7 @@ SNAPSHOT_SECONDS = 180
 def snapshot(stack: Testbed, server: Server, name: str) -> Image:
     """Make an image of a server as a user does, and wait until it can boot.
 
-    The guest must not have been stopped for it: its process is the same.
+    Asserts that the guest was not stopped for it: its process is the same.
     """
     guests = stack.hosts[0].qemu_pids()
     compute = stack.openstack.connection().compute

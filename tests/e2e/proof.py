@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a guest had flushed is there: its counter, before and after a change.
+"""Prove by a guest's counter that a change has lost no flushed write.
 
 The guest (tests/testbed/guest/parts/init) flushes each number before it
-announces it, and reads the disk for numbers that are missing when it boots.
+announces it. When it boots, it counts the numbers that its disk lacks.
 """
 
 import collections
@@ -21,16 +21,18 @@ from tests.testbed.whole import Testbed
 
 # Numbers between two announcements.
 STEP = 20
-# A second a step is usual; 30 s, with eight times the work for the cores.
+# A step usually takes a second; it took 30 s when the cores had eight times
+# the work.
 WRITE_SECONDS = 60
 
-#: How often a server's guest was started again because QEMU had broken it.
+#: How often a guest was started again because QEMU had broken it, by the id
+#: of its server.
 started_again: collections.Counter[str] = collections.Counter()
 
 
 @contextlib.contextmanager
 def explained(stack: Testbed, server: Server) -> Iterator[None]:
-    """Add what there is to be seen to a wait for a guest that was in vain."""
+    """Add a report on the server to the error when a wait times out."""
     try:
         yield
     except TestbedError as error:
@@ -39,23 +41,23 @@ def explained(stack: Testbed, server: Server) -> Iterator[None]:
 
 
 def written(stack: Testbed, server: Server) -> int:
-    """The last number known to be safe, after some more were written."""
+    """Let the guest write some more; return the last number that is safe."""
     so_far = console_.read(stack.console(server)).counter
     return _come_to(stack, server, so_far + STEP, so_far)
 
 
 def went_on(stack: Testbed, server: Server, safe: int) -> int:
-    """The guest writes on where it was, with no fault: its counter."""
+    """Assert that the guest goes on writing, with no fault; its counter."""
     return _come_to(stack, server, safe + 1, safe)
 
 
 def kept(
     stack: Testbed, server: Server, safe: int, boots: int
 ) -> dict[str, Any]:
-    """The guest came up with all it had written: its marker.
+    """Assert that the guest came up with all it had written; its marker.
 
-    :param boots: how often it has now come up, as its root disk tells, but
-        for what went_on has started again
+    :param boots: how often the guest must have come up by now, as its root
+        disk counts, without the starts in :data:`started_again`
     """
     with explained(stack, server):
         marker = dict(stack.wait_for_guest(server).markers[-1])
@@ -67,10 +69,10 @@ def kept(
 
 
 def _come_to(stack: Testbed, server: Server, at_least: int, safe: int) -> int:
-    """The guest's counter, once it has come so far with no fault.
+    """Wait until the guest's counter has come so far, with no fault.
 
-    A guest that QEMU has broken in a live migration, with its disk well, is
-    started again: what it had flushed is to be there.
+    A guest that QEMU has broken in a live migration, although its disk works,
+    is started again; all that it had flushed must be on the disk.
     """
     try:
         with explained(stack, server):
@@ -96,7 +98,7 @@ def _start_again(stack: Testbed, server: Server, safe: int) -> int:
 
 
 class Watch:
-    """Seconds since it was made."""
+    """A stopwatch, whose text is the seconds since it was made."""
 
     def __init__(self) -> None:
         self._begin = time.monotonic()

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Why a guest is not heard of: itself, its console, or its disk?
+"""Find out why a guest is silent: its CPU, its console, or its disk.
 
 A guest that is emulated (TCG) can be broken by a live migration. QEMU before
-9.0 clears the dirty bits of pages that its TLB still lets the guest write to
-unseen (mended by 03bfc2188f06, "physmem: Fix migration dirty bitmap coherency
-with TCG memory access", which Debian's 7.2.22 lacks): what the guest writes
-then is lost, if the page has been sent. Seen: a guest that waits on its only
-CPU, with interrupts off, for its run queue's lock, whose release was lost, and
-one that is idle for ever. The disk is well; the destination's QEMU writes to
-it. Without Ceph and libvirt, on a busy machine: 4 of 116 migrations between
-two QEMU 7.2.22, none of 175 between two 10.0.2.
+9.0 clears the dirty bits of pages to which its TLB still lets the guest write
+unseen (fixed by 03bfc2188f06, "physmem: Fix migration dirty bitmap coherency
+with TCG memory access", which Debian's 7.2.22 lacks). What the guest then
+writes to a page that has been sent already is lost. Two results were seen: a
+guest whose only CPU waits, with interrupts off, for its run queue's lock,
+because the write that released the lock was lost; and a guest that is idle
+for ever. The disk works, and the destination's QEMU writes to it. Without
+Ceph and libvirt, on a busy machine, 4 of 116 migrations between two QEMU
+7.2.22 broke the guest, and none of 175 between two QEMU 10.0.2.
 """
 
 import os
@@ -32,9 +33,9 @@ from tests.testbed.whole import Testbed
 LINES = 12
 SAMPLES = 5
 SAMPLE_SECONDS = 1.0
-# Of the root disk; before the first partition, behind the boot record.
+# A sector of the root disk between the boot record and the first partition.
 UNUSED_SECTOR = 128
-# QEMU that loses no write of an emulated guest.
+# The first QEMU that loses no write of an emulated guest.
 MENDED = (9, 0)
 FAULTS = (
     *(AssertionError, AttributeError, LookupError, OSError, ValueError),
@@ -43,7 +44,7 @@ FAULTS = (
 
 
 def report(stack: Testbed, server: Server) -> str:
-    """What there is to be seen, a section each; what fails says how."""
+    """Describe the server in sections; a section that fails says why."""
     host = home(stack, server)
     sections: dict[str, Callable[[], str]] = {
         "server": lambda: _of_nova(stack, server),
@@ -72,11 +73,12 @@ def report(stack: Testbed, server: Server) -> str:
 
 
 def is_qemus_fault(stack: Testbed, server: Server) -> bool:
-    """Is the guest one that QEMU has broken, and its disk well?
+    """Tell whether QEMU has broken the guest although its disk works.
 
-    Only if an old QEMU emulates it, it came by live migration, and its disk
-    owes it nothing: each of its requests has ended, QEMU can write there, and
-    others can read that. To be asked when its counter has not come on.
+    That is so only if an old QEMU emulates the guest, the guest came by live
+    migration, and its disk works: all requests of the guest have ended, QEMU
+    can write to the disk, and other clients read what QEMU wrote. Ask only
+    when the guest's counter has stopped.
     """
     host = home(stack, server)
     try:
@@ -94,17 +96,18 @@ def is_qemus_fault(stack: Testbed, server: Server) -> bool:
 
 
 def takes_writes(stack: Testbed, host: ComputeHost, server: Server) -> bool:
-    """Let the guest's own QEMU write to its root disk, and read it elsewhere.
+    """Tell whether another client reads what QEMU writes to the root disk.
 
-    To a sector that no partition has. A disk that takes none lets QEMU wait.
+    The guest's own QEMU writes, to a sector outside all partitions. QEMU
+    hangs if the disk takes no writes.
 
-    :raises subprocess.SubprocessError: QEMU does not come back from it
+    :raises subprocess.SubprocessError: QEMU does not answer within the limit
     """
     disk = domain.xml(host, server).find("devices/disk[@device='disk']")
     device = disk.find("alias").get("name")
     qemu_io = f"qemu-io -d /machine/peripheral/{device}/virtio-backend"
     offset, length = UNUSED_SECTOR * disk_.SECTOR, disk_.SECTOR
-    # Not what is there already.
+    # A byte that differs from the one that the sector has now.
     found = read(stack, root(host, server), offset, length)
     byte = (found[0] + 1 + os.urandom(1)[0] % 255) % 256
     for command in (f"write -P {byte} {offset} {length}", "flush"):
@@ -114,18 +117,18 @@ def takes_writes(stack: Testbed, host: ComputeHost, server: Server) -> bool:
 
 
 def home(stack: Testbed, server: Server) -> ComputeHost:
-    """The host that Nova says it is on."""
+    """The host that Nova says the server is on."""
     name = stack.moves().where(server)
     return stack.host(int(name.removeprefix("host")))
 
 
 def root(host: ComputeHost, server: Server) -> str:
-    """Pool and name of the image of its first disk."""
+    """Pool and name of the RBD image of the server's first disk."""
     return next(name for name in domain.sources(host, server).values() if name)
 
 
 def read(stack: Testbed, image: str, offset: int, length: int) -> bytes:
-    """Bytes that lie on the cluster, over a new connection."""
+    """Read bytes of an image from the cluster, over a new connection."""
     pool, _, name = image.partition("/")
     with (
         stack.cluster.admin() as connection,
@@ -136,7 +139,7 @@ def read(stack: Testbed, image: str, offset: int, length: int) -> bytes:
 
 
 def last_counter(stack: Testbed, image: str) -> int:
-    """The highest number in the guest's ring on the disk; none: 0."""
+    """The highest number in the guest's ring on the disk; 0 if it is empty."""
     first, sectors, _ = disk_.RING
     size = disk_.SECTOR
     ring = read(stack, image, first * size, sectors * size)
@@ -158,7 +161,7 @@ def _of_nova(stack: Testbed, server: Server) -> str:
 
 
 def _cpu(host: ComputeHost, server: Server) -> list[str]:
-    """The CPU's place and flags, some times."""
+    """Sample the CPU's instruction pointer and flags several times."""
     samples = []
     for _ in range(SAMPLES):
         text = domain.monitor(host, server, "info registers")
@@ -176,7 +179,10 @@ def _stands_still(stack: Testbed, host: ComputeHost, server: Server) -> bool:
 
 
 def _ends_its_requests(host: ComputeHost, server: Server) -> bool:
-    """QEMU stops a guest when all its requests have ended (do_vm_stop)."""
+    """Suspend and resume the guest; true if virsh does not fail.
+
+    QEMU stops a guest only when all its requests have ended (do_vm_stop).
+    """
     domain.virsh(host, "suspend", server.id)
     domain.virsh(host, "resume", server.id)
     return True
@@ -228,7 +234,7 @@ def _blocklist(stack: Testbed) -> object:
 def _qemu_log(host: ComputeHost, server: Server) -> str:
     name = domain.xml(host, server).findtext("name")
     log = host.folder / "log/qemu" / f"{name}.log"
-    # The others are QEMU's command line.
+    # The other lines are QEMU's command line.
     lines = [
         line
         for line in log.read_text().splitlines()

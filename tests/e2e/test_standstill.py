@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A guest that stands still: a disk's fault is told from QEMU's own."""
+"""Tell whether a guest stands still because of its disk or of QEMU."""
 
 import contextlib
 import re
@@ -22,10 +22,10 @@ from tests.testbed.whole import Testbed
 
 pytestmark = pytest.mark.timeout(400)
 
-# By which a guest of these tests has written, or will not.
+# A guest of these tests that has not written by then will not write at all.
 QUIET_SECONDS = 15
 GDB_PORT = 47123
-# gdb's numbers of two registers of x86-64.
+# gdb's numbers for two registers of x86-64.
 RIP, EFLAGS = 16, 17
 KERNEL = 1 << 63
 STEPS = 1000
@@ -49,7 +49,7 @@ def server(
 
 @pytest.fixture
 def forbid(stack: Testbed) -> Iterator[Callable[[str], None]]:
-    """Let a client of Ceph write no more, until the test ends."""
+    """Put clients of Ceph on the blocklist until the test ends."""
     forbidden: list[str] = []
     with stack.cluster.admin() as connection:
 
@@ -83,12 +83,12 @@ def test_disk_that_takes_no_writes(
     address = owner(stack, standstill.root(other_host, server))
     forbid(address)
     with pytest.raises(AssertionError) as failed:
-        # More than what was on its way.
+        # Higher than writes that were already under way could bring it.
         proof.went_on(stack, server, safe + 2 * proof.STEP)
     seen = str(failed.value)
     assert "running (migrated)" in seen
     assert "GUEST-COUNTER-ERROR" in seen
-    # The lock's owner, and on the blocklist.
+    # Once as the lock's owner, and once on the blocklist.
     assert seen.count(address) >= 2
     assert not standstill.takes_writes(stack, other_host, server)
     assert not proof.started_again[server.id]
@@ -112,11 +112,11 @@ def test_guest_that_hangs_after_a_live_migration(
     servers = stack.servers()
     stack.openstack.connection().compute.reboot_server(server.id, "HARD")
     servers.wait(server)
-    # The boot that was not asked for is not counted.
+    # kept() does not count the boot that the test did not ask for.
     proof.kept(stack, server, safe, boots=2)
 
 
-def test_line_that_is_not_whole() -> None:
+def test_incomplete_line_is_left_out() -> None:
     whole = 'GUEST-DISKS {"vda": {}}\r\nGUEST-COUNTER 20\r\n'
     console = console_.parse(f"{whole}GUEST-DISKS {{\r\nGUEST-COUNTER 4")
     assert console.disks == {"vda": {}}
@@ -136,11 +136,11 @@ def owner(stack: Testbed, image: str) -> str:
 
 
 def hang(host: ComputeHost, server: Server) -> None:
-    """Let the guest's only CPU spin, with interrupts off, in its kernel."""
+    """Make the guest's only CPU spin in its kernel, with interrupts off."""
     listen = f"tcp:{host.address}:{GDB_PORT}"
     domain.monitor(host, server, f"gdbserver {listen}")
     with debugger(host.address) as ask:
-        # Out of a program that computes only an interrupt leads.
+        # Only an interrupt leads out of a program that computes.
         assert ask(f"Qqemu.sstep={STEP_WITH_INTERRUPTS}") == "OK"
         for _ in range(STEPS):
             place = int.from_bytes(bytes.fromhex(ask(f"p{RIP:x}")), "little")
@@ -157,14 +157,14 @@ def hang(host: ComputeHost, server: Server) -> None:
 
 @contextlib.contextmanager
 def debugger(address: str) -> Iterator[Ask]:
-    """gdb's remote protocol; the guest is stopped while it lasts."""
+    """Speak gdb's remote protocol; the guest is stopped inside the block."""
     with socket.create_connection((address, GDB_PORT), timeout=10) as gdb:
 
         def ask(words: str) -> str:
             checksum = sum(words.encode()) % 256
             gdb.sendall(f"${words}#{checksum:02x}".encode())
             while (found := answer()).startswith("T") and words != "s":
-                pass  # It has stopped: told unasked too.
+                pass  # QEMU also tells unasked that the guest has stopped.
             return found
 
         def answer() -> str:
@@ -176,6 +176,6 @@ def debugger(address: str) -> Iterator[Ask]:
             return told
 
         rest = bytearray()
-        # Without it QEMU knows no single registers (7.2, gdbstub.c).
+        # Without this query QEMU reads no single register (7.2, gdbstub.c).
         ask("qXfer:features:read:target.xml:0,fff")
         yield ask

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What each nova-compute says of itself when a test has failed.
+"""Report what each nova-compute was doing when a test failed.
 
-Its log goes with the testbed.
+The report has the end of its log, which is removed with the testbed.
 """
 
 import signal
@@ -14,13 +14,14 @@ from tests.testbed.whole import Testbed
 _LINES = 60
 _REPORT_LINES = 400
 _REPORT_SECONDS = 2
-# Nova writes all its threads' stacks to its log then (oslo.reports).
+# On this signal Nova writes the stacks of all its threads to its log
+# (oslo.reports).
 _REPORT_SIGNAL = signal.SIGUSR2
 _REPORT_BEGIN = "Guru Meditation"
 
 
 def of_computes(stack: Testbed) -> list[tuple[str, str]]:
-    """Title and text for each compute host."""
+    """Return a title and a text for each compute host."""
     return [
         (f"nova-compute of {host.name}", _of(stack.compute(host)))
         for host in stack.hosts
@@ -29,15 +30,15 @@ def of_computes(stack: Testbed) -> list[tuple[str, str]]:
 
 def _of(compute: Compute) -> str:
     if not compute.log.exists():
-        return "it was never started"
+        return "It was never started."
     before = compute.log.read_text(errors="replace").splitlines()
     said = [line for line in before if " DEBUG " not in line][-_LINES:]
     if compute.process.pid() is None:
-        return "\n".join([*said, "It does not run."])
+        return "\n".join([*said, "It is not running."])
     compute.process.signal(_REPORT_SIGNAL)
     time.sleep(_REPORT_SECONDS)
     after = compute.log.read_text(errors="replace").splitlines()[len(before) :]
     begins = [n for n, line in enumerate(after) if _REPORT_BEGIN in line]
     if not begins:
-        return "\n".join([*said, "It runs, and does not answer a signal."])
+        return "\n".join([*said, "It runs but does not answer SIGUSR2."])
     return "\n".join([*said, *after[begins[0] :][:_REPORT_LINES]])

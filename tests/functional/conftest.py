@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Real parts for the functional tests: Ceph, a compute host, a guest."""
+"""Fixtures for the functional tests: real Ceph, a compute host, a guest."""
 
 import uuid
 
@@ -21,14 +21,14 @@ vms = ceph_fixtures.vms
 
 @pytest.fixture
 def noted():
-    """What the flows of this test have noted for the operator until now."""
+    """The notices that the flows of this test have left so far."""
     with notices.collected() as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def parent(ceph):
-    """An image of Glance's, 8 MiB, with some bytes in it."""
+    """The snap of an image in Glance's pool: 8 MiB, with b"base" at 4096."""
     images = Pool(connect(ceph, "glance"), "images")
     name = str(uuid.uuid4())
     images.create(name, 8 << 20)
@@ -40,13 +40,13 @@ def parent(ceph):
 
 @pytest.fixture
 def instance():
-    """The UUID of one that has no disk yet."""
+    """The UUID of an instance that has no disk yet."""
     return str(uuid.uuid4())
 
 
 @pytest.fixture
 def disks_deleted(vms, instance):
-    """After the test the instance's disks are deleted and purged."""
+    """Delete and purge the instance's disks after the test."""
     yield
     delete.delete_disks(vms, instance)
     purge.purge(vms)
@@ -54,13 +54,16 @@ def disks_deleted(vms, instance):
 
 @pytest.fixture
 def nova_rbd(ceph, tmp_path):
-    """The operator's program, with a nova.conf for this cluster."""
+    """The program nova-rbd, with a nova.conf for this cluster."""
     return Program(tmp_path, ceph.conf)
 
 
 @pytest.fixture
 def client(ceph):
-    """Makes clients of a disk; what is left of them is killed afterwards."""
+    """Return a function that starts clients of a disk.
+
+    Clients that still run after the test are killed.
+    """
     made = []
 
     def make(image, cluster=ceph):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Under eventlet, no greenlet waits while Ceph does not answer.
+"""Under eventlet, other greenlets run on while Ceph does not answer.
 
 Nova 26 to 33 run nova-compute on eventlet, where one blocking call stops
 every other request and the service's own heartbeat.
@@ -14,7 +14,7 @@ import pytest
 
 PAUSE_SECONDS = 2.0
 
-# A process of its own: monkey patching is for good.
+# In a process of its own, as monkey patching cannot be undone.
 PROGRAM = """
 import eventlet
 eventlet.monkey_patch()
@@ -83,7 +83,7 @@ def paused(ceph):
     ceph.resume_osds()
 
 
-def test_paused_osds_stop_nobody_else(paused):
+def test_paused_osds_block_no_other_greenlet(paused):
     child = start(paused.conf, "event-loop-paused")
     child.stdin.write("go\n")
     child.stdin.flush()
@@ -93,12 +93,13 @@ def test_paused_osds_stop_nobody_else(paused):
     found = json.loads(child.communicate(timeout=60)[0])
     assert found["result"] == "made"
     assert found["seconds"] > PAUSE_SECONDS - 0.5
-    # Had the loop waited for Ceph, there would be one gap of that length.
+    # If the loop had waited for Ceph, there would be a gap as long as the
+    # pause.
     assert found["longest_gap"] < PAUSE_SECONDS / 2
     assert found["ticks"] > 50
 
 
-def test_monitor_that_is_not_there_stops_nobody_else(deaf_conf):
+def test_missing_monitor_blocks_no_other_greenlet(deaf_conf):
     found = outcome(start(deaf_conf, "event-loop-no-mon"))
     assert found["result"] == "unreachable"
     assert found["longest_gap"] < found["seconds"] / 2

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Nova's own configuration object, set as a nova.conf would and put back."""
+"""Nova's own CONF, set as by a nova.conf and restored after each test."""
 
 import types
 import uuid
@@ -10,6 +10,7 @@ import pytest
 from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.settings import ClusterSettings
+from tests.nova.drivers import new_driver
 from tests.nova.images import MIB, Glance
 from tests.support import ceph_fixtures
 
@@ -47,7 +48,7 @@ def nova_conf(tmp_path, monkeypatch):
 
 @pytest.fixture
 def pools(ceph, nova_conf):
-    """Pools vms and images as Nova's user sees them, with Nova's CONF set."""
+    """Pool vms as Nova's user sees it, with Nova's CONF set to use it."""
     nova_conf(
         group="libvirt",
         images_rbd_pool="vms",
@@ -63,7 +64,7 @@ def pools(ceph, nova_conf):
 
 @pytest.fixture
 def parent(ceph):
-    """A raw image of 8 MiB in Glance's pool; its location."""
+    """The location of a raw image of 8 MiB in Glance's pool."""
     settings = ClusterSettings(str(ceph.conf), "glance", 5, 60)
     here = cluster.connect(settings)
     images, name = Pool(here, "images"), str(uuid.uuid4())
@@ -77,6 +78,8 @@ def parent(ceph):
 
 @pytest.fixture
 def glance(monkeypatch):
+    """Return a function that sets what Glance answers."""
+
     def answers(**facts):
         from nova_rbd_backend.virt.boot import create_image
 
@@ -97,12 +100,9 @@ def image_id():
 
 @pytest.fixture
 def driver(pools):
-    from nova.virt import fake
-
-    from nova_rbd_backend.virt.driver import LibvirtDriver
-
+    """Our driver on libvirt's test hypervisor, with pool vms."""
     pools.conf(group="libvirt", connection_uri="test:///default")
-    return LibvirtDriver(fake.FakeVirtAPI())
+    return new_driver()
 
 
 def configure(nova_conf, **classes):
@@ -119,7 +119,7 @@ def configure(nova_conf, **classes):
 
 @pytest.fixture
 def new_compute():
-    """Call it to become a nova-compute that has read of no pools yet."""
+    """Call it to become a nova-compute that has not read the pools yet."""
     from nova_rbd_backend.virt import edge
 
     edge._store.cache_clear()
@@ -128,7 +128,7 @@ def new_compute():
 
 @pytest.fixture
 def classes(pools, new_compute):
-    """Call it to set other classes; a new nova-compute knows nothing yet."""
+    """Class fast; call it to become a nova-compute with other classes."""
     from nova_rbd_backend.storage import registry
 
     def become(**classes):

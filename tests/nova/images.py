@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Glance's images and an instance's disks, as Nova's driver has them made."""
+"""Glance's images and an instance's disks, made as by Nova's driver."""
 
 import os
 import types
@@ -8,6 +8,11 @@ import uuid
 
 MIB = 1 << 20
 GIB = 1 << 30
+# The block_device_info of a server that boots from a volume.
+VOLUME = {
+    "root_device_name": "/dev/vda",
+    "block_device_mapping": [{"boot_index": 0, "mount_device": "/dev/vda"}],
+}
 
 
 class Glance:
@@ -36,7 +41,7 @@ def rbd(instance, name="disk"):
 
 
 def fetcher(content, fetched):
-    """What Nova's callback does: fetch, check, convert into ``target``."""
+    """Return a callback like Nova's, which fetches, checks and converts."""
 
     def fetch(target, **_):
         fetched.append(target)
@@ -47,7 +52,7 @@ def fetcher(content, fetched):
 
 
 def never(target, **_):
-    raise AssertionError("fetched, though it can be cloned")
+    raise AssertionError("fetched although it can be cloned")
 
 
 def cache(image, fetch, size=GIB, **kwargs):
@@ -65,7 +70,7 @@ def generated(image, size, **kwargs):
             file.truncate(size)
             file.write(f"header for {size}".encode())
 
-    # In Nova the name tells one size from another; here they begin anew.
+    # Nova has a file name per size; a new name here means no file yet.
     name = f"generated_{uuid.uuid4()}"
     image.cache(fetch_func=mkfs, filename=name, size=size, **kwargs)
     return made
@@ -81,7 +86,7 @@ def bases(pools, image_id):
 
 
 def base_file():
-    """Where Nova keeps the fetched image on this host."""
+    """Return where Nova keeps the fetched image on this host."""
     import nova.conf
 
     folder = os.path.join(nova.conf.CONF.instances_path, "_base")
@@ -90,4 +95,5 @@ def base_file():
 
 
 def another():
+    """Return another instance."""
     return types.SimpleNamespace(uuid=str(uuid.uuid4()), project_id="q" * 32)

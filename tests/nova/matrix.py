@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Nova's own tests and ours of the Nova edge, for each release of Nova.
+"""Run Nova's own tests and tests/nova for each release of Nova.
 
-Prints the table of doc/source/conformance.rst. Each release is a venv of the
-testbed's (tests/testbed/constraints-<version>.txt); what is missing is
-installed first.
+Prints the table of doc/source/conformance.rst. Each release has a venv of the
+testbed (tests/testbed/constraints-<version>.txt), which is made first if it is
+missing.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from tests.nova.in_tree import run, suites
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
 CONSTRAINTS = CHECKOUT / "tests/testbed"
-# Ours, on a real Ceph; and that is what the next column is not.
+# The suite tests/nova, which runs on a real Ceph.
 OURS = "ours"
 COLUMNS = (
     ("Nova", 8),
@@ -35,14 +35,14 @@ LIMIT_SECONDS = 3600
 
 
 def releases():
-    """Yield the releases that have constraints, oldest first."""
+    """Return the releases that have constraints, oldest first."""
     found = CONSTRAINTS.glob("constraints-*.txt")
     names = [path.stem.removeprefix("constraints-") for path in found]
     return sorted(names, key=lambda name: [int(n) for n in name.split(".")])
 
 
 def install(release):
-    """Make the release's venv; returns its Python."""
+    """Make the release's venv, and return its Python."""
     environment = {**os.environ, "NOVA_VERSION": release}
     command = ["/usr/bin/python3", "-m", "tests.testbed"]
     subprocess.run(
@@ -56,7 +56,7 @@ def install(release):
 
 
 def run_ours(python):
-    """Run tests/nova but for Nova's own.
+    """Run tests/nova without Nova's own tests.
 
     :returns: passed, failed and skipped
     """

@@ -2,7 +2,7 @@
 
 """Nova's own tests pass with this backend in the place of Nova's.
 
-For all releases of Nova: tools/nova_matrix.sh.
+tools/nova_matrix.sh runs them for all releases of Nova.
 """
 
 import importlib.metadata
@@ -32,11 +32,11 @@ def test_functional(threading):
 
 
 def test_unit():
-    """Also that each of these tests is run or listed, and none is both."""
+    """Each test passes or is listed as not applicable, and not both."""
     passes("unit", suites.threadings("unit", RELEASE)[0])
 
 
-def test_list_names_tests_of_ours():
+def test_list_names_existing_tests_of_ours():
     for entry in not_applicable.entries():
         path, _, name = entry.ours.partition("::")
         source = (CHECKOUT / path).read_text()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the checks of a host make and leave, for their tests."""
+"""Run the checks of a host in tests, and find the images they leave behind."""
 
 import pytest
 import rbd
@@ -13,7 +13,10 @@ from nova_rbd_backend.settings import Settings
 
 
 def settings_of(ceph, **changed):
-    """Settings that pass all checks on a cluster, but for what is changed."""
+    """Return settings that pass all checks on a cluster.
+
+    :param changed: settings that replace these
+    """
     good = {
         "images_type": "rbd",
         "pool": "vms",
@@ -36,7 +39,7 @@ def settings_of(ceph, **changed):
 
 
 def secret_xml(secret_uuid):
-    """A libvirt secret for a Ceph key."""
+    """Return the XML of a libvirt secret for a Ceph key."""
     return (
         f"<secret private='no'><uuid>{secret_uuid}</uuid>"
         f"<usage type='ceph'><name>{secret_uuid}</name></usage></secret>"
@@ -49,14 +52,14 @@ def require(settings):
 
 
 def probes(ceph, pool):
-    """Images that the checks have left in a pool."""
+    """Return the names of the trial images that the checks left in a pool."""
     with ceph.admin() as admin, admin.open_ioctx(pool) as ioctx:
         names = rbd.RBD().list(ioctx)
     return [name for name in names if name.startswith(ceph_.PROBE_PREFIX)]
 
 
 def refusal(settings, kind=errors.ConfigError):
-    """The one line that stops nova-compute."""
+    """Return the one-line error with which nova-compute refuses to start."""
     with pytest.raises(kind) as caught:
         require(settings)
     line = str(caught.value)

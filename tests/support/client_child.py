@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A client that has an image open for writing, for others to kill.
+"""A client that has an image open for writing, and that tests may kill.
 
-``python -m tests.support.client_child CONF POOL IMAGE``; prints its client
-id, then answers each line it is given on a line: ``write TEXT`` with ``wrote``
-or ``failed ERROR``; ends cleanly at the end of its input.
+Run as ``python -m tests.support.client_child CONF POOL IMAGE``. It prints its
+client id, then reads lines ``write TEXT`` and answers each with a line: either
+``wrote`` or ``failed ERROR``. It closes the image at the end of its input.
 """
 
 import sys

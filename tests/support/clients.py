@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Clusters and clients of their disks, for tests of who holds what."""
+"""Connections to a cluster, its users and quotas, and clients of its disks."""
 
 import concurrent.futures
+import contextlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.settings import ClusterSettings
 from tests.support import client_child
 from tests.testbed.ceph import pools as pools_
+from tests.testbed.process import wait_for
 
 _CHILD = (sys.executable, "-m", client_child.__name__)
 
@@ -18,7 +20,10 @@ _CHILD = (sys.executable, "-m", client_child.__name__)
 def connect(
     ceph, user="nova", connect_timeout_seconds=10, operation_timeout_seconds=60
 ):
-    """Return the cluster as a user of it; other limits, other connection."""
+    """Return the cluster as seen by a user.
+
+    Calls with the same user and limits share one connection.
+    """
     settings = ClusterSettings(
         str(ceph.conf),
         user,
@@ -29,7 +34,7 @@ def connect(
 
 
 def make_user(ceph, name, **caps):
-    """Make a Ceph user; its keyring is where ceph.conf looks for it."""
+    """Create a Ceph user, and its keyring where ceph.conf looks for it."""
     with ceph.admin() as admin:
         (user,) = pools_.command(
             admin,
@@ -41,36 +46,55 @@ def make_user(ceph, name, **caps):
     return name
 
 
-def set_quota(admin, pool, objects):
-    """Zero: none."""
+def set_quota(admin, pool, value, field="max_objects"):
+    """Set a quota of a pool; 0 removes the quota.
+
+    :param field: ``max_objects`` or ``max_bytes``
+    """
     pools_.command(
         admin,
         "osd pool set-quota",
         pool=str(pool),
-        field="max_objects",
-        val=str(objects),
+        field=field,
+        val=str(value),
     )
 
 
 def is_full(admin, pool):
+    """Return whether a pool is full because of its quota."""
     pools = pools_.command(admin, "osd pool ls", detail="detail")
     (found,) = [p for p in pools if p["pool_name"] == str(pool)]
     return "full_quota" in found["flags_names"]
 
 
+@contextlib.contextmanager
+def over_its_quota(admin, pool):
+    """Make a pool full by a quota of one object; lift the quota afterwards."""
+    set_quota(admin, pool, 1)
+    try:
+        wait_for("the quota is in force", lambda: is_full(admin, pool), 30)
+        yield
+    finally:
+        set_quota(admin, pool, 0)
+        wait_for("the quota is gone", lambda: not is_full(admin, pool), 30)
+
+
 def address(here):
-    """How the cluster calls this process's connection to it."""
+    """Return the address by which the cluster knows our connection to it."""
     return here.connection().handle.get_addrs()
 
 
 def in_threads(work, items, at_once=20):
-    """Do the work with each item; what it returned, or the first failure."""
+    """Call work(item) for each item in threads, and return the results.
+
+    Raises the first error that any of the calls raised.
+    """
     with concurrent.futures.ThreadPoolExecutor(at_once) as threads:
         return list(threads.map(work, items))
 
 
 class Client:
-    """A process that has the image open for writing."""
+    """A process that has an image of pool vms open for writing."""
 
     def __init__(self, ceph, image):
         self._process = subprocess.Popen(
@@ -100,7 +124,7 @@ class Client:
 
 
 def blocklist(ceph):
-    """Address -> when it ends, as the monitors show it."""
+    """Return when each address on the blocklist expires, by address."""
     with ceph.admin() as admin:
         command = {"prefix": "osd blocklist ls", "format": "json"}
         _, answer, _ = admin.mon_command(json.dumps(command), b"")

@@ -26,21 +26,22 @@ def started_ceph(**how: Any) -> Iterator[CephCluster]:
 
 
 def _disconnect(ceph: CephCluster) -> None:
-    # A client looks for its monitor for ever, and knocks at the ports that a
-    # later cluster takes over.
+    # librados reconnects for ever, and would try the ports of this cluster
+    # when a later one has taken them over.
     for settings, known in cluster._CLUSTERS.items():
         if settings.conf_file == str(ceph.conf) and known._connection:
             known.drop(known._connection)
 
 
 def make_osds_read_objects_again(ceph: CephCluster) -> None:
-    """Drop what the OSDs keep in memory of the objects of pool vms.
+    """Make the OSDs forget the objects of pool vms that they have in memory.
 
-    A client that dies in the moment it registers a watch leaves one without
-    a timer, so that it never lapses: seen in 16.2.15, blocklisting does not
-    end it. Once the object is read from disk again the timer runs. An OSD
-    keeps 64 objects for each PG (osd_pg_object_context_cache_count), so a
-    pool in use gets there by itself.
+    A client that dies just as it registers a watch may leave a watch without
+    a timer, which never ends. This was seen in 16.2.15; blocklisting does not
+    end the watch either. The timer starts when the OSD reads the object from
+    disk again. As an OSD keeps 64 objects of each PG in memory
+    (osd_pg_object_context_cache_count), this happens by itself in a pool that
+    is in use.
     """
     with ceph.admin() as admin:
         ioctx = admin.open_ioctx("vms")

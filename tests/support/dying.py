@@ -2,11 +2,11 @@
 
 """Processes that kill themselves at a given step, for each step in turn.
 
-A child process hooks the methods that change something; its parent runs it
-with the numbers 1, 2, 3 and so on until the child reaches its end alive.
+A child process hooks the methods that change something. Its parent runs it
+with the numbers 1, 2, 3 and so on until the child survives to its end.
 
-nova-compute imports this module before it loads anything else, so nothing
-but the standard library is imported up here.
+nova-compute imports this module before it loads anything else, so only the
+standard library is imported at module level.
 """
 
 import functools
@@ -27,8 +27,8 @@ Step = Callable[[str], object]
 def changes() -> Table:
     """Return the methods that make one change each to the cluster.
 
-    The methods that make the call to Ceph, not those that pass it on: a step
-    counts once.
+    These are the methods that call Ceph themselves. Methods that pass the
+    call on are left out, so that each step counts once.
     """
     from nova_rbd_backend.ceph import cluster, image, pool
     from nova_rbd_backend.ceph.directory import Directory
@@ -65,9 +65,9 @@ def writes() -> Table:
 def hook(
     step: Step, *tables: Table, before: bool = False, after: bool = False
 ) -> None:
-    """Take a step before each call of these methods, after it, or both.
+    """Call ``step`` before each call of these methods, after it, or both.
 
-    The methods stay hooked, so this is for a process that does nothing else.
+    The methods stay hooked for the life of the process.
     """
 
     def hooked(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,8 +91,8 @@ def hook(
 class Countdown:
     """Kills this process at its n-th step.
 
-    :param number: 0: never
-    :param say: called with a line of text before the end
+    :param number: the step to die at; 0 for never
+    :param say: called with a line of text before the process dies
     """
 
     def __init__(
@@ -113,10 +113,11 @@ class Countdown:
 
 
 class CountdownFile:
-    """Kills this process when the number in a file has come down to 1.
+    """Kills this process after as many steps as a file says.
 
-    Each step takes 1 off. Without the file, or with no number in it, nothing
-    happens. The file is gone when the process dies.
+    Each step lowers the number in the file by 1, and the process dies at the
+    step that would lower it to 0. It removes the file just before that.
+    Nothing happens while there is no file, or no number in it.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -140,7 +141,10 @@ def _die() -> None:
 
 
 def killed(done: subprocess.CompletedProcess[str]) -> bool:
-    """Return whether a process killed itself; False: it came to its end."""
+    """Return whether a process killed itself, rather than run to its end.
+
+    Fails the test if the process ended in any other way.
+    """
     if done.returncode == 0:
         return False
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -150,12 +154,12 @@ def killed(done: subprocess.CompletedProcess[str]) -> bool:
 def deaths(
     work: Callable[[int], bool], at_least: int, at_most: int = 80
 ) -> Iterator[int]:
-    """Do the work with death at each step in turn; yield each such step.
+    """Have the work die at each step in turn, and yield each of these steps.
 
-    :param work: given the number of a step; returns whether it died there.
-        The first one that did not die is the last one.
-    :param at_least: steps; with fewer, the methods were not hooked
-    :param at_most: steps; more than any work has
+    :param work: called with the number of a step; returns whether the process
+        died at it. The first call that returns False is the last one.
+    :param at_least: number of steps; fewer show that no method was hooked
+    :param at_most: number of steps; no work has as many
     """
     for step in range(1, at_most):
         if not work(step):

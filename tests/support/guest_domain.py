@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The libvirt domain of a guest on an RBD disk, as the tests start it."""
+"""The libvirt domain with which the tests start a guest on an RBD disk."""
 
 import pathlib
 
@@ -54,10 +54,12 @@ FILE_DISK = """
 def domain_xml(
     image: str, settings, console: pathlib.Path, more: str = ""
 ) -> str:
-    """Return the XML of a guest on <pool>/<image>.
+    """Return the XML of a guest.
 
-    :param settings: the cluster's, for the monitor's address
-    :param more: further devices
+    :param image: its disk, as POOL/IMAGE
+    :param settings: of the cluster; they have the address of its monitor
+    :param console: the file that the guest's serial console is written to
+    :param more: XML of further devices
     """
     return DOMAIN.format(
         name=image.replace("/", "-"),

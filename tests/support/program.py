@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Runs nova-rbd as an operator does, in a process of its own."""
+"""Run nova-rbd as an operator does, in a process of its own."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ images_rbd_ceph_conf = {ceph_conf}
 
 
 class Program:
-    """nova-rbd with a nova.conf for a cluster."""
+    """The program nova-rbd, with a nova.conf for one cluster."""
 
     def __init__(
         self, folder: pathlib.Path, ceph_conf: object, images_type: str = "rbd"
@@ -32,13 +32,14 @@ class Program:
         )
 
     def command(self, *words: str) -> list[str]:
-        """Return what starts it."""
-        # As installed: with -m an old egg-info in this folder would count.
+        """Return the command line that runs the program with these words."""
+        # The installed script: `python -m` would find an old egg-info in the
+        # current folder.
         program = str(pathlib.Path(sys.executable).with_name("nova-rbd"))
         return [program, "--config-file", str(self.conf), *words]
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run one command to its end; prints what it said."""
+        """Run one command to its end, and print its output."""
         done = subprocess.run(
             self.command(*words),
             capture_output=True,
@@ -51,21 +52,24 @@ class Program:
         return done
 
     def table(self, *words: str) -> str:
-        """What it prints; it has to succeed."""
+        """Return what a command prints; the command has to succeed."""
         done = self.run(*words)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def json(self, *words: str):
-        """What it gives to another program."""
+        """Return the rows of a command, which has to succeed."""
         return json.loads(self.table(*words, "-f", "json"))
 
     def read(self, done: subprocess.CompletedProcess[str]):
-        """What one that ran with ``-f json`` found; it may have failed."""
+        """Return the rows of a command run with ``-f json``.
+
+        The command may have failed.
+        """
         return json.loads(done.stdout)
 
     def refused(self, *words: str) -> str:
-        """The one line that says why it does not do it."""
+        """Return the one-line error with which a command refuses."""
         done = self.run(*words)
         assert done.returncode == 1
         assert done.stdout == ""

@@ -2,12 +2,12 @@
 
 """A process that runs one storage flow and kills itself at its n-th step.
 
-:func:`start` and :func:`kill_at_each_step` are for the tests, all else for the
-process itself.
+Tests call :func:`start` and :func:`kill_at_each_step`; the process itself uses
+the rest.
 
-A step is the moment before and after each call that changes the cluster.
-``python -m tests.support.storage_child CONF FLOW NAME ARGUMENT STEP``;
-STEP 0: run to the end.
+There is a step before each call that changes the cluster, and one after it.
+Run as ``python -m tests.support.storage_child CONF FLOW NAME ARGUMENT STEP``;
+with STEP 0 the process runs to its end.
 """
 
 import subprocess
@@ -29,8 +29,6 @@ from tests.support import dying
 
 META = {"nova.instance": "it", "nova.project": "mine"}
 GROWN_BYTES = 32 << 20
-
-
 LIMIT_SECONDS = 60
 
 
@@ -40,7 +38,7 @@ def _command(ceph, flow, name, argument, step):
 
 
 def start(ceph, flow, name, argument):
-    """Start a flow; the process says READY on a line when it begins."""
+    """Start a process that prints READY, then runs a flow to its end."""
     return subprocess.Popen(
         _command(ceph, flow, name, argument, 0),
         stdout=subprocess.PIPE,
@@ -50,10 +48,10 @@ def start(ceph, flow, name, argument):
 
 
 def kill_at_each_step(ceph, flow, prepare):
-    """Run a flow again and again, killed one step later each time.
+    """Run a flow again and again, and have it die one step later each time.
 
-    :param prepare: returns name and argument of the next run
-    :returns: (step, name) of each run; the last one came to its end
+    :param prepare: returns the name and the argument of the next run
+    :returns: (step, name) of each run; the last run survived to its end
     """
     runs = []
 
@@ -85,7 +83,7 @@ def import_(vms, name, argument):
 
 
 def base(vms, name, argument):
-    # So that a test need not wait half a minute for a lease to end.
+    # Keep the test from waiting half a minute for a lease to end.
     lease.SECONDS, lease._RENEW_SECONDS = 3, 1.0
     making = bases.begin(vms, name)
     bases.finish(vms, making, argument, META, workers=2)
@@ -97,7 +95,7 @@ def delete(vms, name, argument):
 
 
 def snapshot(vms, name, argument):
-    """Up to the moment when Glance has it, and has been told nothing yet."""
+    """Make a snapshot up to the point where Glance would be told of it."""
     target = Pool(vms.cluster, argument)
     glance_id = str(uuid.uuid4())
     with snapshots.sole_maker(target, glance_id):

@@ -14,7 +14,7 @@ from tests.testbed.steps import Steps
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; the exit code."""
+    """Run one command; return the exit code."""
     wanted = _parser().parse_args(arguments)
     try:
         if wanted.command == "venv":
@@ -36,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
         description="A throwaway Ceph, compute hosts and an OpenStack on this "
         f"machine. State: {paths.STATE}/NAME; everything listens on loopback.",
     )
-    parser.add_argument("--name", default="default", help="which testbed")
+    parser.add_argument(
+        "--name", default="default", help="name of the testbed (%(default)s)"
+    )
     parser.add_argument(
         "--nova",
         default=versions.NOVA,
@@ -56,11 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--ceph-only",
         action="store_true",
-        help="no OpenStack, no compute hosts",
+        help="start neither OpenStack nor compute hosts",
     )
-    commands.add_parser("down", help="end everything, remove everything")
+    commands.add_parser("down", help="end all processes, remove all files")
     commands.add_parser("status", help="list processes")
-    commands.add_parser("venv", help="print where the venv is")
+    commands.add_parser("venv", help="print the path of the venv")
     run = commands.add_parser(
         "run",
         help="run a command with OS_* and CEPH_CONF set",
@@ -71,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _enter_venv(nova: str) -> None:
-    """Go on in the venv's interpreter: openstacksdk and rados are there."""
+    """Go on in the venv's interpreter, which has openstacksdk and rados."""
     folder = install.venv(nova)
     if pathlib.Path(sys.prefix) != folder:
         python = str(folder / "bin/python")

@@ -9,7 +9,7 @@ Conf = Mapping[str, Mapping[str, object]]
 
 
 def merged(*layers: Conf) -> dict[str, dict[str, object]]:
-    """The layers one above the other."""
+    """Merge the layers; a later one overrides those before it."""
     result: dict[str, dict[str, object]] = {}
     for layer in layers:
         for section, options in layer.items():
@@ -20,7 +20,7 @@ def merged(*layers: Conf) -> dict[str, dict[str, object]]:
 def write(path: pathlib.Path, *layers: Conf) -> pathlib.Path:
     """Write the merged layers; an option that is None is left out.
 
-    Readable by the owner only, as there are passwords in it.
+    The file is readable by its owner only, because it holds passwords.
     """
     lines = []
     for section, options in merged(*layers).items():

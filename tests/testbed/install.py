@@ -21,8 +21,8 @@ from tests.testbed import paths, versions
 from tests.testbed.process import TestbedError
 from tests.testbed.steps import Steps
 
-# Debian's interpreter, as rados and rbd are built for it; the `python3` found
-# first in PATH may be another one.
+# Debian's interpreter, because rados and rbd are built for it. The first
+# `python3` in PATH may be another interpreter.
 PYTHON = "/usr/bin/python3"
 POLICY = pathlib.Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# nova-rbd testbed: install only\nexit 101\n"
@@ -32,7 +32,7 @@ TEMPEST_VERSIONS = (
     paths.CHECKOUT / "tests/testbed/tempest/tempest-constraints.txt"
 )
 NOVA_TESTS = paths.CHECKOUT / "tests/nova/requirements.txt"
-# What an editable install reads; its code is found where it lies.
+# The files that an editable install reads. It leaves the code where it is.
 PROJECT_FILES = ("requirements.txt", "setup.cfg", "setup.py", "pyproject.toml")
 
 
@@ -42,7 +42,7 @@ def venv(nova: str = versions.NOVA) -> pathlib.Path:
 
 
 def install(nova: str = versions.NOVA, steps: Steps | None = None) -> None:
-    """Install all that is missing. Everything there: about a second.
+    """Install what is missing. Takes about a second if nothing is.
 
     :raises TestbedError: not root, not Debian, no disk space; a command failed
     """
@@ -82,7 +82,7 @@ def tempest_venv() -> pathlib.Path:
 
 
 def install_tempest(steps: Steps | None = None) -> None:
-    """Install Tempest if it is missing. It knows no release of Nova.
+    """Install Tempest if it is missing; one serves all releases of Nova.
 
     :raises TestbedError: as :func:`install`
     """
@@ -192,8 +192,8 @@ def _make_venv(
 def install_project(nova: str) -> None:
     """Install this checkout as editable; needed when its metadata changed."""
     python = str(venv(nova) / "bin/python")
-    # The version of an editable install is of no interest, and pbr would want
-    # a git checkout to find it.
+    # The version of an editable install does not matter, and pbr would need a
+    # git checkout to find it.
     _run(
         [
             python,
@@ -225,8 +225,8 @@ def install_project(nova: str) -> None:
 def no_service_starts() -> Iterator[None]:
     """Keep package scripts from starting daemons (Debian: policy-rc.d).
 
-    A policy that somebody else put there is left alone, ours is removed even
-    when a crashed run left it.
+    A policy that is not ours is left alone. Ours is removed even if it was
+    left by a run that crashed.
     """
     if not POLICY.exists():
         POLICY.write_text(POLICY_TEXT)
@@ -240,7 +240,7 @@ def no_service_starts() -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """Something to install; a stamp remembers with which inputs it was."""
+    """Something to install; a stamp records the inputs it was made from."""
 
     what: str
     name: str
@@ -305,7 +305,7 @@ def _link_ceph_bindings(folder: pathlib.Path) -> None:
 
 
 def _apt(*words: str) -> None:
-    # Another apt-get may be at work on the machine: wait up to ten minutes.
+    # Wait up to ten minutes for another apt-get on this machine.
     _run(
         [
             "apt-get",
@@ -321,7 +321,7 @@ def _apt(*words: str) -> None:
 
 
 def _run(command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-    """Run with its output in a log; show every few seconds where it is."""
+    """Run a command, log its output, and show its progress now and then."""
     print(f"    $ {' '.join(command)}"[:150], flush=True)
     log = paths.cache() / "install.log"
     with log.open("ab") as out:
@@ -340,8 +340,8 @@ def _run(command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         print(_output(log, begin)[-3000:], flush=True)
         raise TestbedError(
             f"{' '.join(command)[:200]}: exit code {child.returncode} (output "
-            f"above and in {log}); mend it and run the same again, it goes on "
-            "from here"
+            f"above and in {log}); correct the cause and run the same command "
+            "again, which goes on from here"
         )
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Loopback ports: chosen free once, then remembered in a file."""
+"""Choose free loopback ports once, and remember them in a file."""
 
 import json
 import pathlib
@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 
 from tests.testbed.process import TestbedError
 
-# Below Linux's ephemeral range (32768), so that no client socket takes one
-# while its daemon is down; Ceph and live migration have theirs below these.
+# Below Linux's ephemeral range (32768), so that no client socket takes a port
+# while its daemon is down. Ceph's ports and those for live migration are below
+# this range.
 RANGE = range(22000, 32000)
 
 
 def remembered(path: pathlib.Path, names: Iterable[str]) -> Mapping[str, int]:
-    """A port for each name, from ``path``, which gets those it lacks."""
+    """Read each name's port from the file ``path``; choose missing ones."""
     known = dict(json.loads(path.read_text())) if path.exists() else {}
     missing = [name for name in names if name not in known]
     if not missing:

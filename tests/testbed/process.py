@@ -3,7 +3,7 @@
 """Start, find again and end the testbed's own processes; wait with a limit.
 
 A process is remembered by pid *and* start time, so that a later run never
-signals a stranger that got the same pid.
+signals another process that got the same pid.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ def wait_for(
     limit_seconds: float,
     interval_seconds: float = 0.1,
 ) -> T:
-    """Return predicate()'s first true value.
+    """Call predicate() until its value is true, and return that value.
 
-    :raises TestbedError: nothing true within limit_seconds; names ``what``
+    :raises TestbedError: no value was true within the limit; names ``what``
     """
     end = time.monotonic() + limit_seconds
     while True:
@@ -46,7 +46,7 @@ def wait_for(
 
 
 def start_time(pid: int) -> int | None:
-    """Clock ticks between boot and the process's start; None: no such process.
+    """Clock ticks from boot to the process's start; None if there is none.
 
     A zombie counts as gone: pid 1 of a container may reap late.
     """
@@ -59,7 +59,7 @@ def start_time(pid: int) -> int | None:
 
 
 def rss_bytes(pid: int | None) -> int:
-    """Resident memory of a process; none or gone: 0."""
+    """Resident memory of a process; 0 if it does not exist."""
     try:
         pages = pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]
     except (FileNotFoundError, ProcessLookupError):
@@ -81,7 +81,7 @@ class Process:
         env: Mapping[str, str] | None = None,
         cwd: pathlib.Path | None = None,
     ) -> int:
-        """Start in a session of its own; the pid. Already running: its pid."""
+        """Start it in its own session, unless it runs; return the pid."""
         if (pid := self.pid()) is not None:
             return pid
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -115,15 +115,15 @@ class Process:
         return entry["pid"] if alive else None
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; not running: nothing happens."""
+        """Send a signal. Does nothing if the process does not run."""
         if (pid := self.pid()) is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def stop(self, limit_seconds: float = 15, group: bool = False) -> None:
-        """End it: SIGTERM, then SIGKILL after the limit. Not running: done.
+        """Send SIGTERM, and SIGKILL after the limit; nothing if not running.
 
-        :param group: SIGKILL what is left of its session's process group
+        :param group: then SIGKILL what is left of its process group
         """
         pid = self.pid()
         if pid is not None:

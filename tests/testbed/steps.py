@@ -27,7 +27,7 @@ class Steps:
 
     @contextlib.contextmanager
     def step(self, name: str, proves: str = "") -> Iterator[None]:
-        """Announce, run the block, say how long it took; errors pass on."""
+        """Announce the step, run the block, and print how long it took."""
         start = time.monotonic()
         print(f"==> [{start - self._begin:6.1f} s] {name}", flush=True)
         passed = False

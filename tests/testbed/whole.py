@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The whole testbed of one name: Ceph, compute hosts, OpenStack."""
+"""One whole testbed: Ceph, compute hosts and OpenStack."""
 
 import concurrent.futures
 import hashlib
@@ -27,7 +27,7 @@ from tests.testbed.process import TestbedError, wait_for
 from tests.testbed.steps import Steps
 
 DEFAULT_NAME = "default"
-# More than from one of nova-compute's reports to the next.
+# Longer than from one of nova-compute's reports to the next.
 STATUS_SECONDS = 90
 
 
@@ -35,12 +35,12 @@ class Testbed:
     """Everything below /tmp/nova-rbd-testbed/<name>.
 
     :param hosts: number of compute hosts, each with a nova-compute
-    :param backend: 'plugin' or 'in-tree', who keeps the instances' disks
+    :param backend: the image backend, 'plugin' or 'in-tree'
     :param nova: the Nova release, as installed by tests.testbed.install
-    :param overrides: over every nova-compute's usual configuration
+    :param overrides: override every nova-compute's usual configuration
     """
 
-    # Not a test class, whatever its name says to pytest.
+    # pytest would take it for a class of tests because of its name.
     __test__ = False
 
     def __init__(
@@ -121,8 +121,8 @@ class Testbed:
     def forget_host(self, host: ComputeHost) -> None:
         """End a host for good: its processes, its folder, Nova's records.
 
-        Left in Nova's records it would be given servers while Nova takes it
-        for up, and a new host of that name would not be accepted.
+        If it stayed in Nova's records, it would be given servers as long as
+        Nova takes it for up, and Nova would refuse a new host of that name.
         """
         self.compute(host).stop()
         compute = self.openstack.connection().compute
@@ -133,7 +133,7 @@ class Testbed:
     # -- compute hosts -----------------------------------------------------
 
     def host(self, number: int) -> ComputeHost:
-        """Host ``number``, of those that run or a further one."""
+        """Return host ``number``, whether or not it was ever started."""
         return ComputeHost(
             self.folder, number, network=_network(self.folder.name)
         )
@@ -141,8 +141,8 @@ class Testbed:
     def start_host(self, host: ComputeHost) -> None:
         """Start its libvirtd and give it the key of client.nova."""
         host.start()
-        # libvirt asks every QEMU what it can, for ten seconds, when first
-        # asked: now, beside the databases, and not when nova-compute waits.
+        # The first request makes libvirt probe every QEMU for ten seconds. It
+        # is made now, beside the databases, and not while nova-compute waits.
         host.run(["virsh", "capabilities"], capture_output=True, check=True)
         self.give_secret(host)
 
@@ -166,8 +166,8 @@ class Testbed:
     ) -> Compute:
         """Configure and start the host's nova-compute.
 
-        :param overrides: over the testbed's; None removes an option
-        :param backend: None: the testbed's
+        :param overrides: override the testbed's; None removes an option
+        :param backend: the testbed's by default
         """
         compute = self.compute(host)
         compute.configure(
@@ -192,10 +192,10 @@ class Testbed:
     def cut_power(self, host: ComputeHost) -> None:
         """SIGKILL all that runs on a host: nova-compute, libvirtd, QEMUs.
 
-        Their connections to Ceph are not closed in an orderly way, as the
-        processes have no time to. nova-compute goes first: one that saw its
-        libvirtd die would tell Nova, and Placement would keep the host
-        disabled for a while after it is back (_handle_conn_event of Nova).
+        The processes have no time to close their connections to Ceph.
+        nova-compute is killed first. If it saw its libvirtd die, it would
+        tell Nova, and Placement would keep the host disabled for a while
+        after its return (Nova's _handle_conn_event).
         """
         self.compute(host).kill()
         host.kill()
@@ -203,15 +203,15 @@ class Testbed:
     def restore_power(
         self, host: ComputeHost, backend: str | None = None
     ) -> Compute:
-        """Start a host as after a power loss; what was on its disks is there.
+        """Start a host as after a power loss, with all that its disks had.
 
-        Returns when Nova takes it for up, so that nova-compute has done what
-        it does about guests that were moved away meanwhile.
+        Returns when Nova takes the host for up. By then nova-compute has dealt
+        with the guests that were moved away meanwhile.
         """
         self.start_host(host)
         compute = self.start_compute(host, wait=False, backend=backend)
-        # Nova refuses it (400) while there are guests that were evacuated
-        # and that this nova-compute has not yet removed.
+        # Nova refuses this (400) while this nova-compute has not yet removed
+        # the guests that were evacuated.
         wait_for(
             f"Nova lets {host.name} be up again, see {compute.log}",
             lambda: self._declare(host, down=False),
@@ -227,7 +227,7 @@ class Testbed:
         self._declare(host, down=True)
 
     def enable(self, host: ComputeHost, enabled: bool = True) -> None:
-        """Let the scheduler give the host servers, or not; done on return."""
+        """Enable or disable the host for the scheduler; done on return."""
         connection = self.openstack.connection()
         nova = connection.compute
         change = nova.enable_service if enabled else nova.disable_service
@@ -242,14 +242,14 @@ class Testbed:
         )
 
     def instance_folders(self, host: ComputeHost) -> set[str]:
-        """What lies in the host's instances_path beside Nova's own things."""
+        """Names in the host's instances_path, except Nova's and our own."""
         path = host.folder / "state/instances"
         own = {"_base", "locks", "compute_nodes"}
         found = {entry.name for entry in path.glob("*")} - own
         return {name for name in found if not name.startswith("nova-rbd-")}
 
     def cached_images(self, host: ComputeHost) -> set[str]:
-        """Files of images, whole or half, on the host's own disk."""
+        """Names of image files, also partial ones, on the host's own disk."""
         path = host.folder / "state/instances"
         return {
             entry.name
@@ -273,9 +273,9 @@ class Testbed:
         return Servers(self.openstack.connection())
 
     def console(self, server: Server) -> pathlib.Path:
-        """The file with what the guest writes on its serial console.
+        """The log of the guest's serial console, which may not exist yet.
 
-        Of the host that Nova says it is on; it need not exist yet.
+        It is on the host that Nova says the server is on.
         """
         now = self.servers().get(server)
         folder = self.host(int(now.compute_host.removeprefix("host"))).folder
@@ -284,21 +284,21 @@ class Testbed:
     def wait_for_guest(
         self, server: Server, boots: int = 1, limit_seconds: float = 90
     ) -> console_.Console:
-        """What the guest said, once it has come up ``boots`` times."""
+        """Wait until the guest has come up ``boots`` times; its console."""
         path = self.console(server)
         return console_.wait_for_boot(path, boots, limit_seconds)
 
     def wait_for_counter(
         self, server: Server, at_least: int, limit_seconds: float = 90
     ) -> console_.Console:
-        """What the guest said, once its counter has come so far."""
+        """Wait until the guest's counter has come so far; its console."""
         path = self.console(server)
         return console_.wait_for_counter(path, at_least, limit_seconds)
 
     def wait_for_config_drive(
         self, server: Server, limit_seconds: float = 90
     ) -> dict[str, str]:
-        """What the guest read on its config drive.
+        """Wait until the guest has read its config drive; what it read.
 
         :raises TestbedError: not within the limit
         """
@@ -326,12 +326,12 @@ class Testbed:
                 self.start_host(host)
 
     def _service(self, host: ComputeHost) -> Service:
-        """Nova's record of its nova-compute."""
+        """Nova's record of the host's nova-compute."""
         nova = self.openstack.connection().compute
         return next(nova.services(binary="nova-compute", host=host.name))
 
     def _declare(self, host: ComputeHost, down: bool) -> bool:
-        """Whether Nova accepted it."""
+        """Force the host down or up in Nova; whether Nova accepted that."""
         nova = self.openstack.connection().compute
         try:
             nova.update_service_forced_down(self._service(host), forced=down)
@@ -341,7 +341,7 @@ class Testbed:
 
 
 def _network(name: str) -> str:
-    """Loopback addresses for a testbed's hosts, so that several can run."""
+    """A loopback network for a testbed's hosts; it depends on the name."""
     digest = hashlib.sha256(name.encode()).digest()
     return f"127.{1 + digest[0] % 254}.{digest[1]}"
 

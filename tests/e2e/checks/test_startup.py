@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Real starts of nova-compute: each wrong configuration ends it at once.
+"""Start nova-compute with wrong configurations, and with right ones.
 
-With exit code 1 and one line that says what is wrong and how to mend it.
+Each wrong configuration must end it at once, with exit code 1 and one line
+that says what is wrong and how to correct it.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.timeout(180)
 
 REFUSAL_SECONDS = 60
 REFUSAL = re.compile(r"CRITICAL .*nova-compute cannot start: (.*)")
-# All generic flags away, as on a host that never heard of this backend.
+# No generic flag is set, as on a host that has never had this backend.
 NO_FLAGS = {
     "libvirt_images_type": None,
     "libvirt_images_store": None,
@@ -29,7 +30,7 @@ NO_FLAGS = {
     "rbd_user": None,
     "rbd_secret_uuid": None,
 }
-# What Nova's own options say instead.
+# The same settings, as Nova's own options.
 NOVA_FLAGS = {
     "images_type": "rbd",
     "images_rbd_pool": "vms",
@@ -40,7 +41,7 @@ NOVA_FLAGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Wrong:
-    """A configuration to refuse, and words that its line must have."""
+    """A configuration to refuse, and words that the refusal must have."""
 
     overrides: Conf
     words: tuple[str, ...]
@@ -101,7 +102,7 @@ def refusal(
     overrides: Conf,
     env: dict[str, str] | None = None,
 ) -> str:
-    """The one line with which nova-compute gave up."""
+    """Start nova-compute, which must give up; return the line with why."""
     compute = stack.compute(host)
     compute.configure("plugin", overrides)
     code, log = compute.run_to_end(REFUSAL_SECONDS, env)
@@ -148,7 +149,7 @@ def test_user_without_rights_to_the_pool(
         line = refusal(stack, host, {"DEFAULT": {"rbd_user": "glance"}})
     finally:
         host.unset_secret(compute_conf.SECRET_UUID)
-        give_secret(stack, host)
+        stack.give_secret(host)
     assert "client.glance" in line
     assert "etc/ceph/client.nova.keyring" in line
 
@@ -163,7 +164,7 @@ def test_secret_missing(stack: Testbed, spare_host: ComputeHost) -> None:
     try:
         line = refusal(stack, spare_host, {})
     finally:
-        give_secret(stack, spare_host)
+        stack.give_secret(spare_host)
     assert compute_conf.SECRET_UUID in line
     assert "virsh secret-define" in line
 
@@ -176,7 +177,7 @@ def test_secret_with_another_key(
     try:
         line = refusal(stack, spare_host, {})
     finally:
-        give_secret(stack, spare_host)
+        stack.give_secret(spare_host)
     assert compute_conf.SECRET_UUID in line
     assert "ceph auth get-key client.nova" in line
     assert other not in line
@@ -195,7 +196,7 @@ def test_ceph_bindings_missing(
     assert f"python3-{module}" in line
 
 
-# -- the good ones ---------------------------------------------------------
+# -- right configurations --------------------------------------------------
 
 
 OURS = "Instance disks: images_type=rbd, pool=vms,"
@@ -226,7 +227,7 @@ GOOD: dict[str, tuple[Conf, str]] = {
 
 @pytest.fixture
 def stopped(stack: Testbed, spare_host: ComputeHost) -> Iterator[None]:
-    """The spare host's nova-compute is ended after the test."""
+    """Stop the spare host's nova-compute after the test."""
     yield
     stack.compute(spare_host).stop()
 
@@ -244,13 +245,6 @@ def test_right_options(
     log = stack.start_compute(spare_host, overrides).log.read_text()
     assert said in log
     assert not REFUSAL.search(log)
-
-
-def give_secret(stack: Testbed, host: ComputeHost) -> None:
-    """The right key again."""
-    host.set_secret(
-        compute_conf.SECRET_UUID, "nova", stack.cluster.key("nova")
-    )
 
 
 def ceph_conf(

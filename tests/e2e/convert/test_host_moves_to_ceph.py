@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A host with local disks becomes one with disks in Ceph, guests and all."""
+"""Convert a host's local disks into Ceph, also those of running guests."""
 
 import json
 import os
@@ -32,13 +32,13 @@ def local_host(stack: Testbed, servers: Servers) -> Iterator[ComputeHost]:
     qcow2 = {"libvirt": {"images_type": "qcow2", "images_rbd_pool": None}}
     stack.restart_compute(host, qcow2, backend="in-tree")
     yield host
-    # What Nova cached for qcow2; a nova-compute of ours ages it in a day.
+    # Nova's cache for qcow2, which our nova-compute would remove in a day.
     shutil.rmtree(host.folder / "state/instances/_base", ignore_errors=True)
     stack.restart_compute(host)
 
 
 def convert(stack: Testbed, host: ComputeHost, *words: str) -> list[dict]:
-    """Run nova-rbd on the host, with what nova-compute reads there."""
+    """Run nova-rbd convert on the host, with the nova.conf of nova-compute."""
     conf = stack.compute(host).words()[-1]
     program = pathlib.Path(sys.executable).with_name("nova-rbd")
     done = host.run(
@@ -79,7 +79,8 @@ def test_a_host_moves_to_ceph(
     nova.wait_for_server(stopped, status="SHUTOFF", wait=90)
     proof.written(stack, running)
 
-    # Tomorrow's nova.conf; nobody starts or reboots a guest meanwhile.
+    # Write the new nova.conf. Nobody starts or reboots a guest until
+    # nova-compute runs again.
     stack.compute(local_host).stop()
     stack.compute(local_host).configure("plugin", stack.overrides)
     for server, more in ((stopped, ()), (running, ("--live",))):
@@ -103,7 +104,8 @@ def test_a_host_moves_to_ceph(
         }
         assert stack.wait_for_config_drive(server)["uuid"] == server.id
         assert marks(stack, server) == {f"{server.id}_{d}" for d in DISKS}
-        # Where it is now: with the folder there went the old disks.
+        # Finish on the server's current host. The host that it came from has
+        # removed the server's folder, and the old disks with it.
         convert(stack, host, server.id, "--finish")
         assert marks(stack, server) == set()
     folder = local_host.folder / "state/instances" / stopped.id
@@ -111,7 +113,7 @@ def test_a_host_moves_to_ceph(
 
 
 def marks(stack: Testbed, server: Server) -> set[str]:
-    """Its disks with a snap."""
+    """Names of the server's disks that have a snap."""
     with stack.cluster.admin() as admin, admin.open_ioctx("vms") as vms:
         found = set()
         for name in rbd.RBD().list(vms):

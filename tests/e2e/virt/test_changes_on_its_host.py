@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 
 def sizes(stack: Testbed, server: Server) -> dict[str, int]:
-    """Bytes of each disk of the server, by its name without the server's."""
+    """Bytes of each of the server's disks, by its name without the id."""
     found = rbd_view.images(stack.cluster, "vms")
     return {
         name.removeprefix(f"{server.id}_"): view.size_bytes
@@ -84,7 +84,7 @@ def test_rescue_and_rebuild_with_all_disks(
 def test_resize_on_its_host(
     stack: Testbed, images: Images, servers: Servers
 ) -> None:
-    """Reverted, then done again and confirmed."""
+    """The resize is reverted, then repeated and confirmed."""
     nova = stack.openstack.connection().compute
     small = servers.flavor("swap-4", disk_gib=1, swap_mib=64)
     big = servers.flavor("swap-8", disk_gib=2, swap_mib=128)
@@ -108,7 +108,7 @@ def test_resize_on_its_host(
 
 @pytest.fixture
 def late_reclaim(stack: Testbed, servers: Servers) -> Iterator[None]:
-    """A deleted server is kept for ten minutes."""
+    """Let Nova keep a deleted server for ten minutes."""
     kept = {"DEFAULT": {"reclaim_instance_interval": 600}}
     stack.openstack.restart_nova_api(kept)
     yield

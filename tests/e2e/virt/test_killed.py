@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-compute killed at each change it makes to the cluster.
+"""Kill nova-compute at each change that it makes to the cluster.
 
 After its restart nothing is left that belongs to no server, no image is half
-made, and no server is stuck. (What each step leaves on the cluster itself is
-tested in tests/functional, with storage flows alone.)
+made, and no server is stuck. (tests/functional tests what each step leaves on
+the cluster itself, with storage flows alone.)
 """
 
 import pathlib
@@ -29,12 +29,12 @@ from tests.testbed.whole import Testbed
 pytestmark = pytest.mark.timeout(900)
 
 HOOK = paths.CHECKOUT / "tests/support/killed"
-# More than any of them has; what needs fewer ends by itself.
+# More changes than any operation makes; the loop ends at the last change.
 MOST_STEPS = 40
 LIMIT_SECONDS = 120
-# Nobody waits longer for a dead host: its lease ends after 30.
+# No host waits longer than this for a dead host, whose lease ends after 30 s.
 TAKE_OVER_SECONDS = 60
-# What Glance may have been told of is left alone for a minute.
+# A snapshot that Glance may have been told of is left alone for a minute.
 SETTLE_SECONDS = 180
 
 
@@ -64,9 +64,12 @@ class Doomed:
         done: Callable[[], bool],
         meanwhile: Callable[[], object] = lambda: None,
     ) -> bool:
-        """Act, with death at that change; whether it came before the end.
+        """Act, and kill nova-compute at that change of the work that follows.
 
-        :param meanwhile: what to do while it is dead
+        :param act: begins the work
+        :param done: tells whether the work has ended
+        :param meanwhile: what to do while nova-compute is dead
+        :returns: whether it was killed before it had made all its changes
         """
         self._counter.write_text(str(step))
         act()
@@ -75,11 +78,11 @@ class Doomed:
             lambda: self.is_dead() or done(),
             LIMIT_SECONDS,
         )
-        # What is done in the background has changes too.
+        # The work in the background makes changes too.
         died = not self._counter.exists()
         self._counter.unlink(missing_ok=True)
         if died:
-            wait_for("it is dead", self.is_dead, 10)
+            wait_for("nova-compute is dead", self.is_dead, 10)
             meanwhile()
             self.start()
         return died
@@ -94,12 +97,12 @@ def doomed(stack: Testbed, tmp_path: pathlib.Path) -> Iterator[Doomed]:
 
 
 def at_each_step(work: Callable[[int], bool]) -> int:
-    """Kill at one change after the other; how many there are."""
+    """Kill at one change after the other; return how many there are."""
     return len(list(dying.deaths(work, at_least=3, at_most=MOST_STEPS)))
 
 
 def settled(servers: Servers, server: Server) -> Server:
-    """A server with no task under way, whatever became of it."""
+    """Wait until the server has no task under way; return it, in any state."""
 
     def idle() -> Server | None:
         now = servers.get(server)
@@ -150,7 +153,7 @@ def test_base_is_made_by_another_host(
     doomed: Doomed,
     tell: Tell,
 ) -> None:
-    """Killed with all bytes of it copied, and nothing said of it."""
+    """The first host dies when it has copied the bytes but made no snap."""
     image = servers.upload("killed", guest_image.qcow2, "qcow2", "file")
     asked: list[Server] = []
     waited_seconds: list[float] = []
@@ -169,7 +172,8 @@ def test_base_is_made_by_another_host(
         tell(f"booted elsewhere on a new base in {waited_seconds[0]:.1f} s")
         stack.wait_for_guest(server)
 
-    # Lease, journal, image: the next change is its snap.
+    # The first three changes are the lease, the journal's entry and the image;
+    # the fourth is the image's snap.
     died = doomed.die_at(
         4,
         create,
@@ -225,7 +229,7 @@ def test_snapshot(
         image = connection.image.get_image(made[0])
         name = f"snapshot_{image.id}"
         if image.status == "active":
-            # It is Glance's: kept, and detached by the next run.
+            # Glance has it, so it is kept, and detached after the restart.
             kept += 1
             wait_for(f"{name} is detached", lambda: detached(name), 60, 0.5)
         else:
@@ -271,15 +275,15 @@ def test_resize(
         disk = rbd_view.images(stack.cluster, "vms")[f"{found.id}_disk"]
         assert disk.size_bytes in (1 << 30, 2 << 30)
         if died:
-            # As an operator does; the disk is there, and starts.
+            # As an operator does. The disk is there, and the server starts.
             nova.reset_server_state(server, "active")
             nova.reboot_server(server, "HARD")
             servers.wait(server)
             stack.wait_for_guest(server)
         servers.delete(found)
         wait_until_empty(stack)
-        # Nova keeps the folder's old name when a resize on the same host was
-        # broken off (26 to 34, delete_instance_files).
+        # Nova leaves the renamed folder behind when a resize on the same host
+        # was interrupted (26 to 34, delete_instance_files).
         for suffix in ("_resize", "_del"):
             folder = stack.hosts[0].folder / "state/instances"
             shutil.rmtree(folder / f"{server.id}{suffix}", ignore_errors=True)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Cinder's RBD volumes beside this backend's disks, and in their place."""
+"""Cinder's RBD volumes, beside this backend's disks and as root disks."""
 
 import base64
 import json
@@ -27,15 +27,17 @@ from tests.testbed.whole import Testbed
 
 pytestmark = pytest.mark.timeout(400)
 
-# What the guest takes for a file system, and so reports: it has read it.
+# The guest takes this for swap space and reports the label, which proves that
+# it has read the volume.
 LABEL = "of-cinder"
 SWAP_LABEL, SWAP_MAGIC = (1052, LABEL.encode()), (4086, b"SWAPSPACE2")
 PATCH = "application/openstack-images-v2.1-json-patch"
 SECTOR = 512
 NUMBER_SECTOR = 2048
 GUEST_SECONDS = 60
-# Writes the next number after the one that is there, as long as there is a
-# volume: after a boot, a move or a second attach it has to go on.
+# Reads the last number from the volume and writes the next one, as long as
+# the volume is attached. After a boot, a move or a second attach it must go on
+# from the last number.
 WRITER = f"""#!/bin/sh
 while usleep 200000; do
     # A dd that comes just after the volume went makes a file of that name.
@@ -50,9 +52,9 @@ done &
 
 @pytest.fixture
 def volumes(stack: Testbed) -> Iterator[Volumes]:
-    """Cinder; afterwards its volumes are removed, which must all be there.
+    """Make volumes; afterwards remove them all, and fail if one is missing.
 
-    To be asked for before ``servers``, so that it outlives them.
+    Request this before ``servers``, so that the servers are deleted first.
     """
     url = stack.openstack.site.url("volume")
     cinder = Volumes(stack.cluster, url)
@@ -66,14 +68,14 @@ def volumes(stack: Testbed) -> Iterator[Volumes]:
 def rescue_image(
     stack: Testbed, guest_image: guest.GuestImage
 ) -> Iterator[Image]:
-    """The guest, as an image that leaves a server its disks' names.
+    """The guest, as an image for a rescue that keeps the disks' names.
 
-    The only kind that Nova rescues a volume-backed server with (2.87).
+    Nova rescues a volume-backed server only with such an image (2.87).
     """
     glance = stack.openstack.connection().image
     image = stack.servers().upload("rescue", guest_image.raw, "raw", "rbd")
     stable = {"hw_rescue_bus": "virtio", "hw_rescue_device": "disk"}
-    # Of the image's own properties update_image knows only some.
+    # update_image() knows only some of an image's properties.
     answer = glance.patch(
         f"/images/{image.id}",
         json=[
@@ -180,7 +182,7 @@ def test_server_that_boots_from_a_volume(
     added = set(rbd_view.images(stack.cluster, "vms")) - own
     # Nova (34, _create_image) makes a swap disk too, which nothing uses.
     assert added == {disk, f"{server.id}_disk.config.rescue", unused}
-    # This guest mounts the first disk that is one: the volume.
+    # This guest mounts the first root disk that it finds, which is the volume.
     proof.kept(stack, server, safe, boots=3)
     safe = proof.written(stack, server)
     nova.unrescue_server(server)
@@ -204,7 +206,7 @@ def test_server_that_boots_from_a_volume(
 def snapshot_is_cinders(
     stack: Testbed, volumes: Volumes, volume: Volume, server: Server
 ) -> None:
-    """An image of the server names a snapshot of Cinder and holds no data."""
+    """Assert that a server's image names Cinder's snapshot and has no data."""
     connection = stack.openstack.connection()
     disks = rbd_view.images(stack.cluster, "vms")
     image = connection.compute.create_server_image(
@@ -220,7 +222,7 @@ def snapshot_is_cinders(
 
 
 def boot_from(stack: Testbed, volume: Volume, flavor: Flavor) -> Server:
-    """Boot a server whose root disk the volume is."""
+    """Boot a server with the volume as its root disk."""
     root = {
         "boot_index": 0,
         "uuid": volume.id,
@@ -256,7 +258,7 @@ def wait_for_label(stack: Testbed, server: Server, there: bool = True) -> None:
 
 
 def last_number(volumes: Volumes, volume: Volume) -> int:
-    """What the guest's writer has written last; nothing yet: 0."""
+    """The last number that the guest's writer has written, at first 0."""
     sector = volumes.read(volume, NUMBER_SECTOR * SECTOR, SECTOR)
     found = re.match(rb"NUMBER (\d+) ", sector)
     return int(found[1]) if found else 0
@@ -278,11 +280,11 @@ def wait_for_next_number(volumes: Volumes, volume: Volume) -> int:
 
 
 def ring_number(volumes: Volumes, volume: Volume, number: int) -> int:
-    """What the guest's ring on its root disk has where ``number`` was."""
+    """The number that the guest's ring now has in the place of ``number``."""
     first, sectors, _ = disk_.RING
     offset = (first + number % sectors) * SECTOR
     found = re.match(rb"COUNTER (\d+) ", volumes.read(volume, offset, SECTOR))
-    assert found, f"nothing at {offset} of volume {volume.id}"
+    assert found, f"no number at {offset} of volume {volume.id}"
     return int(found[1])
 
 

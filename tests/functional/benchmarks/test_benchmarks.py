@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Every benchmark runs, on small sizes, and shows all sides."""
+"""Every benchmark runs with small sizes, and has figures of all sides."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ SECONDS = 600
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """What one quick run of all printed, and its figures."""
+    """The output and the figures of one quick run of all benchmarks."""
     figures = tmp_path_factory.mktemp("benchmarks") / "figures.json"
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks"]
     done = subprocess.run(
@@ -32,7 +32,7 @@ def run(tmp_path_factory):
 
 
 def medians(run, name):
-    """(case, side) -> the figures."""
+    """Return the figures of a benchmark by (case, side)."""
     _, figures = run
     return {
         (found["case"], found["side"]): found
@@ -57,7 +57,7 @@ def test_all_sides_in_all_cases(run, name, sides, cases):
     assert set(medians(run, name)) == {(c, s) for c in cases for s in sides}
 
 
-def test_what_was_counted_is_what_each_side_does(run):
+def test_connections_and_programs_of_each_side(run):
     found = medians(run, "operations")
     for case in ("boot", "resize", "snapshot", "delete"):
         assert found[case, "plugin"]["connections"] == 0
@@ -68,23 +68,23 @@ def test_what_was_counted_is_what_each_side_does(run):
 
 
 def test_copies_are_counted_by_the_cluster(run):
-    """The qcow2 image has 16 MiB of data, and 3 instances are made of it."""
+    """The qcow2 image has 16 MiB of data, and 3 instances boot from it."""
     found = medians(run, "many_qcow2")
     for hosts in (1, 2):
         case = f"3 on {hosts}"
         assert found[case, "in-tree"]["stored_mib"] == pytest.approx(48, abs=8)
         assert found[case, "floor"]["stored_mib"] == pytest.approx(16, abs=8)
-        # One base for all hosts.
+        # All hosts share one base.
         assert found[case, "plugin"]["stored_mib"] == pytest.approx(16, abs=8)
     for key, row in medians(run, "many_rbd").items():
         assert row["stored_mib"] < 8, key
 
 
-def test_a_paused_cluster_was_waited_for(run):
-    """For 1 s the OSDs stood still."""
+def test_operations_wait_for_paused_osds(run):
+    """The OSDs are paused for 1 s."""
     found = medians(run, "event_loop")
     for side in ("plugin", "in-tree"):
         for work in ("boot", "delete"):
             assert found[f"{work}, OSDs paused", side]["ms"] > 700
-    # It connects, and opens, on the loop itself.
+    # The in-tree backend connects and opens images on the loop itself.
     assert found["boot, OSDs paused", "in-tree"]["stall_ms"] > 500

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""One connection for a process, and what cannot be connected to."""
+"""One connection for a process, and the errors of connecting."""
 
 import gc
 import json
@@ -27,7 +27,7 @@ MIB = 1 << 20
 
 
 def _sessions(ceph, user):
-    """Ids of the connections that client.<user> has to the monitor."""
+    """Return the ids of client.<user>'s connections to the monitor."""
     socket = next(ceph.folder.glob("s/mon.a.asok"))
     done = subprocess.run(
         ["ceph", "--admin-daemon", str(socket), "sessions"],
@@ -44,7 +44,7 @@ def _sessions(ceph, user):
 
 
 def test_twenty_threads_share_one_connection(ceph, parent, instance):
-    # Nobody else is this user, so that all its sessions are ours.
+    # No other test uses this user, so all its sessions are ours.
     user = make_user(ceph, "sole", **users.documented_caps("nova"))
     vms = Pool(connect(ceph, user), "vms")
     assert _sessions(ceph, user) == set()
@@ -62,7 +62,7 @@ def test_twenty_threads_share_one_connection(ceph, parent, instance):
     )
 
 
-def test_who_waits_for_a_connection_shares_its_failure(deaf_conf):
+def test_threads_waiting_for_a_connection_share_its_failure(deaf_conf):
     settings = ClusterSettings(str(deaf_conf), "nova", 2, 5)
 
     def ask(number):
@@ -107,7 +107,7 @@ def threads():
 
 
 def test_dropped_connections_are_closed(ceph):
-    # other limits, so that it is a connection of its own
+    # Limits that no other test uses give this test its own connection.
     here = connect(ceph, connect_timeout_seconds=11)
     vms = Pool(here, "vms")
     vms.directory.exists("x")
@@ -168,7 +168,7 @@ else:
 """
 
 
-def test_a_fork_has_a_connection_of_its_own(ceph, vms, instance):
+def test_forked_process_has_its_own_connection(ceph, vms, instance):
     subprocess.run(
         [sys.executable, "-c", FORKS, str(ceph.conf), instance],
         timeout=60,
@@ -181,13 +181,14 @@ def test_a_fork_has_a_connection_of_its_own(ceph, vms, instance):
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_monitors_of_a_msgr2_only_cluster(address):
-    """QEMU reaches a port that speaks msgr2 only by its number."""
+    """QEMU reaches such a monitor only if it is given the port's number."""
     with started_ceph(address=address, osds=1, msgr2_only=True) as ceph:
         storage = connect(ceph)
         (monitor,) = storage.mon_addresses()
         assert (monitor.host, monitor.msgr2) == (address, True)
         Pool(storage, "vms").create("disk", MIB)
-        # as libvirt writes it (virStorageSource: mon_host, no conf file)
+        # What libvirt passes to QEMU (virStorageSource): mon_host, and no
+        # conf file.
         bare = f"[{address}]" if ":" in address else address
         host = f"{bare}:{monitor.port}".replace(":", "\\:")
         keyring = ceph.keyring("nova")

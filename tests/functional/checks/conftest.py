@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A cluster, and settings that suit it."""
+"""A cluster, and settings that pass all checks on it."""
 
 import uuid
 
@@ -12,16 +12,17 @@ from tests.support.clusters import started_ceph
 
 @pytest.fixture(scope="module")
 def ceph():
-    """A cluster of its own: what it has in its pools is counted."""
+    """A cluster for these tests only, as they count the images in it."""
     with started_ceph() as cluster:
         yield cluster
 
 
 @pytest.fixture
 def secret_uuid():
-    """Another one for each test: undefining in an embedded driver crashes.
+    """A new UUID for each test, as no test can undefine its secret.
 
-    (libvirt 9.0, virSecretUndefine, segmentation fault.)
+    virSecretUndefine crashes in an embedded driver (libvirt 9.0, segmentation
+    fault).
     """
     return str(uuid.uuid4())
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What stops nova-compute at start, on a real Ceph and libvirt's own secrets.
+"""What keeps nova-compute from starting, with real Ceph and libvirt secrets.
 
-Each case ends in one line that says what is wrong and how to mend it.
+Each failure is reported in one line, with the cause and the remedy.
 """
 
 import base64
@@ -22,7 +22,7 @@ from tests.testbed.ceph import pools, users
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory):
-    """libvirt's secret driver, in this process with a folder of its own."""
+    """libvirt's secret driver in this process, with its own folder."""
     libvirt.virEventRegisterDefaultImpl()
     libvirt.registerErrorHandler(lambda *_: None, None)
     root = tmp_path_factory.mktemp("libvirt")
@@ -33,7 +33,7 @@ def secrets(tmp_path_factory):
 
 @pytest.fixture
 def define(secrets, secret_uuid):
-    """Return a function that defines the secret, with a value or without."""
+    """Return a function that defines the secret, with or without a value."""
 
     def define(value=None):
         found = secrets.secretDefineXML(secret_xml(secret_uuid))
@@ -54,7 +54,7 @@ def test_documented_caps_suffice(ceph, good, data_pool):
     assert probes(ceph, "vms") == []
 
 
-def test_no_cluster_behind_the_address(tmp_path, good):
+def test_no_cluster_at_the_address(tmp_path, good):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         path = tmp_path / "ceph.conf"
@@ -97,7 +97,7 @@ def test_no_pool(good):
 
 
 def test_options_for_new_images(ceph, good):
-    """All that may be asked for at once; the trial image has them."""
+    """All options at once; the trial image is made with them."""
     wanted = ImageOptions(
         data_pool="vms-data",
         object_size_bytes=32 << 20,
@@ -125,10 +125,10 @@ def test_options_for_new_images(ceph, good):
         ("rbd_qos_iops_limits", "500"),  # no such option
         ("rbd_qos_iops_limit", "many"),
         ("rbd_read_from_replica_policy", "nearest"),
-        ("rbd_default_order", "23"),  # of clients, not of images
+        ("rbd_default_order", "23"),  # an option of clients, not of images
     ],
 )
-def test_librbd_option_that_no_image_can_have(ceph, good, option, value):
+def test_librbd_option_that_images_cannot_have(ceph, good, option, value):
     wanted = ImageOptions(conf=(("rbd_cache", "false"), (option, value)))
     wanted.check()
 
@@ -140,7 +140,7 @@ def test_librbd_option_that_no_image_can_have(ceph, good, option, value):
 
 
 def test_stripes_that_ceph_refuses(ceph, good):
-    """Whatever the check of the options alone did not know of."""
+    """Ceph refuses stripes that the check of the options alone accepts."""
     wanted = ImageOptions(stripe_unit_bytes=96 << 10, stripe_count=4)
 
     line = refusal(dataclasses.replace(good, image_options=wanted))
@@ -181,7 +181,7 @@ def test_erasure_coded_pool_without_a_replicated_one(good):
     assert "[nova_rbd] data_pool" in line
 
 
-def test_user_that_may_only_look(ceph, good):
+def test_user_that_may_only_read(ceph, good):
     user = make_user(
         ceph, "looker", mon="profile rbd", osd="profile rbd-read-only"
     )
@@ -212,13 +212,13 @@ def test_user_that_may_not_blocklist(ceph, good):
     assert "client.gentle may not put a dead client on the blocklist" in line
 
 
-def test_user_left_out(good):
+def test_user_is_not_set(good):
     line = refusal(dataclasses.replace(good, user=None, secret_uuid=None))
 
     assert "rbd_user is not set" in line
 
 
-def _secretrefusal(secrets, settings):
+def _secret_refusal(secrets, settings):
     with pytest.raises(errors.ConfigError) as caught:
         secret.check(secrets, settings)
     line = str(caught.value)
@@ -239,7 +239,7 @@ def test_no_secret_wanted(secrets, good):
 
 
 def test_secret_missing(secrets, good):
-    line = _secretrefusal(secrets, good)
+    line = _secret_refusal(secrets, good)
 
     assert f"libvirt has no secret {good.secret_uuid}" in line
 
@@ -247,34 +247,34 @@ def test_secret_missing(secrets, good):
 def test_secret_without_a_value(secrets, good, define):
     define()
 
-    assert "has no value" in _secretrefusal(secrets, good)
+    assert "has no value" in _secret_refusal(secrets, good)
 
 
 def test_secret_with_another_key(secrets, good, define):
     key = users.new_key()
     define(base64.b64decode(key))
 
-    line = _secretrefusal(secrets, good)
+    line = _secret_refusal(secrets, good)
 
     assert "holds another key than that of client.nova" in line
     assert key not in line
 
 
-def test_secret_with_text_not_decoded(ceph, secrets, good, define, capfd):
+def test_secret_with_the_text_of_a_key(ceph, secrets, good, define, capfd):
     key = ceph.key("nova")
     define(key.encode())
 
-    line = _secretrefusal(secrets, good)
+    line = _secret_refusal(secrets, good)
 
     assert "the text of a Ceph key, not decoded" in line
     assert "without --plain" in line
     assert key not in line + "".join(capfd.readouterr())
 
 
-def test_secret_with_something_else(secrets, good, define, capfd):
+def test_secret_without_a_ceph_key(secrets, good, define, capfd):
     define(b"swordfish")
 
-    line = _secretrefusal(secrets, good)
+    line = _secret_refusal(secrets, good)
 
     assert "holds no Ceph key" in line
     assert "swordfish" not in line + "".join(capfd.readouterr())

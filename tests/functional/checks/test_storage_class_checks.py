@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A storage class is looked at as the default is, on a real Ceph."""
+"""The checks of a storage class, as of the default class, on a real Ceph."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ from tests.support.clients import connect, make_user
 
 @pytest.fixture
 def with_class(good):
-    """Settings with one more class."""
+    """Return a function that adds a class "fast" to the settings."""
 
     def with_class(pool, **options):
         wanted = ImageOptions(group="nova_rbd_class_fast", **options)
@@ -34,7 +34,7 @@ def names(settings):
 
 
 def test_good_class(ceph, with_class):
-    """In the pool of the snapshots, which is not tried a second time."""
+    """A class in the snapshots' pool, whose rights are tried only once."""
     settings = with_class("snapshots", object_size_bytes=1 << 20)
 
     require(settings)
@@ -92,7 +92,7 @@ def test_refused(ceph, with_class, wanted, expected):
     assert probes(ceph, "vms") == []
 
 
-def test_pool_of_a_former_class_that_may_not_be_read(ceph, good):
+def test_unreadable_pool_of_a_former_class(ceph, good):
     home = Pool(connect(ceph), "vms")
     for name in ("volumes", "nowhere"):
         registry.add(home, name, "old")
@@ -103,7 +103,8 @@ def test_pool_of_a_former_class_that_may_not_be_read(ceph, good):
             registry.remove(home, name)
 
     assert "disks were made in pool 'volumes'" in line
-    require(good)  # and the one that is gone is no matter
+    # A pool that no longer exists is skipped.
+    require(good)
 
 
 def test_glance_reads_snapshots_of_each_class(ceph, with_class):
@@ -142,7 +143,7 @@ def test_glance_reads_data_pools(ceph, good, with_class):
     with pytest.raises(errors.ConfigError, match=where):
         glance.check(good, user)
 
-    # One that has its data elsewhere than the default, in the same pool.
+    # A class in the default's pool, but with its data in another pool.
     settings = with_class("vms", data_pool="vms-data")
     settings = dataclasses.replace(settings, image_options=ImageOptions())
     with pytest.raises(errors.ConfigError, match=where):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd-check on a real Ceph and libvirt's own secrets: what it prints."""
+"""What nova-rbd-check prints, with real Ceph and libvirt secrets."""
 
 import base64
 import subprocess
@@ -21,7 +21,7 @@ secrets = libvirt.open(sys.argv[1])
 secrets.secretDefineXML(sys.argv[2]).setValue(sys.stdin.buffer.read())
 """
 
-# An embedded driver wants an event loop, which a libvirtd does not.
+# libvirt's embedded driver needs an event loop; a libvirtd does not.
 TOOL = """
 import sys
 import libvirt
@@ -38,9 +38,10 @@ def secret_uuid():
 
 @pytest.fixture
 def tool(ceph, secret_uuid, tmp_path):
-    """Return a function: run nova-rbd-check with changes to nova.conf.
+    """Return a function that runs nova-rbd-check with changes to nova.conf.
 
-    In processes of their own, as one process holds one embedded driver.
+    Each run has its own process, as a process can have only one embedded
+    driver.
     """
     uri = f"secret:///embed?root={tmp_path}/libvirt"
 
@@ -89,7 +90,7 @@ def test_passes(ceph, tool):
     assert code == 0
 
 
-def test_tries_glances_rights(ceph, tool):
+def test_checks_the_rights_of_glance(ceph, tool):
     asked = ("--glance-user", "glance")
     key = ceph.key("nova")
 
@@ -100,7 +101,7 @@ def test_tries_glances_rights(ceph, tool):
     assert "passed  Glance's rights for snapshots" in rows
     assert code == 0
 
-    # By default snapshots stay in the disks' pool, where it may only read.
+    # By default snapshots are in the disks' pool, where Glance may only read.
     code, rows = tool(*asked)
 
     (row,) = [each for each in rows if each.startswith("FAILED")]
@@ -122,14 +123,14 @@ def test_tries_glances_rights(ceph, tool):
         ({}, "FAILED  libvirt secret: libvirt has no secret"),
     ],
 )
-def test_says_what_failed(tool, changes, row):
+def test_names_the_check_that_failed(tool, changes, row):
     code, rows = tool(**changes)
 
     assert [each for each in rows if each.startswith(row)]
     assert code == 1
 
 
-def test_goes_on_where_it_can(ceph, tool):
+def test_goes_on_after_a_check_that_failed(ceph, tool):
     code, rows = tool(key=ceph.key("nova"), libvirt_images_store="vmz")
 
     assert "not tried  rights for disks in vmz: needs: pool vmz" in rows
@@ -138,7 +139,7 @@ def test_goes_on_where_it_can(ceph, tool):
     assert code == 1
 
 
-def test_has_nothing_to_ask_for_other_types(tmp_path, capsys):
+def test_asks_nothing_of_ceph_for_other_types(tmp_path, capsys):
     path = tmp_path / "nova.conf"
     path.write_text(
         "[DEFAULT]\nlibvirt_images_type = qcow2\n"

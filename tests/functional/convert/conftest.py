@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""An instance with local disks, to be converted."""
+"""An instance whose local disks are to be converted."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from tests.support.guest_domain import SECRET
 
 @pytest.fixture
 def local(ceph, vms, compute_host, tmp_path):
-    """An instance without a disk; what is left of it in Ceph is deleted."""
+    """An instance that has no disk yet; deletes its disks in Ceph afterwards."""
     compute_host.set_secret(SECRET, "nova", ceph.key("nova"))
     made = LocalInstance(tmp_path, ceph, compute_host)
     yield made

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd that kills itself after its n-th step of a conversion.
+"""Run nova-rbd, which kills itself after the n-th step of a conversion.
 
 A step is a call that changes the cluster, the instance's folder or the
-guest. ``python -m tests.functional.convert.convert_child STEP WORD...``
+guest. Run as ``python -m tests.functional.convert.convert_child STEP WORD...``
 """
 
 import functools

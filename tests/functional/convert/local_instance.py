@@ -16,6 +16,8 @@ from tests.support.program import Program
 
 MIB = 1 << 20
 NOVA = "http://openstack.org/xmlns/libvirt/nova/1.1"
+#: What follows the name of an old disk after its conversion.
+ASIDE = ".nova-rbd-converted"
 PROJECT = "825f812fbc404ef4af21cdc5b7fb97d1"
 
 DISK = """
@@ -45,7 +47,7 @@ def qemu_img(*words: object) -> str:
 
 
 class LocalInstance:
-    """Its folder with disks, and its domain in libvirt; nothing runs yet."""
+    """An instance's folder with disks, and its domain; it does not run yet."""
 
     def __init__(self, folder: pathlib.Path, ceph, host):
         self.uuid = str(uuid.uuid4())
@@ -71,7 +73,7 @@ class LocalInstance:
         return self.folder / name
 
     def overlay(self, name: str, base: pathlib.Path, size: int) -> None:
-        """A qcow2 disk on a raw base, as Nova makes it of an image."""
+        """Make a qcow2 disk on a raw base, as Nova does from an image."""
         cache = self.instances / "_base"
         cache.mkdir(exist_ok=True)
         below = cache / base.name
@@ -91,7 +93,11 @@ class LocalInstance:
         path: pathlib.Path | None = None,
         more: str = "",
     ) -> None:
-        """Attach a disk that is there."""
+        """Add an existing disk to the domain that is going to be defined.
+
+        :param path: a block device; without it the disk is a file in the
+            instance's folder
+        """
         block = path is not None
         where = path or self.path(name)
         self.disks.append(
@@ -111,7 +117,7 @@ class LocalInstance:
             self.path("disk.info").write_text(json.dumps(self.info))
 
     def define(self) -> None:
-        """Tell libvirt, as Nova does."""
+        """Define the domain in libvirt, as Nova does."""
         xml = domain_xml(self.uuid, self.ceph.settings, self.console)
         root = etree.fromstring(xml)
         root.find("name").text = f"instance-{self.uuid[:8]}"
@@ -136,7 +142,7 @@ class LocalInstance:
         self.domain.destroy()
 
     def sources(self, live: bool = False) -> dict[str, str]:
-        """Dev -> path, or pool/image, as the domain has them."""
+        """Return each disk's path, or pool/image, by its name in the guest."""
         flags = 0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE
         root = etree.fromstring(self.domain.XMLDesc(flags))
         found = {}
@@ -151,7 +157,7 @@ class LocalInstance:
         return f"{self.uuid}_{name}"
 
     def is_same(self, vms, name: str, path: pathlib.Path, form: str) -> bool:
-        """Compare with own reading, not with the tool's program."""
+        """Compare a disk in Ceph with a local one, without help of nova-rbd."""
         raw = self.folder.parent / "compared.raw"
         qemu_img("convert", "-f", form, "-O", "raw", path, raw)
         try:
@@ -161,12 +167,12 @@ class LocalInstance:
             raw.unlink()
 
     def files(self) -> set[str]:
-        """What lies in its folder, but for what is no disk."""
-        ours = {"disk.info", "console.log"}
-        return {path.name for path in self.folder.iterdir()} - ours
+        """Return the names in the instance's folder that belong to disks."""
+        others = {"disk.info", "console.log"}
+        return {path.name for path in self.folder.iterdir()} - others
 
     def remove(self) -> None:
-        """Off with the domain."""
+        """Destroy and undefine the domain."""
         with contextlib.suppress(libvirt.libvirtError):
             self.domain.destroy()
         with contextlib.suppress(libvirt.libvirtError):

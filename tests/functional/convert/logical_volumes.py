@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A volume group on loop devices, on machines without a device-mapper too.
+"""A volume group on loop devices, which does not need a device-mapper.
 
-LVM keeps its own record of names, for real. What udev and the kernel do
-with /dev/GROUP when a volume is renamed or removed is done here: each volume
-is a loop device, and its name a link to that.
+LVM's own record of the volumes' names is real. The links in /dev/GROUP are
+made here, in place of udev and the kernel: each volume is a loop device, and
+its name is a link to it, which is renamed or removed together with the volume.
 """
 
 import os
@@ -23,7 +23,7 @@ backup {{ backup = 0
   archive = 0 }}
 """
 
-# In front of LVM's own in PATH.
+# Stands before LVM's own program in PATH.
 PROGRAM = """\
 #!/bin/sh -e
 {program} "$@"
@@ -40,7 +40,7 @@ def run(*words: object) -> str:
 
 
 class VolumeGroup:
-    """Its programs are to be found in ``programs``; see ``environment``."""
+    """A volume group; LVM's programs have to run in its ``environment``."""
 
     def __init__(self, folder: pathlib.Path):
         self.name = f"test{uuid.uuid4().hex[:8]}"
@@ -52,7 +52,8 @@ class VolumeGroup:
             LVM_CONF.format(folder=folder, device=self._device)
         )
         self._lvm("pvcreate", self._device)
-        # It looks that there is nothing of that name.
+        # vgcreate fails if /dev has this name already, so the folder is made
+        # after it.
         self._lvm("vgcreate", self.name, self._device)
         self.links = pathlib.Path("/dev") / self.name
         self.links.mkdir()
@@ -76,7 +77,7 @@ class VolumeGroup:
         }
 
     def add(self, volume: str, data: bytes) -> pathlib.Path:
-        """Make a volume; its path as Nova has it."""
+        """Make a volume, and return its path as Nova uses it."""
         self._lvm(
             *("lvcreate", "-an", "-Zn", "-Wn", "-L", "4M"),
             *("-n", volume, self.name),
@@ -88,7 +89,7 @@ class VolumeGroup:
         return path
 
     def volumes(self) -> list[str]:
-        """By LVM's own record."""
+        """Return the names of the volumes in LVM's own record."""
         said = self._lvm("lvs", "--noheadings", "-o", "lv_name", self.name)
         return said.split()
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd convert: disks into a storage class with a pool of its own."""
+"""nova-rbd convert into a storage class that has its own pool."""
 
 import os
 
@@ -23,7 +23,7 @@ object_size = 1048576
 
 @pytest.fixture
 def fast(ceph, vms):
-    """The pool of the class; no host knows of it yet."""
+    """The pool of the class; it is not in the registry of pools yet."""
     yield Pool(connect(ceph), "snapshots")
     for name in registry.names(vms):
         registry.remove(vms, name)
@@ -36,7 +36,7 @@ def content():
 
 @pytest.fixture
 def instance(local, content):
-    """Shut off, with one small raw disk."""
+    """An instance that is shut off, with one small raw disk."""
     local.path("disk").write_bytes(content)
     local.add("disk", "vda", "raw")
     local.define()
@@ -54,8 +54,11 @@ def refused(instance, *words):
 
 
 @pytest.mark.parametrize("live", [[], ["--live"]])
-def test_class_that_is_asked_for(instance, vms, fast, content, live):
-    """Its pool, its options, its name; and each host looks for disks there."""
+def test_class_on_the_command_line(instance, vms, fast, content, live):
+    """The disk gets the class's pool, options and name.
+
+    The pool is registered, so that every host looks for disks in it.
+    """
     if live:
         instance.start()
     convert(instance, *live, "--storage-class", "fast", "--dry-run")
@@ -73,7 +76,7 @@ def test_class_that_is_asked_for(instance, vms, fast, content, live):
     if live:
         instance.stop()
 
-    # Both find it by what the first run noted.
+    # Both --undo runs find the pool in the record of the first run.
     assert "pool snapshots" in refused(
         instance, "--undo", "--storage-class", "default"
     )
@@ -85,7 +88,7 @@ def test_class_that_is_asked_for(instance, vms, fast, content, live):
 
 
 def test_default_class_of_nova_conf(instance, fast):
-    """As for a server whose flavor asks for none."""
+    """Without --storage-class, as for a flavor that asks for no class."""
     with instance.program.conf.open("a") as file:
         file.write("[nova_rbd]\ndefault_storage_class = fast\n")
     (row,) = convert(instance)
@@ -94,7 +97,7 @@ def test_default_class_of_nova_conf(instance, fast):
     assert row["Result"] == "finished"
 
 
-def test_class_that_is_not_there(instance, vms):
+def test_unknown_class(instance, vms):
     said = refused(instance, "--storage-class", "slow")
     assert "--storage-class slow: nova.conf has no such class" in said
     assert "it has default, fast" in said

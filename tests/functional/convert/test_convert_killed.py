@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd convert, killed after each of its steps, and run again.
+"""nova-rbd convert is killed after each of its steps, and run again.
 
-The domain runs no system: what it writes is tested elsewhere.
+The guest has no operating system; test_live.py has a guest that writes.
 """
 
 import os
@@ -16,16 +16,14 @@ from nova_rbd_backend import names
 from nova_rbd_backend.cmd import main as program
 from nova_rbd_backend.storage.disks import provision
 from tests.functional.convert import convert_child
-from tests.functional.convert.local_instance import MIB
+from tests.functional.convert.local_instance import ASIDE, MIB
 from tests.support import dying
-
-ASIDE = ".nova-rbd-converted"
 
 pytestmark = pytest.mark.timeout(900)
 
 
 class Killed:
-    """An instance with two disks, and runs that are killed."""
+    """An instance with two disks, and runs of nova-rbd that are killed."""
 
     def __init__(self, local):
         self.local = local
@@ -41,11 +39,14 @@ class Killed:
         local.define()
 
     def at_each_step(self, *words, prepare=lambda: None):
-        """Run it killed after each step in turn; yields what it said."""
-        said = ""
+        """Run a conversion that dies after each step in turn.
+
+        Yields after each run, once the old disks were found intact.
+
+        :param prepare: called before each run
+        """
 
         def run(step):
-            nonlocal said
             prepare()
             done = subprocess.run(
                 [
@@ -57,12 +58,12 @@ class Killed:
                 timeout=120,
                 check=False,
             )
-            said = done.stdout.strip()
+            print(done.stdout.strip())
             return dying.killed(done)
 
         for _ in dying.deaths(run, at_least=4):
             self.nothing_is_lost()
-            yield said
+            yield
 
     def words(self, *words):
         conf = str(self.local.program.conf)
@@ -70,6 +71,11 @@ class Killed:
 
     def run(self, *words):
         assert program.main(self.words(*words)) == 0
+
+    def run_again(self, *words, unless):
+        """Run after a kill; it succeeds, or refuses with this text."""
+        done = self.local.program.run("convert", self.local.uuid, *words)
+        assert done.returncode == 0 or unless in done.stderr
 
     def nothing_is_lost(self):
         for name, data in self.content.items():
@@ -92,7 +98,10 @@ class Killed:
         }
 
     def is_as_before(self, vms, half_made=False):
-        """:param half_made: what is not whole may be there, and is no disk"""
+        """Check that the instance is as it was before the conversion.
+
+        :param half_made: allow images that are not whole, and so are no disks
+        """
         local = self.local
         found = vms.directory.names(local.uuid)
         if half_made:
@@ -115,41 +124,26 @@ def killed(local):
     return Killed(local)
 
 
-def test_stopped(vms, killed):
-    for said in killed.at_each_step():
-        print(said)
-        state = killed.local.program.run("convert", killed.local.uuid)
-        assert state.returncode == 0 or "is converted" in state.stderr
+def test_shut_off(vms, killed):
+    for _ in killed.at_each_step():
+        killed.run_again(unless="is converted")
         killed.is_converted(vms)
         killed.run("--undo")
         killed.is_as_before(vms)
 
 
-def test_undone_instead_of_done_again(vms, killed):
-    for said in killed.at_each_step():
-        print(said)
-        state = killed.local.program.run(
-            "convert", killed.local.uuid, "--undo"
-        )
-        assert (
-            state.returncode == 0
-            or "no conversion to be undone" in state.stderr
-        )
-        # What is half made stays until the next run, or the instance goes.
+def test_killed_run_is_undone(vms, killed):
+    for _ in killed.at_each_step():
+        killed.run_again("--undo", unless="no conversion to be undone")
+        # Unfinished images stay until the next run, or until the instance is
+        # deleted.
         killed.is_as_before(vms, half_made=True)
 
 
 def test_undo(vms, killed):
     killed.run()
-    for said in killed.at_each_step("--undo"):
-        print(said)
-        state = killed.local.program.run(
-            "convert", killed.local.uuid, "--undo"
-        )
-        assert (
-            state.returncode == 0
-            or "no conversion to be undone" in state.stderr
-        )
+    for _ in killed.at_each_step("--undo"):
+        killed.run_again("--undo", unless="no conversion to be undone")
         killed.is_as_before(vms)
         killed.run()
         killed.is_converted(vms)
@@ -158,10 +152,8 @@ def test_undo(vms, killed):
 def test_live(vms, killed):
     local = killed.local
     local.start()
-    for said in killed.at_each_step("--live"):
-        print(said)
-        state = local.program.run("convert", local.uuid, "--live")
-        assert state.returncode == 0 or "is converted" in state.stderr
+    for _ in killed.at_each_step("--live"):
+        killed.run_again("--live", unless="is converted")
         assert local.domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
         killed.is_converted(vms)
         assert local.sources(live=True) == local.sources()
@@ -171,15 +163,13 @@ def test_live(vms, killed):
         local.start()
 
 
-def test_live_and_then_the_guest_is_gone(vms, killed):
-    """The host was switched off: it goes on with the guest shut off."""
+def test_live_run_is_resumed_with_the_guest_shut_off(vms, killed):
+    """As if the host was switched off: the next run finds no guest running."""
     local = killed.local
     local.start()
-    for said in killed.at_each_step("--live"):
-        print(said)
+    for _ in killed.at_each_step("--live"):
         local.stop()
-        state = local.program.run("convert", local.uuid)
-        assert state.returncode == 0 or "is converted" in state.stderr
+        killed.run_again(unless="is converted")
         killed.is_converted(vms)
         killed.run("--undo")
         killed.is_as_before(vms)
@@ -187,11 +177,11 @@ def test_live_and_then_the_guest_is_gone(vms, killed):
 
 
 def test_finish(vms, killed):
-    """What is deleted is the old disks, and no other is lost."""
+    """Only the old disks are deleted."""
     killed.nothing_is_lost = lambda: killed.is_converted(vms)
 
     def prepare():
-        # There is no way back but by hand.
+        # A finished conversion cannot be undone, so go back by hand.
         for name in vms.directory.names(killed.local.uuid):
             vms.remove(name)
         for name, data in killed.content.items():
@@ -199,12 +189,8 @@ def test_finish(vms, killed):
         killed.local.define()
         killed.run()
 
-    for said in killed.at_each_step("--finish", prepare=prepare):
-        print(said)
-        again = killed.local.program.run(
-            "convert", killed.local.uuid, "--finish"
-        )
-        assert again.returncode == 0 or "its end" in again.stderr
+    for _ in killed.at_each_step("--finish", prepare=prepare):
+        killed.run_again("--finish", unless="its end")
         killed.is_converted(vms)
         assert killed.local.files() == set()
         for name in killed.content:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd convert --live: a guest runs on while its disks move into Ceph."""
+"""nova-rbd convert --live: a guest runs while its disks move into Ceph."""
 
 import os
 import subprocess
@@ -8,17 +8,16 @@ import subprocess
 import pytest
 
 from nova_rbd_backend.convert import rbd_disk
-from tests.functional.convert.local_instance import MIB, qemu_img
+from tests.functional.convert.local_instance import ASIDE, MIB, qemu_img
 from tests.testbed.guest import console as console_
 from tests.testbed.process import wait_for
 
 BOOT_SECONDS = 180
-ASIDE = ".nova-rbd-converted"
 
 
 @pytest.fixture
 def running(local, guest_image, tmp_path):
-    """A guest that counts, with a disk of each kind."""
+    """A running guest that counts on its disk; it has a disk of each kind."""
     local.overlay("disk", guest_image.raw, 64 * MIB)
     local.add("disk", "vda", "qcow2")
     qemu_img("create", "-f", "qcow2", local.path("disk.eph0"), "8M")
@@ -35,11 +34,20 @@ def counter(local):
     return console_.read(local.console).counter
 
 
-def writes_on(local):
+def goes_on_writing(local):
     now = counter(local)
     console = console_.wait_for_counter(local.console, now + 40, BOOT_SECONDS)
     assert console.failed == ()
     assert len(console.markers) == 1
+
+
+def kill_while_it_copies(local):
+    run = subprocess.Popen(
+        local.program.command("convert", local.uuid, "--live")
+    )
+    wait_for("QEMU copies", lambda: local.domain.blockJobInfo("vda"), 60, 0.01)
+    run.kill()
+    run.wait(10)
 
 
 def on_rbd(local):
@@ -55,7 +63,7 @@ def test_guest_runs_on(vms, running):
 
     assert {row["Result"] for row in rows} == {"converted"}
     assert running.sources() == running.sources(live=True) == on_rbd(running)
-    writes_on(running)
+    goes_on_writing(running)
     assert running.files() == {
         "nova-rbd-convert.json",
         *(f"disk{name}{ASIDE}" for name in ("", ".eph0", ".config")),
@@ -90,19 +98,9 @@ def test_refusals(running):
 
 
 def test_killed_while_it_copies(vms, running):
-    """The guest has its old disks; the next run begins anew."""
-    run = subprocess.Popen(
-        running.program.command("convert", running.uuid, "--live")
-    )
-    wait_for(
-        "QEMU copies",
-        lambda: running.domain.blockJobInfo("vda"),
-        60,
-        0.01,
-    )
-    run.kill()
-    run.wait(10)
-    writes_on(running)
+    """The guest keeps its old disks, and the next run starts from scratch."""
+    kill_while_it_copies(running)
+    goes_on_writing(running)
     assert running.sources(live=True)["vda"] == str(running.path("disk"))
 
     running.program.json("convert", running.uuid, "--live")
@@ -111,18 +109,11 @@ def test_killed_while_it_copies(vms, running):
     assert vms.directory.names(running.uuid) == sorted(
         running.image(name) for name in ("disk", "disk.config", "disk.eph0")
     )
-    writes_on(running)
+    goes_on_writing(running)
 
 
-def test_given_up_while_it_copies(vms, running):
-    run = subprocess.Popen(
-        running.program.command("convert", running.uuid, "--live")
-    )
-    wait_for(
-        "QEMU copies", lambda: running.domain.blockJobInfo("vda"), 60, 0.01
-    )
-    run.kill()
-    run.wait(10)
+def test_killed_and_undone_while_it_copies(vms, running):
+    kill_while_it_copies(running)
 
     rows = running.program.json("convert", running.uuid, "--undo")
 
@@ -130,4 +121,4 @@ def test_given_up_while_it_copies(vms, running):
     assert not running.domain.blockJobInfo("vda")
     assert running.files() == {"disk", "disk.eph0", "disk.config"}
     assert vms.directory.names(running.uuid) == []
-    writes_on(running)
+    goes_on_writing(running)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd convert --live where one call fails while the guest stands still.
+"""nova-rbd convert --live when a call fails while the guest is paused.
 
-The guest never runs on a copy that a later run would take for half made.
+The guest never runs on a copy that a later run would take for unfinished.
 """
 
 import os
@@ -27,7 +27,7 @@ def content():
 
 @pytest.fixture
 def running(local, content):
-    """A domain without a system: nobody writes but QEMU's copy."""
+    """A domain without an operating system, so that only QEMU's copy writes."""
     for dev, (name, data) in zip(("vda", "vdb"), content.items(), strict=True):
         local.path(name).write_bytes(data)
         local.add(name, dev, "raw")
@@ -38,7 +38,10 @@ def running(local, content):
 
 @pytest.fixture
 def fails(monkeypatch):
-    """Have a method fail at these of its calls."""
+    """Return a function that makes a method fail.
+
+    The numbers of the calls that fail, from 1, are in ``calls``.
+    """
 
     def install(owner, method, calls):
         real, count = getattr(owner, method), 0
@@ -75,7 +78,7 @@ def state(local):
 
 
 def write_as_guest(local, number=0):
-    """Through QEMU, as what runs in the guest would.
+    """Write through QEMU, as the guest's operating system would.
 
     :param number: of the disk
     """
@@ -94,7 +97,7 @@ def written(data):
 
 
 def test_mark_fails(vms, running, content, fails):
-    """The guest has its old disks, and the next run begins anew."""
+    """The guest keeps its old disks, and the next run starts from scratch."""
     fails(rbd_disk.Mirror, "mark", {2})
     before = running.sources()
     assert convert(running, "--live") != 0
@@ -106,7 +109,7 @@ def test_mark_fails(vms, running, content, fails):
 
 
 def test_second_disk_fails(vms, running, content, fails):
-    """The first is in Ceph for good, and the next run brings the other."""
+    """The first disk stays in Ceph, and the next run converts the second."""
     fails(Guest, "pivot", {2})
     assert convert(running, "--live") != 0
     assert state(running) == libvirt.VIR_DOMAIN_RUNNING
@@ -121,10 +124,11 @@ def test_second_disk_fails(vms, running, content, fails):
 
 
 @pytest.mark.parametrize("then", ["next run", "off", "resumed", "restarted"])
-def test_nothing_can_be_done_about_it(
-    vms, running, content, fails, capsys, then
-):
-    """The guest stands still with one disk in Ceph, whatever comes then."""
+def test_guest_stays_paused(vms, running, content, fails, capsys, then):
+    """The guest stays paused with one disk in Ceph.
+
+    The next run succeeds, whatever is done to the guest before it.
+    """
     fails(Guest, "pivot", {2})
     fails(rbd_disk.Mirror, "show", {5})
     assert convert(running, "--live") != 0
@@ -138,7 +142,7 @@ def test_nothing_can_be_done_about_it(
         write_as_guest(running, 1)
     if then in ("off", "restarted"):
         running.stop()
-        # libvirt has changed the definition of the disk that was led over.
+        # libvirt has put the disk that moved into the domain's definition.
         assert running.sources() == {
             "vda": f"vms/{running.image('disk')}",
             "vdb": str(running.path("disk.eph0")),

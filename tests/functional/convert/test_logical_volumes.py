@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd convert: disks on logical volumes."""
+"""nova-rbd convert with disks on logical volumes."""
 
 import os
 import signal
@@ -9,12 +9,11 @@ import subprocess
 import libvirt
 import pytest
 
-from tests.functional.convert.local_instance import MIB
+from tests.functional.convert.local_instance import ASIDE, MIB
 from tests.functional.convert.logical_volumes import VolumeGroup
 from tests.testbed.guest import console as console_
 from tests.testbed.process import wait_for
 
-ASIDE = ".nova-rbd-converted"
 BOOT_SECONDS = 180
 
 
@@ -29,7 +28,7 @@ def group(tmp_path, monkeypatch):
 
 @pytest.fixture
 def on_lvm(local, group, guest_image):
-    """A guest with root and ephemeral disk on volumes."""
+    """A guest whose root and ephemeral disk are on logical volumes."""
     root = guest_image.raw.read_bytes().ljust(64 * MIB, b"\0")
     path = group.add(f"{local.uuid}_disk", root)
     local.add("disk", "vda", "raw", path=path)
@@ -77,8 +76,8 @@ def test_live(vms, group, on_lvm):
     assert set(group.volumes()) == volumes(on_lvm, ASIDE)
 
 
-def test_a_volume_of_cinder_stays(vms, group, on_lvm, tmp_path):
-    """It is no disk of Nova's, whatever it lies on."""
+def test_volume_of_cinder_stays(vms, group, on_lvm, tmp_path):
+    """Cinder's volume is no disk of Nova's, even in the same volume group."""
     device = group.add("volume-0", bytes(MIB))
     on_lvm.add("volume", "vdc", "raw", path=device)
     on_lvm.define()
@@ -87,7 +86,7 @@ def test_a_volume_of_cinder_stays(vms, group, on_lvm, tmp_path):
     assert "volume-0" in group.volumes()
 
 
-def test_encrypted(on_lvm, group):
+def test_encrypted_volume_is_refused(on_lvm, group):
     path = group.add(f"{on_lvm.uuid}_disk.swap-dmcrypt", bytes(MIB))
     on_lvm.add("disk.swap", "vdc", "raw", path=path)
     on_lvm.define()
@@ -95,8 +94,8 @@ def test_encrypted(on_lvm, group):
     assert "encrypted" in refusal
 
 
-def test_started_meanwhile(vms, group, on_lvm):
-    """The guest keeps its disks, or is not started: never both."""
+def test_guest_started_during_the_copy(vms, group, on_lvm):
+    """Either the guest starts, or the conversion succeeds."""
     run = subprocess.Popen(
         on_lvm.program.command("convert", on_lvm.uuid),
         stderr=subprocess.PIPE,
@@ -117,6 +116,6 @@ def test_started_meanwhile(vms, group, on_lvm):
         started = False
     run.send_signal(signal.SIGCONT)
     _, said = run.communicate(timeout=120)
-    # Who comes later is refused: QEMU locks devices as it does files.
+    # QEMU locks devices as well as files, so whichever comes second fails.
     assert started is (run.returncode == 1), said
     assert set(group.volumes()) == volumes(on_lvm, "" if started else ASIDE)

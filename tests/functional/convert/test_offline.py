@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd convert: a stopped instance's local disks into Ceph, and back."""
+"""nova-rbd convert moves a shut-off instance's disks to Ceph and back."""
 
 import json
 import os
@@ -12,20 +12,24 @@ import libvirt
 import pytest
 
 from nova_rbd_backend.convert import rbd_disk
-from tests.functional.convert.local_instance import MIB, PROJECT, qemu_img
+from tests.functional.convert.local_instance import (
+    ASIDE,
+    MIB,
+    PROJECT,
+    qemu_img,
+)
 from tests.support.blank_disks import blank_disk
+from tests.support.clients import set_quota
 from tests.support.guest_domain import SECRET
-from tests.testbed.ceph import pools
 from tests.testbed.guest import console
 from tests.testbed.process import wait_for
 
 BOOT_SECONDS = 180
-ASIDE = ".nova-rbd-converted"
 
 
 @pytest.fixture
 def raw(local):
-    """The same with one small raw disk; nothing that boots."""
+    """The instance with one small raw disk, from which nothing boots."""
     local.path("disk").write_bytes(os.urandom(MIB) + bytes(5 * MIB) + b"end!")
     os.truncate(local.path("disk"), 8 * MIB)
     local.add("disk", "vda", "raw")
@@ -35,7 +39,7 @@ def raw(local):
 
 @pytest.fixture
 def whole(local, guest_image, tmp_path):
-    """The same with all disks that Nova makes on a host with qcow2."""
+    """The instance with all the disks that Nova makes on a qcow2 host."""
     local.overlay("disk", guest_image.raw, 64 * MIB)
     local.add("disk", "vda", "qcow2")
     ephemeral = tmp_path / "ephemeral_1_default"
@@ -92,7 +96,7 @@ def test_guest_comes_up_with_all_it_wrote(vms, whole):
     shown = whole.program.json("show", f"vms/{whole.image('disk')}")
     assert shown["Project"] == PROJECT
     assert shown["Size"] == 64 * MIB
-    # As Nova starts it next: the same domain, and nothing local.
+    # Nova starts the same domain next time, and all its disks are in Ceph.
     whole.start()
     marker = console.wait_for_boot(
         whole.console, boots=2, limit_seconds=BOOT_SECONDS
@@ -118,7 +122,7 @@ def test_guest_comes_up_with_all_it_wrote(vms, whole):
     again = console.wait_for_boot(
         whole.console, boots=3, limit_seconds=BOOT_SECONDS
     ).markers[2]
-    # As it was when it was converted.
+    # The disk is as it was when it was converted.
     assert again["boots"] == 2
     assert again["counter"] >= announced
 
@@ -139,7 +143,7 @@ def test_undo(vms, raw):
     assert raw.files() == {"disk"}
     assert vms.directory.names(raw.uuid) == []
     assert "no conversion to be undone" in refused(raw, "--undo")
-    # And there again.
+    # It can be converted again.
     convert(raw)
     assert raw.is_same(vms, "disk", raw.path(f"disk{ASIDE}"), "raw")
 
@@ -169,7 +173,7 @@ def test_dry_run(vms, whole):
         "disk": 64 * MIB,
         "disk.eph0": 8 * MIB,
         "disk.swap": 4 * MIB,
-        # QEMU shows the guest whole sectors.
+        # QEMU rounds the guest's view up to whole sectors.
         "disk.config": (300 << 10) + 512,
     }
     assert {row["Result"] for row in rows} == {"would be converted"}
@@ -177,8 +181,8 @@ def test_dry_run(vms, whole):
     assert whole.sources()["vda"] == str(whole.path("disk"))
 
 
-def test_what_a_guest_wrote_after_a_broken_off_run(vms, raw):
-    """It was copied, and the guest ran on with the old disk."""
+def test_guest_wrote_after_an_interrupted_run(vms, raw):
+    """The interrupted run copied the disk, but the guest kept the old one."""
     rbd_disk.make(vms, raw.image("disk"), 8 * MIB, lambda _: None, {})
     with raw.path("disk").open("r+b") as disk:
         disk.write(b"newer")
@@ -188,7 +192,7 @@ def test_what_a_guest_wrote_after_a_broken_off_run(vms, raw):
     assert raw.is_same(vms, "disk", raw.path(f"disk{ASIDE}"), "raw")
 
 
-def test_both_were_written(vms, raw):
+def test_both_disks_were_written(vms, raw):
     name = raw.image("disk")
     rbd_disk.make(vms, name, 8 * MIB, lambda _: None, {})
     with vms.open(name, read_only=False) as disk:
@@ -204,7 +208,7 @@ def test_both_were_written(vms, raw):
     assert raw.is_same(vms, "disk", raw.path(f"disk{ASIDE}"), "raw")
 
 
-def test_a_disk_of_that_name(vms, raw):
+def test_name_is_taken_by_another_disk(vms, raw):
     name = raw.image("disk")
     blank_disk(vms, name, MIB)
 
@@ -215,13 +219,13 @@ def test_a_disk_of_that_name(vms, raw):
     assert raw.files() == {"disk"}
 
 
-def test_it_runs(vms, raw):
+def test_running_guest_is_refused(vms, raw):
     raw.start()
     assert "use --live" in refused(raw)
     assert vms.directory.names(raw.uuid) == []
 
 
-def test_not_here(raw):
+def test_instance_that_is_not_on_this_host(raw):
     other = "11111111-2222-4333-8444-555555555555"
     assert "not on this host" in raw.program.refused("convert", other)
     (raw.instances / other).mkdir()
@@ -229,7 +233,7 @@ def test_not_here(raw):
     assert f"no domain {other}" in refusal
 
 
-def test_todays_nova_conf(raw):
+def test_nova_conf_without_rbd(raw):
     text = raw.program.conf.read_text()
     raw.program.conf.write_text(
         "[DEFAULT]\ncompute_driver = libvirt.LibvirtDriver\n"
@@ -251,7 +255,7 @@ def test_todays_nova_conf(raw):
         ),
     ],
 )
-def test_what_is_not_converted(vms, local, form, more, why):
+def test_disks_that_cannot_be_converted(vms, local, form, more, why):
     local.path("disk").write_bytes(bytes(MIB))
     local.add("disk", "vda", form, more=more)
     local.define()
@@ -259,15 +263,15 @@ def test_what_is_not_converted(vms, local, form, more, why):
     assert vms.directory.names(local.uuid) == []
 
 
-def test_two_opinions_about_the_format(raw):
+def test_disk_info_contradicts_the_domain(raw):
     raw.path("disk.info").write_text(
         json.dumps({str(raw.path("disk")): "qcow2"})
     )
     assert "disk.info" in refused(raw)
 
 
-def test_what_a_guest_wrote_is_not_taken_for_a_format(vms, raw):
-    """A raw disk on which the guest wrote a qcow2 of a file of the host."""
+def test_format_is_not_taken_from_the_disks_content(vms, raw):
+    """The guest wrote a qcow2 header to its raw disk, backed by a host file."""
     qemu_img(
         *("create", "-q", "-f", "qcow2", "-b", "/etc/hostname", "-F", "raw"),
         *(raw.folder / "evil", "8M"),
@@ -281,7 +285,7 @@ def test_what_a_guest_wrote_is_not_taken_for_a_format(vms, raw):
         assert disk.read(0, len(evil)) == evil
 
 
-def test_a_backing_file_elsewhere(local, tmp_path):
+def test_backing_file_outside_novas_cache(local, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes(bytes(MIB))
     options = f"backing_file={elsewhere},backing_fmt=raw"
@@ -294,13 +298,7 @@ def test_a_backing_file_elsewhere(local, tmp_path):
 def test_no_space(ceph, vms, raw):
     def quota(size):
         with ceph.admin() as admin:
-            pools.command(
-                admin,
-                "osd pool set-quota",
-                pool="vms",
-                field="max_bytes",
-                val=str(size),
-            )
+            set_quota(admin, "vms", size, field="max_bytes")
 
     quota(1)
     try:
@@ -311,7 +309,7 @@ def test_no_space(ceph, vms, raw):
 
 
 def begun(vms, local):
-    """A run that has begun to copy a disk, which takes a while."""
+    """Start a run, and return it once it has begun to copy a big disk."""
     os.truncate(local.path("disk"), 512 * MIB)
     with local.path("disk").open("r+b") as disk:
         disk.write(os.urandom(128 * MIB))
@@ -335,8 +333,8 @@ def test_two_runs_at_once(vms, raw):
     assert raw.is_same(vms, "disk", raw.path(f"disk{ASIDE}"), "raw")
 
 
-def test_started_meanwhile(vms, raw):
-    """QEMU wants the disk for itself, and so does who copies it."""
+def test_guest_started_during_the_copy(vms, raw):
+    """The guest does not start, as the copy holds QEMU's lock on the disk."""
     run = begun(vms, raw)
     with pytest.raises(libvirt.libvirtError, match="lock"):
         raw.start()
@@ -346,7 +344,7 @@ def test_started_meanwhile(vms, raw):
 
 
 def test_killed_program(vms, raw):
-    """With it ends what it has started, and all is free for the next."""
+    """Its child processes end with it, and the next run can start at once."""
     run = begun(vms, raw)
     run.kill()
     run.communicate(timeout=10)

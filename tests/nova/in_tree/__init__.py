@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Nova's own tests, with this backend in Nova's place.
+"""Nova's own tests, with this backend in the place of Nova's.
 
-``python -m tests.nova.in_tree unit`` runs them for the Nova of that Python.
+``python -m tests.nova.in_tree unit`` runs them for the Nova that is installed.
 """

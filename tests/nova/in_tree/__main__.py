@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Run one suite for the Nova of this Python, and say what came of it."""
+"""Run one suite for the installed Nova, and print the verdict."""
 
 import argparse
 import importlib.metadata

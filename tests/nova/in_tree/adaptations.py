@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What some of Nova's test classes need more, after their own setUp."""
+"""What some of Nova's test classes need in addition to their own setUp."""
 
 import time
 
@@ -8,13 +8,13 @@ WAIT_SECONDS = 60
 
 
 def _images_type_rbd(test):
-    # Nova's Rbd is Rbd whatever nova.conf says; ours reads nova.conf.
+    # Nova's Rbd works whatever images_type is; ours reads nova.conf.
     test.flags(images_type="rbd", group="libvirt")
 
 
 def _rbd_user(test):
-    # Nova's Rbd takes the user from a mock. Ours reads nova.conf, where these
-    # tests set a secret alone.
+    # Nova's Rbd takes the user from a mock. Ours reads nova.conf, in which
+    # these tests set only a secret.
     test.flags(rbd_user="rbd", group="libvirt")
 
 
@@ -31,16 +31,16 @@ _ADAPTATIONS = {
 
 
 def adapt(tests):
-    """Change these tests' classes."""
+    """Adapt the classes of these tests."""
     for test_class in {type(test) for test in tests}:
         name = f"{test_class.__module__}.{test_class.__qualname__}"
         if name in _ADAPTATIONS:
-            _also(test_class, _ADAPTATIONS[name])
+            _extend_set_up(test_class, _ADAPTATIONS[name])
         if hasattr(test_class, "_wait_for_migration_status"):
             _be_patient(test_class)
 
 
-def _also(test_class, more):
+def _extend_set_up(test_class, more):
     set_up = test_class.setUp
 
     def both(self):

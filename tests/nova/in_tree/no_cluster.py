@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Answer in the place of a cluster, which Nova's own tests have not.
+"""Answer in the place of a cluster, which Nova's own tests do not have.
 
-They replace Nova's RBDDriver, or a method of an Rbd's driver, and expect to be
-asked. So what their assertions are about asks the RBDDriver that a test has
-put in place. All else has one fixed answer here: it is tested on a real Ceph
-and with a real libvirt, in tests/nova, tests/functional and tests/e2e.
+Nova's tests replace its RBDDriver, or a method of an Rbd's driver, and assert
+that it is called. So whatever they assert calls the RBDDriver that a test has
+put in place. All else has one fixed answer here, since it is tested on a real
+Ceph and with a real libvirt, in tests/nova, tests/functional and tests/e2e.
 
-For a process that runs Nova's tests and nothing else: it changes our modules
-for good.
+This is for a process that runs only Nova's tests: our modules stay changed.
 """
 
 import inspect
@@ -22,13 +21,13 @@ from nova_rbd_backend.virt import imagebackend, rbd_utils
 from nova_rbd_backend.virt.background import worker
 from nova_rbd_backend.virt.pools import placement
 
-#: Nova's default for the pool; most of its tests set no other, nor any type.
+#: Nova's default pool; most of its tests set neither a pool nor a type.
 POOL = "rbd"
 SPACE = dict.fromkeys(("total", "free", "used"), 100 << 30)
 
 
 class Rbd(imagebackend.Rbd):
-    """Ours, with what Nova's tests use and replace of Nova's."""
+    """Our Rbd, with those parts of Nova's that its tests use or replace."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -47,7 +46,7 @@ class Rbd(imagebackend.Rbd):
 
 
 def replace(owner, **answers):
-    """Set attributes that the owner has, with the same parameters."""
+    """Replace methods of the owner by others with the same parameters."""
     for name, answer in answers.items():
         found = _parameters(getattr(owner, name))
         if _parameters(answer) != found:
@@ -63,9 +62,9 @@ def put_in_place():
     """Answer for the cluster from now on."""
     imagebackend.Rbd = Rbd
     replace(rbd_utils.RBDDriver, get_pool_info=lambda self: dict(SPACE))
-    # A test that asks a disk, and has replaced nothing, is to fail.
+    # A test that asks about a disk without replacing RBDDriver must fail.
     rbd_utils.RBDDriver.exists = rbd_utils.RBDDriver.size = _no_cluster
-    # Nova's: whether rados and rbd were imported. Tests switch it off.
+    # Nova's check that rados and rbd were imported, which its tests disable.
     rbd_utils.RBDDriver._check_for_import_failure = lambda self: None
     replace(
         Store,
@@ -87,6 +86,6 @@ def _no_cluster(self, name):
 
 
 def _delete(self, instance_uuid, only=lambda _disk: True):
-    """As Nova's driver deletes them, which its tests look for."""
+    """Delete disks as Nova's driver does, which its tests assert."""
     nova_rbd_utils.RBDDriver().cleanup_volumes(only)
     return {}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Nova's tests that cannot apply to this backend, from the table beside."""
+"""Nova's tests that cannot apply to this backend, read from the table."""
 
 import dataclasses
 import pathlib
@@ -11,7 +11,7 @@ TABLE = pathlib.Path(__file__).with_name("not_applicable.toml")
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One of Nova's tests; ``ours`` shows the same behaviour."""
+    """One of Nova's tests; the test ``ours`` shows the same behaviour."""
 
     test: str
     why: str
@@ -37,7 +37,7 @@ def entries():
 
 
 def not_applicable(release):
-    """The full names for one release of Nova, with their entries."""
+    """Return full name -> entry for one release of Nova."""
     return {
         entry.test: entry
         for entry in entries()

@@ -2,8 +2,8 @@
 
 """Put this backend where Nova's own tests look for Nova's.
 
-For a process that runs Nova's tests and nothing else: it changes Nova's
-modules, and ours, for good.
+This is for a process that runs only Nova's tests: Nova's modules and ours stay
+changed.
 """
 
 import importlib
@@ -15,7 +15,7 @@ import warnings
 
 
 def put_in_place(nova_tests):
-    """Import ``nova_tests``, and let its tests meet our classes.
+    """Import ``nova_tests``, and make its tests use our classes.
 
     :param nova_tests: nova.tests.unit or nova.tests.functional; importing it
         chooses between eventlet and threads, from the environment
@@ -30,7 +30,7 @@ def put_in_place(nova_tests):
     from nova_rbd_backend.virt import compat
 
     conf.register(nova.conf.CONF)
-    compat.check_nova()  # while Nova is unchanged; not after this
+    compat.check_nova()  # it would refuse what is changed below
     compat.check_nova = lambda: None
     _replace_driver()
     _replace_backend()
@@ -43,8 +43,8 @@ def _replace_driver():
     from nova_rbd_backend.virt import driver
 
     nova, ours = nova_driver.LibvirtDriver, driver.LibvirtDriver
-    # mock makes of an inherited static method a bound one (CPython 3.11,
-    # unittest/mock.py:get_original): ours has Nova's, so that it is not.
+    # mock turns an inherited static method into a bound one (CPython 3.11,
+    # unittest/mock.py:get_original), so our class gets Nova's as its own.
     for name, value in vars(nova).items():
         static = isinstance(value, staticmethod | classmethod)
         if static and name not in vars(ours):
@@ -57,7 +57,7 @@ def _replace_driver():
 def _init_once(ours):
     """Keep ``super(LibvirtDriver, self)`` of Nova 26 to 32 from recursing.
 
-    That name is our class now, above which Nova's __init__ finds itself.
+    The name now stands for our class, so that Nova's __init__ calls itself.
     """
     from nova.virt import driver
 
@@ -117,7 +117,7 @@ class _StandIn(types.ModuleType):
 
 
 class _Late:
-    """What a name of a module stands for, whenever it is used."""
+    """A module's attribute, looked up at each use."""
 
     def __init__(self, module, name):
         self._found = (module, name)
@@ -128,7 +128,7 @@ class _Late:
 
 
 def _share(module, name, other):
-    """Let all of our modules find module.name where Nova's tests patch it."""
+    """Make all our modules find module.name where Nova's tests patch it."""
     stand_in = _StandIn(module, name, other)
     for found in list(sys.modules.values()):
         if not getattr(found, "__name__", "").startswith("nova_rbd_backend"):
@@ -139,10 +139,10 @@ def _share(module, name, other):
 
 
 def _let_warnings_warn():
-    """Let a newer SQLAlchemy than Nova's own tests are run with warn only.
+    """Keep the warnings of a SQLAlchemy that is newer than Nova from failing.
 
-    Nova makes its warnings errors (nova/tests/fixtures/nova.py), and 2.1 has
-    one on Nova's queries, which are not what is looked at here.
+    Nova's tests make them errors (nova/tests/fixtures/nova.py). SQLAlchemy 2.1
+    warns of Nova's queries, which have nothing to do with this backend.
     """
     from nova.tests import fixtures
     from sqlalchemy import exc
@@ -157,9 +157,9 @@ def _let_warnings_warn():
 
 
 def _give_etc():
-    """Let Nova's tests find etc/nova, which its wheel has elsewhere.
+    """Let Nova's tests find etc/nova, which its wheel puts elsewhere.
 
-    They look beside Nova's package; pip puts a wheel's data into sys.prefix.
+    The tests look beside Nova's package; pip puts the data into sys.prefix.
     """
     from nova.conf import paths
 

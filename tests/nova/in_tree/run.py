@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Run one suite in processes of its own; judge what came of it."""
+"""Run one suite in processes of its own, and judge the outcomes."""
 
 import collections
 import dataclasses
@@ -16,13 +16,13 @@ from tests.nova.in_tree.not_applicable import not_applicable
 from tests.nova.in_tree.suites import SUITES
 
 CHECKOUT = pathlib.Path(__file__).parents[3]
-# Of Nova itself: nova/monkey_patch.py, 26 to 34.
+# OS_NOVA_DISABLE_EVENTLET_PATCHING: nova/monkey_patch.py, Nova 26 to 34.
 THREADING = {"native": "1", "eventlet": "0"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What each of Nova's tests came to, by its full name."""
+    """The outcomes of Nova's tests, by their full names."""
 
     passed: list[str]
     skipped: list[str]
@@ -40,8 +40,8 @@ class Verdict:
 def run(suite, threading, python=sys.executable, limit_seconds=1800):
     """Run all of a suite's tests.
 
-    :returns: the outcome and, of a failure, the story, by full name
-    :raises RuntimeError: a process ended badly, or too late
+    :returns: full name -> the outcome and, for a failure, its traceback
+    :raises RuntimeError: a process failed, or took too long
     """
     with tempfile.TemporaryDirectory(prefix="nova-in-tree-") as name:
         folder = pathlib.Path(name)
@@ -63,10 +63,10 @@ def run(suite, threading, python=sys.executable, limit_seconds=1800):
 
 
 def judge(found, release):
-    """Sort the outcomes by what they mean.
+    """Turn the outcomes into a verdict.
 
-    A test on the list of what cannot apply has to fail: the list has no more
-    than it needs.
+    A test that is listed as not applicable has to fail, so that the list has
+    no more tests than it needs.
     """
     listed = not_applicable(release)
     sorts = collections.defaultdict(list)
@@ -89,12 +89,12 @@ def judge(found, release):
 
 
 def _package(found):
-    """Which of nova.tests' packages the tests are of."""
+    """Return the package of nova.tests that the tests are in."""
     return next(iter(found), "nova.tests.none").split(".")[2]
 
 
 class _Part:
-    """One process with every so manieth test of the suite."""
+    """One process, which runs its share of the suite's tests."""
 
     def __init__(self, folder, suite, threading, python, number):
         self._report = folder / f"{number}.json"
@@ -119,7 +119,7 @@ class _Part:
         try:
             code = self._process.wait(max(0, end - time.monotonic()))
         except subprocess.TimeoutExpired as error:
-            raise RuntimeError(f"too late; {self._where()}") from error
+            raise RuntimeError(f"not done in time; {self._where()}") from error
         if code:
             raise RuntimeError(
                 f"exit code {code}; {self._where()}\n"
@@ -129,7 +129,7 @@ class _Part:
     def _where(self):
         outcomes = self.outcomes().items()
         begun = [test for test, (outcome, _) in outcomes if not outcome]
-        return f"it was at {begun or 'no test'}"
+        return f"running: {begun or 'no test'}"
 
     def end(self):
         if self._process.poll() is None:

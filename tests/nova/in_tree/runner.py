@@ -2,10 +2,10 @@
 
 """One process that runs a part of a suite: SUITE PART PARTS REPORT [NAME...].
 
-It is a process of its own since Nova's tests decide between eventlet and
-threads when they are imported, and since place.py cannot be taken back. Their
-own runner is unittest's: pytest's cannot have tests that delete their
-attributes, as Nova's do.
+It is a process of its own because Nova's tests choose between eventlet and
+threads when they are imported, and because place.py cannot be undone. The
+runner is unittest's, as Nova's own is: pytest cannot run tests that delete
+their attributes, as Nova's do.
 """
 
 import json
@@ -19,7 +19,7 @@ from tests.nova.in_tree.suites import SUITES
 
 
 class Result(unittest.TestResult):
-    """Writes a line of JSON at each test's beginning and at its end."""
+    """Writes a line of JSON when a test begins, and when it ends."""
 
     KEPT_CHARACTERS = 6000
 
@@ -36,7 +36,7 @@ class Result(unittest.TestResult):
         text = ""
         if error is not None:
             text = "".join(traceback.format_exception(*error))
-        # A failure in a clean-up comes after the test's own.
+        # A failure of the clean-up must not hide the test's own.
         if self._found is None or self._found[0] != "failed":
             self._found = outcome, text[-self.KEPT_CHARACTERS :]
 

@@ -9,9 +9,10 @@ import dataclasses
 class Suite:
     """Nova's tests that are run in one way.
 
-    ``since`` has what only newer releases of Nova have, by major release.
-    Tests with waits are not run beside each other. ``hanging`` are those that
-    hang with Nova's own backend too, by release and kind of threads.
+    ``since`` has the tests that only newer releases of Nova have, by major
+    release. ``processes`` is 1 for tests that wait: they are not run beside
+    each other. ``hanging`` has the tests that hang even with Nova's own
+    backend, by release and kind of threads.
     """
 
     package: str
@@ -24,7 +25,7 @@ class Suite:
     )
 
     def of(self, release: int) -> list[str]:
-        """Full names for one release of Nova."""
+        """Return the full names of the tests for one release of Nova."""
         names = list(self.names)
         for first, more in self.since.items():
             if release >= first:
@@ -32,7 +33,7 @@ class Suite:
         return [f"{self.package}.{name}" for name in names]
 
     def left_out(self, release: int, threading: str) -> tuple[str, ...]:
-        """Beginnings of the full names of what is not run."""
+        """Return how the full names of tests begin that are not run."""
         names = self.hanging.get((release, threading), ())
         return tuple(f"{self.package}.{name}" for name in names)
 
@@ -48,7 +49,7 @@ SUITES = {
         # within a transaction").
         native_since=34,
     ),
-    # Everything there is on the libvirt driver and its image backends.
+    # All tests of the libvirt driver and its image backends.
     "unit": Suite(
         "nova.tests.unit",
         (
@@ -76,7 +77,7 @@ SUITES = {
 
 
 def threadings(suite, release):
-    """How one release's nova-compute can run, its default first."""
+    """Return the kinds of threads that a release has, its default first."""
     if release < SUITES[suite].native_since:
         return ("eventlet",)
     if release < 34:

@@ -23,7 +23,7 @@ def test_older_nova_is_refused(monkeypatch):
         compat.check_nova()
 
 
-def test_newer_nova_with_the_same_seams_is_mentioned(monkeypatch, caplog):
+def test_newer_nova_with_the_same_seams_is_logged(monkeypatch, caplog):
     monkeypatch.setattr(compat, "nova_version", lambda: "35.0.0.dev7")
 
     compat.check_nova()

@@ -2,8 +2,8 @@
 
 """The XML of an RBD disk, against expected files, for each kind of cluster.
 
-The monitors' addresses come from a live connection to a real cluster: IPv4,
-IPv6, and one that only speaks messenger 2.
+The monitors' addresses come from a live connection to a real cluster: one with
+IPv4, one with IPv6, and one that speaks only messenger v2.
 """
 
 import base64
@@ -47,7 +47,7 @@ def rbd_conf(nova_conf, cluster):
 
 
 def described(disk_name="disk", mapping=None, extra_specs=None, **how):
-    """The XML that Nova would hand to libvirt for one disk."""
+    """Return the XML that Nova would give to libvirt for one disk."""
     from nova_rbd_backend.virt import imagebackend
 
     mapping = mapping or {"bus": "virtio", "type": "disk", "dev": "vda"}
@@ -56,7 +56,7 @@ def described(disk_name="disk", mapping=None, extra_specs=None, **how):
 
 
 def expected(name, cluster):
-    """The expected file, with where this cluster's monitor listens."""
+    """Return the expected XML, with the address of this cluster's monitor."""
     with cluster.admin() as admin:
         _, dump, _ = admin.mon_command(
             '{"prefix": "mon dump", "format": "json"}', b""
@@ -92,7 +92,7 @@ def test_config_drive(rbd_conf, cluster):
     assert found == expected("config-drive", cluster)
 
 
-def test_by_libvirt_path_keeps_the_paths_pool(rbd_conf, cluster):
+def test_disk_by_its_path_keeps_the_pool_of_the_path(rbd_conf, cluster):
     from nova_rbd_backend.virt import imagebackend
 
     name = f"{INSTANCE.uuid}_disk"

@@ -2,7 +2,7 @@
 
 """Rbd as Nova's driver calls it, on a real Ceph.
 
-Glance's answer is handed in; what Nova fetches is a file that the test makes.
+The tests answer in Glance's place, and make the file that Nova fetches.
 """
 
 import os
@@ -35,9 +35,7 @@ def test_clone(pools, glance, instance, parent, disk_format):
     cache(image, never)  # once more, as a hard reboot does
 
 
-def test_clone_although_a_fetched_file_is_there(
-    pools, glance, instance, parent
-):
+def test_clone_ignores_a_fetched_file(pools, glance, instance, parent):
     glance(urls=(parent,))
     with open(base_file(), "wb") as file:
         file.write(b"stale" * 1000)
@@ -67,7 +65,7 @@ def test_never_download_says_why(pools, glance, instance):
         cache(rbd(instance), never)
 
 
-def test_image_gone_from_glance_is_not_made_of_what_is_left_of_it(
+def test_image_gone_from_glance_is_not_taken_from_novas_cache(
     pools, glance, instance
 ):
     from nova import exception
@@ -129,7 +127,7 @@ def test_config_drive_replaces_the_old_one(pools, instance, tmp_path):
 
 @pytest.mark.parametrize("pool", ["images", "device_health_metrics"])
 def test_parent_that_cannot_be_read_is_fetched(pools, glance, instance, pool):
-    """Not there; and in a pool that Nova's user has no rights to."""
+    """The parent does not exist, or Nova's user has no rights to its pool."""
     glance(urls=(f"rbd://{pools.vms.cluster.fsid()}/{pool}/x/snap",))
     fetched = []
     cache(rbd(instance), fetcher(b"fetched", fetched))

@@ -128,7 +128,7 @@ def test_export_is_from_the_disks_pool_by_default(pools, tmp_path):
 
 
 class TakingGlance:
-    """Takes what it is given; raises what it is told to, once."""
+    """Takes what it is given, but raises ``refuses`` the first time."""
 
     def __init__(self, refuses=None):
         self.refuses, self.given, self.data = refuses, {}, None
@@ -151,14 +151,14 @@ class TakingGlance:
 
 @pytest.fixture
 def snapshot(pools, monkeypatch):
-    """Make a snapshot of a disk that begins with "content"."""
+    """Return a function to make a snapshot of a disk with "content"."""
     from nova import objects
 
     from nova_rbd_backend.virt import edge
     from nova_rbd_backend.virt.background import worker
     from nova_rbd_backend.virt.snapshot import glance as glance_
 
-    # What a nova-compute does behind a request's back is done in between.
+    # No background work; make_one purges instead.
     monkeypatch.setattr(worker.Background, "start", lambda self: None)
     objects.register_all()
 
@@ -186,7 +186,7 @@ def snapshot(pools, monkeypatch):
 
 def test_snapshots_location_is_given_to_glance(pools, snapshot):
     found = TakingGlance()
-    assert snapshot(found) == ""  # nothing is left for Nova to give
+    assert snapshot(found) == ""  # Nova has nothing left to send
     fsid, pool = found.given["location"].split("/")[2:4]
     assert (fsid, pool) == (pools.vms.cluster.fsid(), "vms")
     assert found.given["disk_format"] == "raw"
@@ -211,7 +211,7 @@ def test_snapshot_that_glance_refuses_is_uploaded(snapshot):
     assert (snapshot.snaps, snapshot.images) == ((), [])
 
 
-# -- what is not there
+# -- missing disks, snaps and pools; capacity
 
 
 def test_no_such_snap_to_go_back_to(pools):
@@ -248,11 +248,11 @@ def test_nothing_of_the_pool_is_reserved_for_the_image_cache(pools, driver):
     assert driver._get_disk_size_reserved_for_image_cache() == 0
 
 
-# -- the shape of it
+# -- signatures
 
 
 def test_parameters_are_novas():
-    """Ours may only add some that have a default."""
+    """Ours may add only parameters that have a default."""
     import inspect
 
     from nova.virt.libvirt import imagebackend as nova_imagebackend
@@ -260,7 +260,7 @@ def test_parameters_are_novas():
     from nova_rbd_backend.virt import compat, imagebackend
 
     for name in compat.SEAMS["nova.virt.libvirt.imagebackend", "Image"]:
-        if name == "__init__":  # Nova makes one through Backend alone
+        if name == "__init__":  # Nova makes images only through Backend
             continue
         nova = inspect.signature(getattr(nova_imagebackend.Image, name))
         ours = inspect.signature(getattr(imagebackend.Rbd, name))

@@ -2,8 +2,8 @@
 
 """The real nova-compute, started with options that must stop it.
 
-All of it ends before nova-compute looks for a conductor, so nothing else of
-OpenStack is needed. Cluster, pools, rights and secrets: tests/e2e.
+nova-compute ends before it looks for a conductor, so nothing else of OpenStack
+is needed. tests/e2e has clusters, pools, rights and secrets that are refused.
 """
 
 import pathlib
@@ -18,7 +18,7 @@ OURS = "compute_driver = rbd_backend.LibvirtDriver\n"
 RBD = OURS + "libvirt_images_type = rbd\nlibvirt_images_store = vms\n"
 SECRET = "rbd_secret_uuid = 457eb676-33da-42ec-9a8c-9293d545c337\n"
 
-# What it shows -> options, part of the line that ends nova-compute.
+# Case -> options, and part of the line with which nova-compute ends.
 REFUSED = {
     "other driver": (
         "compute_driver = libvirt.LibvirtDriver\nlibvirt_images_type = rbd\n",

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""No guest is started beside one that may be alive; see also
-tests/functional/storage/test_fencing.py."""
+"""No guest is started while another client of its disk may be alive.
+
+See also tests/functional/storage/test_fencing.py.
+"""
 
 import subprocess
 import sys
@@ -21,26 +23,8 @@ DOMAIN = """
 
 
 @pytest.fixture
-def driver(ceph, nova_conf):
-    from nova import objects
-    from nova.virt import fake
-
-    from nova_rbd_backend.virt.driver import LibvirtDriver
-
-    objects.register_all()
-    nova_conf(
-        group="libvirt",
-        connection_uri="test:///default",
-        images_rbd_pool="vms",
-        images_rbd_ceph_conf=str(ceph.conf),
-        rbd_user="nova",
-        rbd_secret_uuid=str(uuid.uuid4()),
-    )
-    return LibvirtDriver(fake.FakeVirtAPI())
-
-
-@pytest.fixture
-def instance(vms):
+def instance(driver, vms):
+    """An instance whose root disk exists."""
     from nova import objects
 
     made = objects.Instance(
@@ -57,7 +41,7 @@ def instance(vms):
 
 @pytest.fixture
 def client(ceph, instance):
-    """A process that has the instance's disk open, and its lock."""
+    """A process that has the instance's disk open, and holds its lock."""
     program = (sys.executable, "-m", client_child.__name__)
     process = subprocess.Popen(
         [*program, str(ceph.conf), "vms", f"{instance.uuid}_disk"],
@@ -84,7 +68,7 @@ def warnings(caplog):
     return [r.message for r in caplog.records if r.levelname == "WARNING"]
 
 
-def test_dead_client_is_fenced_and_told_of(driver, instance, client, caplog):
+def test_dead_client_is_fenced_and_logged(driver, instance, client, caplog):
     client.kill()
     client.wait(10)
     guest = start(driver, instance)
@@ -97,7 +81,7 @@ def test_dead_client_is_fenced_and_told_of(driver, instance, client, caplog):
     assert "7.0 days, its lock is broken" in line
 
 
-def test_nothing_is_told_when_nobody_is_there(driver, instance, caplog):
+def test_nothing_is_logged_without_another_client(driver, instance, caplog):
     assert start(driver, instance).is_active()
     assert not [w for w in warnings(caplog) if "Fenced" in w]
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Makes a nova-compute kill itself before a given change to the cluster.
+"""Makes nova-compute kill itself before a given change to the cluster.
 
-Python imports it at start where PYTHONPATH has this folder, and the checkout.
-The file that NOVA_RBD_KILL names has the number of changes until then.
+Python imports this module when it starts if PYTHONPATH has this folder; the
+checkout has to be in PYTHONPATH too. The environment variable NOVA_RBD_KILL
+names a file with the number of the change.
 """
 
 import os

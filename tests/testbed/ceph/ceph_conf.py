@@ -53,7 +53,8 @@ def render(
 ) -> str:
     """Return the text of ceph.conf.
 
-    :param sockets: a folder with a short path: Unix sockets end at 107 bytes
+    :param sockets: a folder with a short path, because the path of a Unix
+        socket is limited to 107 bytes
     """
     sections = {
         "global": _network(settings) | _global(settings, folder, sockets),
@@ -114,7 +115,7 @@ def _mon(folder: pathlib.Path) -> dict[str, object]:
         "mon_data": f"{folder}/mon.$id",
         "mon_cluster_log_file": f"{folder}/log/cluster.log",
         "mon_allow_pool_delete": "true",
-        # HEALTH_OK in spite of what a test cluster is.
+        # HEALTH_OK, although the cluster has few OSDs and single copies.
         "mon_allow_pool_size_one": "true",
         "mon_warn_on_pool_no_redundancy": "false",
         "mon_warn_on_insecure_global_id_reclaim": "false",
@@ -126,7 +127,8 @@ def _mon(folder: pathlib.Path) -> dict[str, object]:
         "mon_max_pg_per_osd": 2000,
         "mon_pg_warn_min_per_osd": 0,
         "mon_osd_crush_smoke_test": "false",
-        # The default batches map changes for 1 s: 24 s to start, not 5.
+        # By default map changes are batched for 1 s, and the cluster starts
+        # in 24 s instead of 5 s.
         "paxos_propose_interval": 0.02,
         "paxos_min_wait": 0.01,
         "mon_tick_interval": 1,
@@ -149,7 +151,8 @@ def _osd(settings: ClusterSettings, folder: pathlib.Path) -> dict[str, object]:
         "osd_data": f"{folder}/osd.$id",
         "osd_objectstore": "bluestore",
         "osd_journal": "",
-        # Until a dead client's watch, and so its exclusive lock, lapses.
+        # After this time a dead client's watch lapses, and with it its
+        # exclusive lock.
         "osd_client_watch_timeout": settings.watch_timeout_seconds,
         "osd_op_num_shards": 2,
         "osd_op_num_threads_per_shard": 1,
@@ -160,7 +163,8 @@ def _osd(settings: ClusterSettings, folder: pathlib.Path) -> dict[str, object]:
         "bluestore_block_preallocate_file": "false",
         "bluestore_cache_autotune": "false",
         "bluestore_cache_size": 64 * MIB,
-        # Small write buffers: the default's 256 MiB is most of the memory.
+        # Small write buffers; with the default, their 256 MiB are most of the
+        # memory.
         "bluestore_rocksdb_options": (
             "compression=kNoCompression,max_write_buffer_number=4,"
             "min_write_buffer_number_to_merge=1,recycle_log_file_num=4,"

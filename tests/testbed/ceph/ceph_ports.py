@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A free port for a monitor, safe against a start beside ours."""
+"""Choose a free port for a monitor, also while other clusters start."""
 
 import contextlib
 import errno
@@ -41,8 +41,8 @@ def _bound(lock: socket.socket) -> bool:
 def free_pair(address: str, seed: int) -> int:
     """Return a port that is free, as is the next one.
 
-    :param seed: where in the range to begin: a stopped cluster's port looks
-        free, and another one should rather not take it
+    :param seed: where in the range to begin; clusters differ in it, because a
+        stopped cluster's port looks free but should not be taken
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for offset in range(len(PORTS)):

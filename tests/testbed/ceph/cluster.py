@@ -39,10 +39,10 @@ LONGEST_SOCKET_FOLDER = 70
 
 
 class CephCluster:
-    """A cluster in ``folder``; the arguments count when it is first started.
+    """A cluster in ``folder``; other arguments apply to its first start.
 
-    :param osds: 3 or more give the erasure-coded pool vms-data too
-    :param watch_timeout_seconds: until a dead client's lock lapses
+    :param osds: with 3 or more there is the erasure-coded pool vms-data too
+    :param watch_timeout_seconds: time after which a dead client's lock lapses
     """
 
     def __init__(
@@ -92,12 +92,16 @@ class CephCluster:
         """Return the base64 key of client.<user>; a secret: do not log it."""
         return users_.read_key(self.keyring(user))
 
-    @contextlib.contextmanager
-    def admin(self) -> Iterator[rados.Rados]:
+    def admin(self) -> contextlib.AbstractContextManager[rados.Rados]:
         """Give a connection as client.admin; all its calls have a limit."""
+        return self.client("admin")
+
+    @contextlib.contextmanager
+    def client(self, user: str) -> Iterator[rados.Rados]:
+        """Give a connection as client.<user>; all its calls have a limit."""
         limits = {"rados_mon_op_timeout": "30", "rados_osd_op_timeout": "60"}
         cluster = rados.Rados(
-            name="client.admin", conffile=str(self.conf), conf=limits
+            name=f"client.{user}", conffile=str(self.conf), conf=limits
         )
         try:
             cluster.connect(timeout=30)
@@ -116,9 +120,9 @@ class CephCluster:
     # -- its life ----------------------------------------------------------
 
     def start(self) -> None:
-        """Make it, or start again what is not running; usable on return.
+        """Make it, or start its daemons that do not run; usable on return.
 
-        What a start that was broken off left is thrown away first.
+        If an earlier start was interrupted, first removes what that has left.
         """
         if not self._complete.exists():
             self.destroy()
@@ -129,9 +133,9 @@ class CephCluster:
             self._start_again()
 
     def stop(self) -> None:
-        """Stop all daemons cleanly; the data stays.  Not running: done."""
+        """Stop the daemons that run, cleanly; the data stays."""
         self.resume_osds()
-        # The monitor last: OSDs say good-bye to it.
+        # The monitor is last, because OSDs tell it that they stop.
         for daemon in reversed(self._daemons()):
             daemon.stop()
 
@@ -158,7 +162,7 @@ class CephCluster:
             daemon.signal(signal.SIGCONT)
 
     def destroy(self) -> None:
-        """End all processes and remove the folder; not there: done.
+        """End all processes and remove the folder, if it exists.
 
         :raises TestbedError: the folder holds something else
         """
@@ -168,8 +172,8 @@ class CephCluster:
             raise TestbedError(
                 f"{self.folder} is no cluster's folder: remove it yourself"
             )
-        # By their command lines: a start that was killed had no time to
-        # remember what it had just launched.
+        # Find the daemons by their command lines, because a start that was
+        # killed had no time to record what it had just launched.
         daemons = [p for p in psutil.process_iter() if self._is_daemon(p)]
         for daemon in daemons:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -181,7 +185,7 @@ class CephCluster:
                 15,
             )
         shutil.rmtree(self._sockets, ignore_errors=True)
-        # The record last: it says whose the rest is.
+        # The record is last, because it marks the folder as a cluster's.
         for path in set(self.folder.iterdir()) - {self._record}:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.rmtree(self.folder)
@@ -194,7 +198,7 @@ class CephCluster:
 
     @property
     def _complete(self) -> pathlib.Path:
-        """There when the cluster was wholly made."""
+        """A file that exists once the cluster has been made to the end."""
         return self.folder / "complete"
 
     @property
@@ -203,7 +207,7 @@ class CephCluster:
 
     @property
     def _sockets(self) -> pathlib.Path:
-        """A folder of a short name, in the cluster's own where that is."""
+        """A folder with a short path: in the cluster's if that is short."""
         own = self.folder / "s"
         if len(str(own)) <= LONGEST_SOCKET_FOLDER:
             return own
@@ -217,7 +221,7 @@ class CephCluster:
         return [Process(self._pids, name) for name in names]
 
     def _is_daemon(self, process: psutil.Process) -> bool:
-        """Whether it is one of this cluster's, formatting or serving."""
+        """Whether it is a daemon of this cluster, formatting or serving."""
         try:
             words = process.cmdline()
         except psutil.Error:  # it has just ended
@@ -225,7 +229,7 @@ class CephCluster:
         return bool(words) and words[0] in DAEMONS and str(self.conf) in words
 
     def _chosen(self, names: tuple[str, ...]) -> list[Process]:
-        """The daemons of these names or kinds ("osd"); no name: all."""
+        """The daemons of these names or kinds ("osd"); all without a name."""
         if not names:
             return self._daemons()
         return [
@@ -254,7 +258,8 @@ class CephCluster:
                 settings = self._choose_settings()
                 uuids = {n: str(uuid.uuid4()) for n in range(settings.osds)}
                 self._write_files(settings)
-                # An OSD's mkfs needs the monmap alone: beside the mon's start
+                # An OSD's mkfs needs only the monmap, so it runs while the
+                # monitor starts.
                 formats = {
                     n: stack.enter_context(self._format_osd(n, uuids[n]))
                     for n in uuids
@@ -289,8 +294,8 @@ class CephCluster:
         for user in users:
             path = self.folder / f"ceph.{user.entity}.keyring"
             users_.write_private(path, user.keyring())
-        # All users at once from the monitor's own first keyring: no `auth
-        # add` for each.
+        # The monitor's first keyring makes all users at once, without an
+        # `auth add` for each.
         users_.write_private(
             self.folder / "first.keyring", "".join(u.keyring() for u in users)
         )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a new cluster gets over one admin connection: OSD ids and pools."""
+"""Give a new cluster its OSD ids and pools, over one admin connection."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -16,9 +16,9 @@ DATA_POOL = "vms-data"
 
 
 def command(cluster: rados.Rados, prefix: str, **arguments: object) -> Any:
-    """Return the decoded JSON answer of a monitor command; None: no answer.
+    """Return the decoded JSON answer of a monitor command; None if empty.
 
-    :raises TestbedError: the monitor refused it; names command and reason
+    :raises TestbedError: the monitor refused; names command and reason
     """
     request = {"prefix": prefix, "format": "json", **arguments}
     code, out, reason = cluster.mon_command(json.dumps(request), b"")
@@ -33,8 +33,8 @@ def register_osds(cluster: rados.Rados, uuids: Mapping[int, str]) -> None:
 
 
 def make_pools(cluster: rados.Rados, erasure_coded: bool) -> None:
-    """Make all pools; vms-data, which is erasure-coded, when asked."""
-    # Clones of unprotected snapshots (clone v2) need it.
+    """Make all pools, and if asked the erasure-coded pool vms-data."""
+    # Clones of unprotected snaps (clone v2) need it.
     command(cluster, "osd set-require-min-compat-client", version="mimic")
     for pool in REPLICATED_POOLS:
         command(cluster, "osd pool create", pool=pool, pg_num=8)
@@ -81,7 +81,7 @@ def wait_for_osds(
 
 
 def wait_until_usable(cluster: rados.Rados) -> None:
-    """Wait for clean placement groups and a capacity that clients can ask."""
+    """Wait until placement groups are clean and clients see a capacity."""
     waits = {
         "the mgr is active": lambda: command(cluster, "mgr stat")["available"],
         "all PGs are active+clean": lambda: _all_clean(cluster),

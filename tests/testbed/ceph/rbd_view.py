@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What lies in a pool, read through librbd with the admin's rights."""
+"""Read what a pool contains, through librbd with the admin's rights."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ class ImageView:
 
 
 def images(cluster: CephCluster, pool: str) -> dict[str, ImageView]:
-    """All images of the pool by name, but whole bases, which outlive tests."""
+    """All images by name, except whole bases, because these outlive tests."""
     found = _images(cluster, pool)
     return {name: v for name, v in found.items() if not _is_base(name)}
 
@@ -57,7 +57,7 @@ def _images(cluster: CephCluster, pool: str) -> dict[str, ImageView]:
 
 
 def snaps(cluster: CephCluster, pool: str, image: str) -> list[str]:
-    """Names of an image's snaps, also of those kept for clones alone."""
+    """Names of an image's snaps, also of those kept only for clones."""
     with (
         cluster.admin() as connection,
         connection.open_ioctx(pool) as ioctx,
@@ -73,7 +73,7 @@ def trash(cluster: CephCluster, pool: str) -> list[str]:
 
 
 def left(cluster: CephCluster, pool: str) -> list[str]:
-    """Everything that is in the pool or its trash."""
+    """Names of all images in the pool and its trash, except whole bases."""
     return [
         *images(cluster, pool),
         *(f"trash: {name}" for name in trash(cluster, pool)),
@@ -81,7 +81,7 @@ def left(cluster: CephCluster, pool: str) -> list[str]:
 
 
 def capacity(cluster: CephCluster, pool: str) -> tuple[int, int]:
-    """Bytes of all OSDs; bytes the pool can hold, used ones included."""
+    """Bytes of all OSDs, and bytes that the pool can hold, used or free."""
     with cluster.admin() as connection:
         command = json.dumps({"prefix": "df", "format": "json"})
         code, answer, text = connection.mon_command(command, b"")

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping
 from tests.testbed import paths
 
 CAPS_FOLDER = paths.CHECKOUT / "etc" / "ceph"
-# As Ceph's documentation gives them to Cinder: nothing in Nova's pools, and
-# Nova's user has nothing in this one.
+# As Ceph's documentation gives them to Cinder. They allow nothing in Nova's
+# pools, and the caps of Nova's user allow nothing in pool volumes.
 CINDER_CAPS = {
     "mon": "profile rbd",
     "mgr": "profile rbd pool=volumes",

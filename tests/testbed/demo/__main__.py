@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The demonstration: from nothing to guests on Ceph and back, with proofs.
+"""Demonstrate the backend: start all it needs, boot guests, prove, clean up.
 
 Usage: python -m tests.testbed.demo [--keep] [--backend plugin|in-tree]
 """
 
 import argparse
-import contextlib
 import functools
 import json
 import re
 import signal
 import sys
-from collections.abc import Iterator
 
 from openstack.compute.v2.server import Server
 from openstack.image.v2.image import Image
@@ -27,7 +25,7 @@ from tests.testbed.steps import Steps
 from tests.testbed.whole import Testbed
 
 GIB = 1 << 30
-# Deleted disks leave the pool at once, their space comes back afterwards.
+# A deleted disk leaves the pool at once; its space is freed afterwards.
 PURGE_SECONDS = 60
 
 
@@ -56,20 +54,26 @@ class Demo:
         self._delete()
 
     def _bring_up(self) -> None:
-        with self._step("end what an earlier run left", "nothing is reused"):
+        with self.steps.step(
+            "remove what an earlier run left", "nothing is reused"
+        ):
             self.testbed.down()
-        with self._step("build the guest image", "from Debian's packages"):
+        with self.steps.step(
+            "build the guest image", "from Debian's packages"
+        ):
             self.guest = guest.build(
                 paths.cache() / "guest", paths.cache() / "cache"
             )
-        with self._step(
+        with self.steps.step(
             "bring Ceph, libvirt and OpenStack up",
             "an unmodified nova-compute accepts its configuration",
         ):
             self.testbed.up(self.steps)
 
     def _upload(self) -> None:
-        with self._step("upload the guest image twice", "two Glance stores"):
+        with self.steps.step(
+            "upload the guest image twice", "two Glance stores"
+        ):
             servers = self.testbed.servers()
             for kind, store in (("raw", "rbd"), ("qcow2", "file")):
                 path = getattr(self.guest, kind)
@@ -88,7 +92,7 @@ class Demo:
             "qcow2": "an image that is not in this Ceph is imported",
         }
         for kind, image in self.images.items():
-            with self._step(
+            with self.steps.step(
                 f"boot a server of the {kind} image", proofs[kind]
             ):
                 server = servers.boot(
@@ -104,7 +108,7 @@ class Demo:
                 )
 
     def _show_consoles(self) -> None:
-        with self._step(
+        with self.steps.step(
             "read the guests' consoles", "both guests run from disks of 1 GiB"
         ):
             for server in self.booted.values():
@@ -117,8 +121,8 @@ class Demo:
                 )
 
     def _show_rbd_images(self) -> None:
-        with self._step(
-            "list the RBD images", "one disk each; whose it is stands on it"
+        with self.steps.step(
+            "list the RBD images", "each server has a disk that names it"
         ):
             images = rbd_view.images(self.testbed.cluster, "vms")
             for image in images.values():
@@ -138,7 +142,7 @@ class Demo:
             )
 
     def _show_xml(self) -> None:
-        with self._step("show the disk's libvirt XML", "it holds no key"):
+        with self.steps.step("show the disk's libvirt XML", "it holds no key"):
             key = self.testbed.cluster.key("nova")
             host = self.testbed.hosts[0]
             for server in self.booted.values():
@@ -154,7 +158,7 @@ class Demo:
                 prove(key not in xml, f"no key in {server.name}'s XML")
 
     def _show_capacity(self) -> None:
-        with self._step(
+        with self.steps.step(
             "ask Placement for the free space",
             "the scheduler knows Ceph's usable capacity",
         ):
@@ -196,23 +200,25 @@ class Demo:
                 life.live_migrate,
             ),
             (
-                "cut that host's power, evacuate the server",
-                "it starts again here, with all it had flushed",
+                "cut the other host's power, evacuate the server",
+                "it starts on the first host, with all it had flushed",
                 life.evacuate,
             ),
             (
                 "bring the dead host back",
-                "it cannot write to what runs elsewhere",
+                "it cannot write to a disk that is used elsewhere",
                 life.restore,
             ),
         ):
-            with self._step(name, proves):
+            with self.steps.step(name, proves):
                 work()
 
     def _delete(self) -> None:
         cluster = self.testbed.cluster
         pools = ("vms", "snapshots")
-        with self._step("delete all of them", "nothing stays in the pools"):
+        with self.steps.step(
+            "delete the servers and the snapshot", "nothing stays in the pools"
+        ):
             self.life.end()
             for server in self.booted.values():
                 self.testbed.servers().delete(server)
@@ -227,16 +233,11 @@ class Demo:
     def _is_empty(self, pool: str) -> bool:
         return not rbd_view.left(self.testbed.cluster, pool)
 
-    @contextlib.contextmanager
-    def _step(self, name: str, proves: str) -> Iterator[None]:
-        with self.steps.step(name, proves):
-            yield
-
 
 def main(arguments: list[str]) -> int:
-    """Run the demonstration; 0 when everything was proved."""
+    """Run the demonstration; return 0 if everything was proved."""
     wanted = _parser().parse_args(arguments)
-    # A SIGTERM cleans up like Ctrl-C does.
+    # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     demo = Demo(wanted.name, wanted.backend)
     failure = ""
@@ -269,7 +270,7 @@ def _parser() -> argparse.ArgumentParser:
         "--backend",
         default="plugin",
         choices=compute_conf.BACKENDS,
-        help="in-tree: Nova's own, to compare with",
+        help="image backend (%(default)s); in-tree is Nova's, to compare with",
     )
     return parser
 
@@ -278,7 +279,7 @@ def _how_to_use(name: str) -> str:
     command = f"python3 -m tests.testbed --name {name}"
     return "\n".join(
         (
-            "\nIt is still up:",
+            "\nThe testbed is still up:",
             f"  {command} run openstack server list",
             f"  {command} run rbd ls --long vms",
             f"  {command} status",

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What happens to a server of the demonstration after it was booted.
+"""What happens to a server of the demonstration after its boot.
 
-Each step says how far the guest had counted before and after: it flushes each
-number to its disk before it announces it, and reads the disk for numbers that
-are missing when it comes up.
+Each step prints how far the guest had counted before and after. The guest
+flushes each number to its disk before it announces it. When it comes up, it
+counts the numbers that its disk lacks.
 """
 
 import time
@@ -23,13 +23,13 @@ WRITE_SECONDS = 120
 
 
 def prove(fact: object, what: str) -> None:
-    """:raises TestbedError: it is not so"""
+    """:raises TestbedError: the fact is not true"""
     if not fact:
         raise TestbedError(f"not proved: {what}")
 
 
 class Life:
-    """One server's further life."""
+    """One server's life after its boot."""
 
     def __init__(self, testbed: Testbed, server: Server):
         self._testbed = testbed
@@ -38,7 +38,7 @@ class Life:
         self._copy: Server | None = None
 
     def snapshot(self) -> None:
-        """Make an image of it while it runs."""
+        """Make an image of the server while it runs."""
         before = self._count(self._server)
         begin = time.monotonic()
         compute = self._testbed.openstack.connection().compute
@@ -91,7 +91,7 @@ class Life:
         print("\n".join(f"    {line}" for line in found().lines()))
 
     def live_migrate(self) -> None:
-        """Move it to the second host while it runs."""
+        """Move the server to the second host while it runs."""
         first, second = self._testbed.hosts
         before = self._count(self._server)
         begin = time.monotonic()
@@ -127,14 +127,14 @@ class Life:
         self._goes_on(self._server, self._count(self._server), boots=2)
 
     def end(self) -> None:
-        """Delete the copy, and the image."""
+        """Delete the second server and the image."""
         if self._copy is not None:
             self._testbed.servers().delete(self._copy)
         if self._image is not None:
             self._testbed.servers().delete_image(self._image)
 
     def _count(self, server: Server) -> int:
-        """What the guest has flushed for certain."""
+        """The last number that the guest is known to have flushed."""
         so_far = console.read(self._testbed.console(server)).counter
         return self._testbed.wait_for_counter(
             server, so_far + 1, WRITE_SECONDS

@@ -16,9 +16,10 @@ from tests.testbed.process import wait_for
 class Console:
     """All that a guest said over its boots; the newest last.
 
-    :param markers: one dict a boot: boots, counter, missing, root, disks
+    :param markers: a dict for each boot: boots, counter, missing, root, disks
     :param disks: the disks as last reported: name -> bytes, type, label
-    :param config_drive: uuid and name; None: no drive, or not yet looked
+    :param config_drive: uuid and name; None if the guest has found no drive,
+        or has not looked yet
     :param counter: the last number announced as safe on the disk
     :param failed: lines that tell of a fault
     """
@@ -31,14 +32,14 @@ class Console:
 
 
 def parse(text: str) -> Console:
-    """Read a console's text; lines that are not whole are left out."""
+    """Read a console's text; leave out incomplete lines."""
     said = [
         line.partition(" ")[::2]
         for line in text.replace("\r", "").split("\n")[:-1]
     ]
-    markers = tuple(_whole(v for w, v in said if w == "GUEST-MARKER"))
-    changes = _whole(v for w, v in said if w == "GUEST-DISKS")
-    drives = _whole(v for w, v in said if w == "GUEST-CONFIG-DRIVE")
+    markers = tuple(_decoded(v for w, v in said if w == "GUEST-MARKER"))
+    changes = _decoded(v for w, v in said if w == "GUEST-DISKS")
+    drives = _decoded(v for w, v in said if w == "GUEST-CONFIG-DRIVE")
     counters = [int(v) for w, v in said if w == "GUEST-COUNTER"]
     faults = ("GUEST-FAILED", "GUEST-COUNTER-ERROR")
     return Console(
@@ -50,11 +51,11 @@ def parse(text: str) -> Console:
     )
 
 
-def _whole(lines: Iterable[str]) -> list[Any]:
-    """What the lines tell, without those that are not whole.
+def _decoded(lines: Iterable[str]) -> list[Any]:
+    """Decode the lines' JSON; leave out incomplete lines.
 
-    A process of the guest that dies in the middle of one says nothing wrong
-    about a disk. Seen after a live migration: tests/e2e/standstill.py.
+    A process of the guest may die in the middle of a line, which is no fault
+    of a disk. That was seen after a live migration: tests/e2e/standstill.py.
     """
     told = []
     for line in lines:
@@ -64,7 +65,7 @@ def _whole(lines: Iterable[str]) -> list[Any]:
 
 
 def read(log: pathlib.Path) -> Console:
-    """Read a serial console's log file; not there yet: nothing said."""
+    """Read a serial console's log file, which may not exist yet."""
     if not log.exists():
         return parse("")
     return parse(log.read_text(errors="replace"))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images that a backend must refuse, or must not choke on."""
+"""Odd images that a backend must refuse, and one that it must handle."""
 
 import pathlib
 import struct
@@ -9,9 +9,9 @@ from tests.testbed.guest.disk import run
 
 
 def corrupt_qcow2(path: pathlib.Path) -> pathlib.Path:
-    """Write a qcow2 that only its reader, qemu-img, finds to be broken.
+    """Write a broken qcow2 that only qemu-img finds to be broken.
 
-    Glance's and Nova's look at the header (oslo.utils) finds nothing unsafe.
+    Glance and Nova inspect the header (oslo.utils) and find nothing unsafe.
     """
     # magic, version, backing file (none), cluster bits (the format has 9 to
     # 21), size, encryption (none), then tables far beyond the file's end
@@ -37,10 +37,10 @@ def qcow2_with_host_file(
 def big_sparse_raw(
     path: pathlib.Path, size_bytes: int = 20 << 30
 ) -> pathlib.Path:
-    """Write a raw image that is large by its size alone.
+    """Write a raw image with a large size and little data.
 
-    It has some data at the start and at its very end: a copy that stops at
-    the last hole loses the latter.
+    The data is at the start and at the very end, so that a copy that stops at
+    the last hole loses the end.
     """
     with path.open("wb") as file:
         file.write(b"start".ljust(4096, b"\0"))

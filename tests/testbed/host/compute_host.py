@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pretended compute hosts: each has its own libvirtd, QEMUs, name, folders.
+"""Simulated compute hosts: each has its own libvirtd, QEMUs, name, folders.
 
-A host is a mount and UTS namespace.  It shares the machine's network, where
-it has a loopback address of its own, and its processes, which are told from
-others by the tag in their mount tables, even after a crashed run.
+A host is a mount and UTS namespace. It shares the machine's network, where
+it has a loopback address of its own, and the machine's process table. A tag
+in their mount tables tells its processes from others, even after a run that
+crashed.
 """
 
 import base64
@@ -31,17 +32,17 @@ from tests.testbed.process import (
     wait_for,
 )
 
-# Unix socket paths end at 107 bytes.
+# Unix socket paths are limited to 107 bytes.
 LONGEST_SOCKET_PATH = 107
 
 
 class ComputeHost:
     """Host ``number`` (1 to 9), all its files in ``folder/h<number>``.
 
-    :param state: where every host sees its own folder/h<number>/state: one
-        path, as Nova wants for instances_path
+    :param state: the path at which every host sees its own
+        folder/h<number>/state; Nova wants one instances_path for all hosts
     :param network: first three bytes of its address; two testbeds on one
-        machine want different ones
+        machine need different ones
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class ComputeHost:
     # -- its life ----------------------------------------------------------
 
     def start(self) -> None:
-        """Start what is not running: all of it, or a libvirtd that died.
+        """Start the whole host, or only its libvirtd if that has died.
 
         :raises TestbedError: it does not come up; names the log
         """
@@ -76,9 +77,9 @@ class ComputeHost:
         self._start_libvirtd()
 
     def stop(self) -> None:
-        """Shut down: guests, then libvirtd and all else.  Not running: done.
+        """Shut down the guests that run, then libvirtd and all else.
 
-        What is defined stays defined, as on a host that is switched off.
+        Domains stay defined, as on a host that is switched off.
         """
         if self._libvirtd.pid() is not None:
             with contextlib.suppress(libvirt.libvirtError), self._open() as c:
@@ -90,15 +91,15 @@ class ComputeHost:
         self._end_all()
 
     def stop_libvirtd(self) -> None:
-        """Stop libvirtd alone, guests go on; start() brings it back."""
+        """Stop libvirtd while its guests go on; start() brings it back."""
         self._libvirtd.stop()
 
     def kill(self) -> None:
-        """Crash: SIGKILL everything that runs on it, guests too."""
+        """SIGKILL everything that runs on it, guests too, as in a crash."""
         self._end_all()
 
     def destroy(self) -> None:
-        """End everything and remove its folder; not there: done."""
+        """End everything, and remove its folder if it exists."""
         self._end_all()
         if self.folder.exists():
             shutil.rmtree(self.folder)
@@ -108,8 +109,8 @@ class ComputeHost:
     def command(self, command: Sequence[str]) -> list[str]:
         """Return the command that runs ``command`` on this host.
 
-        nsenter replaces itself by it, so a Process that starts it has the
-        program's own pid.  It begins in "/".
+        nsenter replaces itself with ``command``, so that a Process has the pid
+        of the program itself. The command begins in "/".
         """
         pid = self._anchor.pid()
         if pid is None:
@@ -129,7 +130,7 @@ class ComputeHost:
 
     @property
     def libvirt_uri(self) -> str:
-        """For clients on the machine; on the host it is qemu:///system."""
+        """URI for clients on the machine; on the host it's qemu:///system."""
         path = str(self.folder / "run" / "libvirt-sock")
         if len(path) > LONGEST_SOCKET_PATH:
             root = f"/proc/{self._anchor.pid()}/root"
@@ -149,14 +150,14 @@ class ComputeHost:
             secret.setValue(base64.b64decode(key))
 
     def unset_secret(self, secret_uuid: str) -> None:
-        """Make libvirt forget it; not there: done."""
+        """Make libvirt forget a secret, if it has it."""
         with self._open() as connection:
             for secret in connection.listAllSecrets():
                 if secret.UUIDString() == secret_uuid:
                     secret.undefine()
 
     def downtime_seconds(self, domain: str) -> float:
-        """How long a guest stood still when it was migrated to here last.
+        """How long a guest stood still when it last migrated to this host.
 
         libvirt's own figure, which the destination keeps too
         (virDomainGetJobStats, VIR_DOMAIN_JOB_STATS_COMPLETED).
@@ -165,7 +166,7 @@ class ComputeHost:
         """
         with self._open() as connection:
             found = connection.lookupByUUIDString(domain)
-            # libvirt gives them once.
+            # Without KEEP_COMPLETED libvirt gives the figures only once.
             stats = found.jobStats(
                 libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED
                 | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
@@ -204,8 +205,8 @@ class ComputeHost:
 
     def _boot(self) -> None:
         """Make the namespace; /run is empty as after a boot."""
-        # Nova's instances_path is not made by a nova-compute that has had no
-        # server yet, and missed when a live migration comes to it.
+        # nova-compute makes its instances_path with its first server, but
+        # needs it before that if a server comes by live migration.
         instances = "state/instances"
         for name in ("etc", "run", "lib", "cache", "log", instances, "ns"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -284,7 +285,7 @@ class ComputeHost:
             connection.close()
 
     def _end_all(self) -> None:
-        """SIGKILL all processes, those too that are started meanwhile."""
+        """SIGKILL all processes, also those that are started meanwhile."""
 
         def ended() -> bool:
             alive = [p for p in self.pids() if start_time(p) is not None]

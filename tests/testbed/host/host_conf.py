@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The files of a pretended host: libvirt's configuration, hosts, passwd."""
+"""The files of a simulated host: libvirt's configuration, hosts, passwd."""
 
 import pathlib
 from typing import Protocol
@@ -9,8 +9,8 @@ HOSTS = range(1, 10)
 # Below the kernel's range for outgoing connections.
 FIRST_MIGRATION_PORT = 20000
 MIGRATION_PORTS = 100
-# libvirtd wants them to exist even where QEMU runs as root; free for
-# packages' own use on Debian: this is the id that Debian reserved for it.
+# libvirtd wants this user and group to exist even where QEMU runs as root.
+# The id is the one that Debian has reserved for them.
 LIBVIRT_QEMU_ID = 64055
 
 

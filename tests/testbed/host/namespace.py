@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Program: turn this process into a pretended host's first one, and wait.
+"""Program: become the first process of a simulated host, and wait.
 
-Run as ``python namespace.py '<JSON>'``, see Machine.  It enters mount and
-UTS namespaces of its own, mounts the host's folders over the machine's there,
-says "ready" and sleeps; others join by nsenter.  What the machine lacks as a
-mount point is made inside the namespace, never on the machine.
+Run as ``python namespace.py '<JSON>'``, see Machine. It enters mount and UTS
+namespaces of its own, mounts the host's folders over the machine's there, says
+"ready" and sleeps; other processes join by nsenter. A mount point that the
+machine lacks is made inside the namespace, never on the machine.
 """
 
 import ctypes
@@ -31,9 +31,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Machine:
     """What the host has of its own.
 
-    :param tag: source of its tmpfs: marks all its processes' mount tables
+    :param tag: source of its tmpfs, which marks its processes' mount tables
     :param staging: an existing empty folder; a tmpfs inside the namespace
-    :param binds: path on the host -> file or folder that is to be there
+    :param binds: path on the host -> file or folder to mount there
     """
 
     name: str
@@ -67,10 +67,10 @@ def bind(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def make_mount_point(target: pathlib.Path, staging: pathlib.Path) -> None:
-    """Make sure that a folder is there, inside this namespace alone.
+    """Make a folder, unless it exists, inside this namespace only.
 
-    Its nearest existing parent gets a tmpfs on top that shows all it had,
-    by bind mounts, and has room for the new folder.
+    A tmpfs is mounted over its nearest existing parent. The tmpfs shows all
+    that the parent had, by bind mounts, and has room for the new folder.
     """
     if target.exists():
         return

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 
-"""Program: what ``ssh`` and ``scp`` are on a pretended host.
+"""Program: stand in for ``ssh`` and ``scp`` on a simulated host.
 
 Nova copies between compute hosts, and makes folders there, by ssh. The hosts
-here share the machine's processes, so another one is entered through its
-namespaces: no daemon, no keys. Called by a link h<number>/bin/{ssh,scp}.
+here share the machine's process table, so that this program can enter another
+host's namespaces, with no daemon and no keys. It is called by a link
+h<number>/bin/{ssh,scp}.
 """
 
 import json
@@ -14,15 +15,15 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-# Of ssh(1) and scp(1): those that have a value, of those that Nova gives.
+# The options of ssh(1) and scp(1) that have a value, as far as Nova uses them.
 WITH_VALUE = ("-o", "-i", "-l", "-p", "-P")
 SSH_FAILED = 255
 
 
 def first_pid(hosts: pathlib.Path, address: str) -> int:
-    """The process whose namespaces are the host's.
+    """The pid of the process that holds the host's namespaces.
 
-    :param address: as Nova has it in my_ip, 127.x.y.1<number>, or its name
+    :param address: the host's my_ip in Nova, 127.x.y.1<number>, or its name
     :raises SystemExit: there is no such host, or it is switched off
     """
     number = address.rpartition("@")[2].strip("[]")[-1]
@@ -37,7 +38,7 @@ def first_pid(hosts: pathlib.Path, address: str) -> int:
 
 
 def without_options(words: Sequence[str]) -> list[str]:
-    """The words from the first one on that is no option."""
+    """The words without the options that they begin with."""
     rest = list(words)
     while rest and rest[0].startswith("-"):
         del rest[: 2 if rest[0] in WITH_VALUE else 1]

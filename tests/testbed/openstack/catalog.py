@@ -18,7 +18,7 @@ SERVICES = (
 
 
 def fill(site: Site, connection: openstack.connection.Connection) -> None:
-    """Make the service users and endpoints. There already: left alone."""
+    """Make the service users and endpoints that do not exist yet."""
     done = site.folder / "catalog-complete"
     if done.exists():
         return

@@ -21,7 +21,7 @@ UP_SECONDS = 90
 
 
 class Host(Protocol):
-    """What is asked of a compute host (see host.compute_host.ComputeHost)."""
+    """What Compute needs of a host (see host.compute_host.ComputeHost)."""
 
     name: str
     address: str
@@ -81,9 +81,9 @@ class Compute:
     def run_to_end(
         self, limit_seconds: float, env: Mapping[str, str] | None = None
     ) -> tuple[int, str]:
-        """Start one that is to give up by itself: exit code and log.
+        """Start a nova-compute that must end by itself; exit code and log.
 
-        :raises TestbedError: it still runs after the limit (and is ended)
+        :raises TestbedError: it still ran after the limit, and was killed
         """
         with subprocess.Popen(
             self.host.command(self.words()),
@@ -94,7 +94,7 @@ class Compute:
             text=True,
             start_new_session=True,
         ) as child:
-            # Known to the next run too, should this one be cut off.
+            # Recorded, so that the next run can end it if this run is killed.
             self.process.adopt(child.pid)
             try:
                 output, _ = child.communicate(timeout=limit_seconds)
@@ -110,7 +110,7 @@ class Compute:
         return child.returncode, output
 
     def stop(self) -> None:
-        """End it in peace. Not running: nothing."""
+        """Stop it cleanly. Does nothing if it does not run."""
         self.process.stop(limit_seconds=20, group=True)
 
     def kill(self) -> None:
@@ -119,10 +119,11 @@ class Compute:
         self.process.stop(limit_seconds=5, group=True)
 
     def forget_reports(self) -> None:
-        """Count its reports from now on: an admin's change looks like one.
+        """Count only its reports from now on.
 
-        Nova's API shows when its record was last changed, by whomever; the
-        scheduler goes by the last report (last_seen_up).
+        An admin's change looks like a report, because Nova's API shows when
+        the service's record was last changed by anyone. The scheduler goes by
+        the last report (last_seen_up).
         """
         self._begun = _now()
 
@@ -178,11 +179,11 @@ def _now() -> str:
 def is_enabled_as_nova_says(
     connection: openstack.connection.Connection, name: str
 ) -> bool:
-    """Whether Placement has heard that a host is disabled, or enabled again.
+    """Whether Placement agrees with Nova that a host is enabled or disabled.
 
-    Nova's nova-compute tells it; one that reports its resources at the same
-    moment takes that back, until it reports the next time, a minute later
-    (34: ResourceTracker._get_traits, ComputeVirtAPI).
+    nova-compute tells Placement. If it reports its resources at the same
+    moment, that report takes the change back, until the next report a minute
+    later (34: ResourceTracker._get_traits, ComputeVirtAPI).
     """
     compute, placement = connection.compute, connection.placement
     (service,) = compute.services(binary="nova-compute", host=name)

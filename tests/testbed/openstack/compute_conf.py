@@ -49,8 +49,8 @@ def host_conf(
 ) -> conf_file.Conf:
     """The options that are the same with every backend.
 
-    :param state_path: the same path on all hosts, as live migration wants;
-        each host has its own folder bound there
+    :param state_path: the same path on all hosts, as live migration requires;
+        each host has a folder of its own bound there
     """
     return {
         "DEFAULT": {

@@ -43,7 +43,7 @@ class OpenStack:
         return Site.load(self.folder, self._venv, self._ceph_conf)
 
     def up(self, steps: Steps | None = None) -> None:
-        """Start what is not running of the control plane; usable on return.
+        """Start what does not run of the control plane; usable on return.
 
         :raises TestbedError: a part ended or did not answer; names its log
         """
@@ -59,12 +59,12 @@ class OpenStack:
             services.start_apis()
             services.wait(["keystone"])
             catalog.fill(site, self.connection())
-            # This one has read the catalog while it was empty.
+            # That connection has read the catalog while it was empty.
             self._connection = None
-            # They end at once when they can't log in at Placement.
+            # The workers end at once if they can't log in at Placement.
             services.start_workers()
             services.wait()
-            # A nova-compute that starts before waits ten seconds more.
+            # A nova-compute that starts earlier waits ten seconds more.
             wait_for(
                 "Nova knows its conductor and scheduler, see "
                 f"{site.log('nova-conductor')}",
@@ -74,9 +74,9 @@ class OpenStack:
             )
 
     def down(self) -> None:
-        """End every process and remove the folder. Not there: nothing."""
+        """End all processes and remove the folder, if it exists."""
         processes = self._processes()
-        # Nothing here is to be kept, so all may go at once.
+        # No data is kept, so that all processes may end at once.
         for process in processes:
             process.signal(signal.SIGTERM)
         for process in processes:
@@ -88,7 +88,7 @@ class OpenStack:
         return [(p.name, str(p.pid() or "-")) for p in self._processes()]
 
     def restart_nova_api(self, overrides: conf_file.Conf) -> None:
-        """Start Nova's API anew with options over its usual ones."""
+        """Restart Nova's API with options that override its usual ones."""
         site = self.site
         path = site.etc("nova") / "nova.conf"
         conf_file.write(path, service_conf.nova(site), overrides)

@@ -14,7 +14,7 @@ SYNC_SECONDS = 300
 
 
 def sync(site: Site) -> None:
-    """Bring all schemas up, side by side. Done before: quick.
+    """Fill all databases in parallel, unless that has been done already.
 
     :raises TestbedError: a command failed; names its log
     """
@@ -42,7 +42,8 @@ def _keystone(site: Site) -> None:
     _run(site, "sync-keystone", [*manage, "fernet_setup", *owner])
     _run(site, "sync-keystone", [*manage, "credential_setup", *owner])
     url = site.url("keystone", "/v3")
-    # The password goes by the environment: command lines are public.
+    # The password goes into the environment, because others can read command
+    # lines.
     _run(
         site,
         "sync-keystone",
@@ -97,8 +98,8 @@ def _nova(site: Site) -> None:
     ]
     _run(site, "sync-nova", [*manage, "api_db", "sync"])
     _run(site, "sync-nova", [*manage, "cell_v2", "map_cell0"])
-    # Exit code 2: a cell with this database and message queue exists, from a
-    # run that was cut off.
+    # Exit code 2 means that a cell with this database and message queue
+    # exists, from a run that was interrupted.
     _run(
         site,
         "sync-nova",

@@ -22,14 +22,14 @@ DATABASES = (
 
 
 class Infra:
-    """What OpenStack's services stand on, on loopback or Unix sockets."""
+    """What OpenStack's services need, on loopback or Unix sockets."""
 
     def __init__(self, site: Site):
         self._site = site
 
     def start(self) -> None:
-        """Start all three and wait until they answer. Running: nothing."""
-        # RabbitMQ takes longest: first.
+        """Start those that do not run, and wait until all three answer."""
+        # RabbitMQ is first because it takes longest.
         self._start_epmd()
         self._start_rabbitmq()
         self._process("memcached").start(
@@ -103,7 +103,7 @@ class Infra:
                 "--skip-name-resolve",
                 "--max-connections=500",
                 "--character-set-server=utf8mb4",
-                # Throwaway: nothing here has to survive a power cut.
+                # No data in a testbed has to survive a power cut.
                 "--innodb-flush-log-at-trx-commit=0",
                 "--innodb-doublewrite=0",
                 "--innodb-buffer-pool-size=128M",
@@ -132,7 +132,7 @@ class Infra:
         return True
 
     def _start_epmd(self) -> None:
-        # RabbitMQ would start its own, as a daemon that outlives it.
+        # RabbitMQ would start an epmd itself, as a daemon that outlives it.
         port = str(self._site.ports["epmd"])
         self._process("epmd").start(
             ["epmd", "-address", ADDRESS, "-port", port],

@@ -21,13 +21,13 @@ class Moves:
         self._servers = Servers(connection)
 
     def where(self, server: Server) -> str:
-        """Name of the host that Nova says it is on; "": on none."""
+        """Name of the host that Nova says it is on; "" if it is on none."""
         return self._servers.get(server).compute_host or ""
 
     def cold(self, server: Server, host: str) -> None:
-        """Migrate a server and confirm it; ACTIVE there on return.
+        """Migrate a server and confirm that; it is ACTIVE there on return.
 
-        :raises TestbedError: it is not there in the end
+        :raises TestbedError: it is not on that host in the end
         """
         self._nova.migrate_server(server, host=host)
         self._servers.wait(server, "VERIFY_RESIZE", MOVE_SECONDS)
@@ -35,9 +35,10 @@ class Moves:
         self._arrived(server, host)
 
     def resize(self, server: Server, flavor: str, host: str) -> None:
-        """Resize a server so that it waits on ``host`` to be confirmed.
+        """Resize a server to ``host``, where it waits to be confirmed.
 
-        A resize can't name its host, so the others take none meanwhile.
+        A resize can't name its host, so all other hosts are disabled
+        meanwhile.
         """
         others = [
             service
@@ -55,12 +56,12 @@ class Moves:
         self._arrived(server, host)
 
     def confirm(self, server: Server) -> None:
-        """Confirm what was resized or migrated."""
+        """Confirm a resize or a migration."""
         self._nova.confirm_server_resize(server)
         self._servers.wait(server)
 
     def revert(self, server: Server) -> None:
-        """Take back a resize or migration that was not confirmed."""
+        """Revert a resize or a migration that was not confirmed."""
         self._nova.revert_server_resize(server)
         self._servers.wait(server)
 
@@ -73,7 +74,7 @@ class Moves:
     def live(self, server: Server, host: str) -> None:
         """Migrate a running server.
 
-        :raises TestbedError: it did not come there
+        :raises TestbedError: it did not arrive on that host
         """
         self.begin_live(server, host)
 
@@ -97,9 +98,9 @@ class Moves:
     def live_failed(self, server: Server) -> None:
         """Wait until a live migration has failed and been rolled back.
 
-        Nova 32 to 34 then put the server into ERROR, where it runs as before:
+        Nova 32 to 34 then set the server to ERROR, although it runs as before:
         LibvirtDriver._live_migration raises libvirt's error once more after
-        the rollback. An admin resets the state, as is done here.
+        the rollback. This resets the state, as an admin would.
         """
         self._servers.wait(server, "ERROR", MOVE_SECONDS)
         self._nova.reset_server_state(server, "active")
@@ -117,18 +118,18 @@ class Moves:
         )
 
     def evacuate(self, server: Server, host: str) -> None:
-        """Start a server of a host that is down on another one."""
+        """Start a server, whose host is down, on ``host``."""
         self._nova.evacuate_server(server, host=host)
         self._servers.wait(server, limit_seconds=MOVE_SECONDS)
         self._arrived(server, host)
 
     def unshelve(self, server: Server, host: str | None = None) -> None:
-        """Bring a shelved server back; one that was offloaded to ``host``."""
+        """Bring a shelved server back; to ``host`` if it was offloaded."""
         where = {"host": host} if host else None
         answer = self._nova.post(
             f"/servers/{server.id}/action",
             json={"unshelve": where},
-            # The first that can name a host.
+            # The first version that can name a host.
             microversion="2.91",
         )
         raise_from_response(answer)

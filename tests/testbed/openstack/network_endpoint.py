@@ -51,7 +51,7 @@ def not_found(path: str) -> dict[str, object]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """GET answers empty lists, everything else 404."""
+    """Answers GET with empty lists, and all other methods with 404."""
 
     protocol_version = "HTTP/1.1"
 

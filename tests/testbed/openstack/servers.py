@@ -74,9 +74,9 @@ class Servers:
         return glance.get_image(image)
 
     def delete_image(self, image: Image) -> None:
-        """Delete it in Glance; again, when it is in use for a moment.
+        """Delete an image in Glance; try again while it is in use.
 
-        Which a snapshot is for some 10 ms when its detaching ends.
+        A snapshot is in use for some 10 ms at the end of its detachment.
         """
         glance = self._connection.image
 
@@ -97,7 +97,7 @@ class Servers:
         swap_mib: int = 0,
         ram_mib: int = 128,
     ) -> Flavor:
-        """The flavor of this name; made when there is none."""
+        """Return the flavor of this name; make it if there is none."""
         nova = self._connection.compute
         found: Flavor | None = nova.find_flavor(name)
         return found or nova.create_flavor(
@@ -157,7 +157,7 @@ class Servers:
     def delete(
         self, server: Server, limit_seconds: float = DELETE_SECONDS
     ) -> None:
-        """Delete a server and wait until Nova has forgotten it. Gone: done.
+        """Delete a server, unless it is gone, and wait until it is gone.
 
         :raises ServerFault: Nova could not delete it
         """
@@ -182,7 +182,7 @@ class Servers:
         )
 
     def delete_all(self) -> None:
-        """Delete every server there is."""
+        """Delete the servers of all projects."""
         servers = list(self._connection.compute.servers(all_projects=True))
         for server in servers:
             self._connection.compute.delete_server(server.id)

@@ -2,18 +2,19 @@
 
 """Configuration of Keystone, Placement, Glance and Nova's control services.
 
-None names a log file: each logs to its process's output, which is kept.
+None of them names a log file, so that each service logs to the output of its
+process, which is kept.
 """
 
 from tests.testbed import conf_file
 from tests.testbed.openstack.site_facts import ADDRESS, REGION, Site
 
-# Longer than any start, shorter than a test's patience.
+# Longer than any start takes, and shorter than a test waits.
 DOWN_SECONDS = 20
 
 
 def client(site: Site, user: str) -> dict[str, object]:
-    """How one service logs in at Keystone to use another."""
+    """Options with which a service logs in at Keystone to call another."""
     return {
         "auth_url": site.url("keystone"),
         "auth_type": "password",
@@ -27,7 +28,7 @@ def client(site: Site, user: str) -> dict[str, object]:
 
 
 def authtoken(site: Site, user: str) -> dict[str, object]:
-    """How a service checks its callers' tokens."""
+    """Options with which a service checks its callers' tokens."""
     return {
         **client(site, user),
         "region_name": None,
@@ -88,7 +89,7 @@ def glance(site: Site) -> conf_file.Conf:
         "DEFAULT": {
             "debug": True,
             "enabled_backends": "rbd:rbd, snapshots:rbd, file:file",
-            # Nova clones only what it can see the location of.
+            # Nova clones only images whose location it can see.
             "show_image_direct_url": True,
             "show_multiple_locations": True,
         },
@@ -99,7 +100,7 @@ def glance(site: Site) -> conf_file.Conf:
             "rbd_store_user": "glance",
             "rbd_store_ceph_conf": site.ceph_conf,
         },
-        # Nova makes snapshots of servers there.
+        # The store for the pool in which Nova makes snapshots of servers.
         "snapshots": {
             "rbd_store_pool": "snapshots",
             "rbd_store_user": "glance",

@@ -16,13 +16,13 @@ APIS = ("keystone", "placement", "glance", "nova", "network", "volume")
 
 
 class Services:
-    """The control services; what they need runs already."""
+    """The control services; their infrastructure must run already."""
 
     def __init__(self, site: Site):
         self._site = site
 
     def start_apis(self) -> None:
-        """Start all APIs, without waiting. Running: nothing."""
+        """Start the APIs that do not run yet, without waiting."""
         site = self._site
         self._uwsgi(
             "keystone",
@@ -85,7 +85,7 @@ class Services:
     def wait(self, names: Sequence[str] = APIS) -> None:
         """Wait until each API answers anything at all.
 
-        :raises TestbedError: one ended, or doesn't answer; names its log
+        :raises TestbedError: an API ended or doesn't answer; names its log
         """
         for name in names:
             wait_for(

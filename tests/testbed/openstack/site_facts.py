@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The facts all parts of one OpenStack share: folders, ports, passwords."""
+"""What all parts of one OpenStack share: folders, ports, the password."""
 
 import dataclasses
 import os
@@ -43,7 +43,7 @@ class Site:
         venv: pathlib.Path,
         ceph_conf: pathlib.Path,
     ) -> "Site":
-        """Read the folder's ports and password; at first use make them."""
+        """Read the folder's ports and password; make them at first use."""
         chosen = ports.remembered(folder / "ports.json", PORTS)
         secret = folder / "password"
         if not secret.exists():
@@ -81,12 +81,12 @@ class Site:
 
     @property
     def transport_url(self) -> str:
-        """The message queue, password included: for 0600 files only."""
+        """URL of the message queue, with the password; for 0600 files only."""
         port = self.ports["rabbitmq"]
         return f"rabbit://openstack:{self.password}@{ADDRESS}:{port}/"
 
     def environment(self) -> dict[str, str]:
-        """What the testbed's processes get, and nothing of the caller's."""
+        """The environment of the testbed's processes; not the caller's."""
         return {
             "PATH": f"{self.venv}/bin:/usr/local/sbin:/usr/sbin:/sbin:"
             "/usr/local/bin:/usr/bin:/bin",
@@ -96,7 +96,7 @@ class Site:
         }
 
     def client_environment(self) -> dict[str, str]:
-        """What ``openstack`` and openstacksdk read (OS_*): the admin."""
+        """The admin's OS_* variables for ``openstack`` and openstacksdk."""
         return {
             "OS_AUTH_URL": self.url("keystone", "/v3"),
             "OS_USERNAME": "admin",

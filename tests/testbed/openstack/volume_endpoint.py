@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A stand-in for Cinder: what Nova asks of it for volumes that exist.
+"""A stand-in for Cinder, with what Nova asks of it for existing volumes.
 
-Volumes are registered by whoever made their RBD images, with the connection
-that Cinder's RBD driver would give; from then on their state follows Nova's
-calls as Cinder's does (attachments API, microversion 3.44, the oldest that
-Nova 34 wants). It touches no storage: a snapshot is written down, no more.
-A real Cinder would bring its own database and three daemons and prove nothing
-more about Nova's disks.
+Whoever makes a volume's RBD image registers the volume, with the connection
+that Cinder's RBD driver would give. From then on the volume's state follows
+Nova's calls as it does in Cinder (attachments API, microversion 3.44, the
+oldest that Nova 34 accepts). The stand-in touches no storage; it only records
+a snapshot. A real Cinder would bring its own database and three daemons and
+prove nothing more about Nova's disks.
 
 Usage: python volume_endpoint.py ADDRESS PORT
 """
@@ -30,7 +30,7 @@ Answer = tuple[int, Body | None]
 
 
 class Refused(Exception):
-    """What Nova asked can't be; the status and text say why."""
+    """A request that Cinder would refuse; the status and text say why."""
 
     def __init__(self, status: int, text: str):
         self.status = status
@@ -46,10 +46,10 @@ class Cinder:
         self._attachments: dict[str, Body] = {}
         self._snapshots: dict[str, Body] = {}
 
-    # -- for those who make the volumes --------------------------------------
+    # -- for the tests that make volumes -------------------------------------
 
     def register(self, body: Body) -> Answer:
-        """Take a volume: id, size in GiB, connection, more that GET says."""
+        """Register a volume: id, size in GiB, connection, more for GET."""
         volume_id = body["id"]
         self._connections[volume_id] = body.pop("connection")
         self._volumes[volume_id] = {
@@ -142,7 +142,7 @@ class Cinder:
         return 200, {"attachment": self._attachment(attachment_id)}
 
     def attachments(self, **of: str) -> Answer:
-        """Those of a volume (volume_id) or of a server (instance_id)."""
+        """Attachments of a volume (volume_id) or a server (instance_id)."""
         names = {"volume_id": "volume_id", "instance_id": "instance"}
         wanted = {names[name]: value for name, value in of.items()}
         found = [
@@ -153,7 +153,7 @@ class Cinder:
         return 200, {"attachments": found}
 
     def connect(self, attachment_id: str, body: Body) -> Answer:
-        """Say how a host reaches the volume: the registered connection."""
+        """Tell a host how to reach the volume: the registered connection."""
         attachment = self._attachment(attachment_id)
         self._connect(attachment, body["attachment"]["connector"])
         return self.attachment(attachment_id)
@@ -234,7 +234,7 @@ def _found(things: Mapping[str, Body], name: str, kind: str) -> Body:
 
 
 def versions(host: str) -> Body:
-    """What is found at the root."""
+    """The answer at the root path."""
     version = {
         "id": "v3.0",
         "status": "CURRENT",
@@ -251,7 +251,7 @@ Routes = tuple[tuple[str, str, Callable[..., Answer]], ...]
 
 
 def routes(cinder: Cinder) -> Routes:
-    """Method, path and what answers; its groups come before the body."""
+    """Method, path and function; it gets the path's groups, then the body."""
     return (
         ("POST", "/testbed/volumes", cinder.register),
         ("DELETE", f"/testbed/volumes/{ID}", cinder.forget),
@@ -274,7 +274,7 @@ def routes(cinder: Cinder) -> Routes:
 
 
 class Server(ThreadingHTTPServer):
-    """One Cinder for all requests, which come side by side."""
+    """One Cinder for all requests, which come in parallel."""
 
     def __init__(self, address: str, port: int):
         super().__init__((address, port), Handler)

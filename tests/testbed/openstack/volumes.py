@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Volumes as Cinder's RBD driver makes them, known to the stand-in for it.
+"""Volumes as Cinder's RBD driver makes them, known to Cinder's stand-in.
 
-All is done as client.cinder, whose key no nova-compute has but through
+All is done as client.cinder, whose key a nova-compute has only through
 libvirt.
 """
 
@@ -46,7 +46,7 @@ class Volume:
 class Volumes:
     """Makes volumes, looks at them and removes them.
 
-    :param url: the stand-in's address
+    :param url: the address of Cinder's stand-in
     """
 
     def __init__(self, cluster: CephCluster, url: str):
@@ -59,14 +59,14 @@ class Volumes:
         host.set_secret(SECRET_UUID, USER, self._cluster.key(USER))
 
     def blank(self) -> Volume:
-        """An empty one."""
+        """Make an empty volume."""
         volume = Volume(str(uuid.uuid4()))
         with self._pool() as ioctx:
             rbd.RBD().create(ioctx, volume.image, GIB, old_format=False)
         return self._register(volume)
 
     def of_image(self, image: Image) -> Volume:
-        """One to boot from: a clone of a raw image in Glance's rbd store."""
+        """Make a bootable volume from a raw image in Glance's rbd store."""
         volume = Volume(str(uuid.uuid4()))
         with self._pool() as ioctx, self._pool("images") as images:
             clone = (images, image.id, "snap", ioctx, volume.image)
@@ -87,7 +87,7 @@ class Volumes:
         )
 
     def read(self, volume: Volume, offset: int, length: int) -> bytes:
-        """Bytes that lie on the cluster, whoever has the volume open."""
+        """Read bytes from the cluster, whoever has the volume open."""
         with (
             self._pool() as ioctx,
             rbd.Image(ioctx, volume.image, read_only=True) as opened,
@@ -95,12 +95,12 @@ class Volumes:
             return bytes(opened.read(offset, length))
 
     def write(self, volume: Volume, offset: int, data: bytes) -> None:
-        """Write what a guest is to find."""
+        """Write data for a guest to find."""
         with self._pool() as ioctx, rbd.Image(ioctx, volume.image) as opened:
             opened.write(data, offset)
 
     def wait(self, volume: Volume, status: str) -> None:
-        """Wait until Cinder says so of the volume."""
+        """Wait until Cinder gives the volume this status."""
         path = f"/v3/volumes/{volume.id}"
         wait_for(
             f"volume {volume.id} is {status}",
@@ -110,7 +110,7 @@ class Volumes:
         )
 
     def hosts(self, volume: Volume) -> list[str]:
-        """Which hosts Cinder lets use the volume."""
+        """Names of the hosts to which Cinder has attached the volume."""
         found = self._ask("GET", f"/v3/attachments?volume_id={volume.id}")
         return [str(a["host"]) for a in found["attachments"]]
 
@@ -120,10 +120,10 @@ class Volumes:
         return [str(snapshot["id"]) for snapshot in found["snapshots"]]
 
     def remove_all(self) -> None:
-        """Remove those it has made.
+        """Remove the volumes that it has made.
 
-        :raises urllib.error.HTTPError: one is still attached
-        :raises rbd.ImageNotFound: somebody has removed one
+        :raises urllib.error.HTTPError: a volume is still attached
+        :raises rbd.ImageNotFound: somebody else has removed a volume
         """
         while self._made:
             volume = self._made.pop()
@@ -168,18 +168,11 @@ class Volumes:
 
     @contextlib.contextmanager
     def _pool(self, pool: str = POOL) -> Iterator[rados.Ioctx]:
-        limits = {"rados_mon_op_timeout": "30", "rados_osd_op_timeout": "60"}
-        cluster = rados.Rados(
-            name=f"client.{USER}",
-            conffile=str(self._cluster.conf),
-            conf=limits,
-        )
-        try:
-            cluster.connect(timeout=30)
-            with cluster.open_ioctx(pool) as ioctx:
-                yield ioctx
-        finally:
-            cluster.shutdown()
+        with (
+            self._cluster.client(USER) as connection,
+            connection.open_ioctx(pool) as ioctx,
+        ):
+            yield ioctx
 
     def _ask(
         self, method: str, path: str, body: dict[str, object] | None = None

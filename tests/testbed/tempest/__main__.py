@@ -35,19 +35,19 @@ PURGE_SECONDS = 90
 
 @dataclasses.dataclass
 class Reason:
-    """Why some tests can't run here, and which: as regexes on their names."""
+    """Why some tests can't run here, and regexes that find their names."""
 
     text: str
     patterns: list[str] = dataclasses.field(default_factory=list)
 
     def tests(self, names: Iterable[str]) -> list[str]:
-        """Those of the names that it is about."""
+        """The names that its regexes find."""
         found = re.compile("|".join(self.patterns))
         return [name for name in names if found.search(name)]
 
 
 def reasons() -> list[Reason]:
-    """What tempest_cannot_run.txt says; "## " begins a reason."""
+    """Read cannot_run.txt, in which "## " begins a reason."""
     found: list[Reason] = []
     for line in CANNOT_RUN.read_text().splitlines():
         if line.startswith("## "):
@@ -65,7 +65,7 @@ class Run:
         self._steps = steps
         self._folder = testbed.folder / "tempest"
         self._tempest = Tempest(install.tempest_venv(), self._folder)
-        # Outlives the testbed.
+        # In the cache, because the log must outlive the testbed.
         self.log = paths.cache() / "tempest.log"
         self.results: list[Result] = []
         self.excluded: dict[str, list[str]] = {}
@@ -80,7 +80,7 @@ class Run:
             servers = self._testbed.servers()
             small = servers.flavor("tempest", disk_gib=1)
             large = servers.flavor("tempest-large", disk_gib=2, ram_mib=192)
-            # One is cloned, the other imported.
+            # The raw image is cloned, and the qcow2 image is imported.
             raw = self._image("guest-raw", disk.raw, "raw", "rbd")
             qcow2 = self._image("guest-qcow2", disk.qcow2, "qcow2", "file")
             conf_file.write(
@@ -94,7 +94,7 @@ class Run:
             )
 
     def run(self, regex: str, workers: int) -> None:
-        """Run what the regex selects and can run here."""
+        """Run the tests that the regex selects and that can run here."""
         matched = self._tempest.tests(f"--regex={regex}")
         known = reasons()
         counted: set[str] = set()
@@ -116,7 +116,7 @@ class Run:
         self._look_for_disks(before)
 
     def run_excluded(self, workers: int) -> None:
-        """Run what can't run here; complain of each test that passes."""
+        """Run the tests that can't run here; complain of each that passes."""
         matched = self._tempest.tests(f"--regex={REGEX}")
         cannot = {name for why in reasons() for name in why.tests(matched)}
         # The regexes alone would find tests of other services too.
@@ -137,7 +137,7 @@ class Run:
     def _image(
         self, name: str, path: pathlib.Path, disk_format: str, store: str
     ) -> Image:
-        """The image of this name; uploaded when there is none."""
+        """Return the image of this name; upload it if there is none."""
         glance = self._testbed.openstack.connection().image
         found = next(glance.images(name=name), None)
         return found or self._testbed.servers().upload(
@@ -163,7 +163,7 @@ class Run:
         }
 
     def _look_for_disks(self, before: set[str]) -> None:
-        """Complain of what nothing has but the pools, and was not before."""
+        """Complain of disks and snapshots that the tests have left behind."""
         with self._steps.step("wait until Nova's pools are as before"):
             try:
                 wait_for(
@@ -177,7 +177,7 @@ class Run:
 
 
 def report(run: Run, steps: Steps) -> bool:
-    """Print what failed and why, what was left out, the sums; all well?"""
+    """Print failures, skipped tests and sums; whether none complained."""
     failed = [x for x in run.results if x.outcome == "FAILED"]
     skipped = [x for x in run.results if x.outcome == "SKIPPED"]
     for result in failed:
@@ -205,9 +205,9 @@ def report(run: Run, steps: Steps) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Bring the testbed up, run, report; 0 when all is as it should be."""
+    """Bring the testbed up, run Tempest, report; return 0 if all is well."""
     wanted = _parser().parse_args(arguments)
-    # A SIGTERM cleans up like Ctrl-C does.
+    # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     keep = os.environ.get("NOVA_RBD_TESTBED_KEEP") == "1"
     steps = Steps()
@@ -238,8 +238,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tools/tempest.sh",
         description="Run Tempest's compute tests on a throwaway Ceph, two "
-        "compute hosts and an OpenStack. NOVA_RBD_TESTBED_KEEP=1 takes those "
-        "that are up and leaves them up.",
+        "compute hosts and an OpenStack. With NOVA_RBD_TESTBED_KEEP=1 it uses "
+        "a testbed that is up, and leaves it up.",
     )
     parser.add_argument(
         "regex",
@@ -250,8 +250,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cannot-run",
         action="store_true",
-        help=f"run those of {CANNOT_RUN.name} instead, to see that they fail "
-        "or skip",
+        help=f"run the tests in {CANNOT_RUN.name} instead, to see that each "
+        "fails or is skipped",
     )
     parser.add_argument(
         "--workers", type=int, default=2, help="tests at once (%(default)s)"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""tempest.conf for a testbed: what this cloud has, and what it can."""
+"""tempest.conf for a testbed: what this cloud has, and what it can do."""
 
 from collections.abc import Mapping
 
@@ -8,17 +8,17 @@ from tests.testbed import conf_file
 from tests.testbed.openstack import service_conf
 from tests.testbed.openstack.site_facts import REGION, Site
 
-# No step took half of it on two cores at a load of 20.
+# No step took half of this time, on two cores at a load of 20.
 BUILD_SECONDS = 300
 
 
 def tempest_conf(
     site: Site, hosts: int, images: tuple[str, str], flavors: tuple[str, str]
 ) -> conf_file.Conf:
-    """All that Tempest is told; the rest are its defaults (47.0.0).
+    """Options for Tempest; all others have their defaults (47.0.0).
 
-    :param images: ids, usual one and the other one
-    :param flavors: ids, usual one and a larger one
+    :param images: ids of the usual image and of another one
+    :param flavors: ids of the usual flavor and of a larger one
     """
     folder = site.folder.parent / "tempest"
     return {
@@ -36,8 +36,8 @@ def tempest_conf(
             "uri_v3": site.url("keystone", "/v3"),
             "region": REGION,
         },
-        # False would skip classes that never touch a network, as they say
-        # that their servers may have one.
+        # With neutron False Tempest would skip classes that never use a
+        # network, because they say that their servers may have one.
         "service_available": {
             "neutron": True,
             "cinder": False,
@@ -60,7 +60,8 @@ def tempest_conf(
         },
         "image": {"build_timeout": BUILD_SECONDS},
         "compute-feature-enabled": _features(site),
-        # Nova's own default; also has readers and managers do what they may.
+        # Nova's own default; Tempest then also tests what readers and
+        # managers may do.
         "enforce_scope": {"nova": True},
     }
 
@@ -73,8 +74,8 @@ def _features(site: Site) -> Mapping[str, object]:
         "stable_rescue": True,
         "personality": True,
         "hostname_fqdn_sanitization": True,
-        # Else all tests of live migration are skipped, also those that leave
-        # the kind to Nova.
+        # Otherwise all tests of live migration are skipped, also those that
+        # leave the kind of migration to Nova.
         "block_migration_for_live_migration": True,
         "interface_attach": False,
         "metadata_service": False,

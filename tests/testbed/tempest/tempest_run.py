@@ -42,7 +42,7 @@ class Result:
 
     @property
     def short(self) -> str:
-        """The name without what all have in common."""
+        """The name without the prefix that all tests have in common."""
         return self.name.replace("tempest.api.compute.", "")
 
     def last_lines(self) -> list[str]:
@@ -71,7 +71,7 @@ class Tempest:
         :raises TestbedError: Tempest fails, as with a broken regex
         """
         if not (self._folder / ".stestr").exists():
-            # ``tempest run`` makes it only where it does not list.
+            # ``tempest run`` makes this folder only if it does not list.
             self._ask([str(self._venv / "bin/stestr"), "init"])
         lines = self._ask(self._command("--list-tests", *selection))
         return [x.split("[")[0] for x in lines if x.startswith("tempest.")]
@@ -96,7 +96,8 @@ class Tempest:
                 elif results:
                     results[-1].said.append(line)
         failed = any(result.outcome == "FAILED" for result in results)
-        # 1 is for failed tests; any other, and a 1 without, is a failed run.
+        # Exit code 1 is for failed tests. Any other code, or 1 without a
+        # failed test, means that the run itself failed.
         if not results or child.returncode != int(failed):
             raise TestbedError(
                 f"tempest run: exit code {child.returncode} after "
@@ -168,7 +169,7 @@ class Tempest:
 
 
 def _shown(line: str) -> str:
-    """The line, or both ends of a long one: a cause stands at the end."""
+    """The line, or both ends of a long line, whose end tells the cause."""
     return line if len(line) < 500 else f"{line[:200]} [...] {line[-280:]}"
 
 

@@ -142,7 +142,9 @@ def test_draft_that_is_taken_over_before_the_copy(
     assert make(pool, name, raw).size_bytes == 8 * MIB
 
 
-def test_base_that_is_made_by_who_took_it_over(pool, name, raw, monkeypatch):
+def test_base_that_is_made_by_the_maker_that_took_over(
+    pool, name, raw, monkeypatch
+):
     """Our draft is gone, and the base of the other maker exists."""
     first = bases.begin(pool, name)
     create = type(pool).create

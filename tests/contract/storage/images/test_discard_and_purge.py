@@ -20,6 +20,13 @@ from tests.support.blank_disks import blank_disk
 MIB = 1 << 20
 
 
+@pytest.fixture
+def name(pool, name):
+    """The name of a disk that exists."""
+    pool.create(name, MIB)
+    return name
+
+
 def _kept(kept, name):
     return [entry.reason for entry in kept if entry.image == name]
 
@@ -52,9 +59,7 @@ def test_delete_some_disks(pool, instance):
     assert pool.directory.names(instance) == [f"{instance}_disk"]
 
 
-def test_own_snaps_are_removed_too(pool, instance):
-    name = f"{instance}_disk"
-    pool.create(name, MIB)
+def test_own_snaps_are_removed_too(pool, instance, name):
     with pool.open(name, read_only=False) as disk:
         disk.create_snap("nova-resize")
         disk.create_snap("nova-rbd-x")
@@ -63,9 +68,7 @@ def test_own_snaps_are_removed_too(pool, instance):
     assert name in report.purged
 
 
-def test_foreign_snaps_are_reported_until_they_are_gone(pool, instance):
-    name = f"{instance}_disk"
-    pool.create(name, MIB)
+def test_foreign_snaps_are_reported_until_they_are_gone(pool, instance, name):
     image_id = pool.directory.image_id(name)
     with pool.open(name, read_only=False) as disk:
         disk.create_snap("backup")
@@ -79,9 +82,7 @@ def test_foreign_snaps_are_reported_until_they_are_gone(pool, instance):
     assert name in purge.purge(pool).purged
 
 
-def test_open_image_is_reported_until_it_is_closed(pool, instance):
-    name = f"{instance}_disk"
-    pool.create(name, MIB)
+def test_open_image_is_reported_until_it_is_closed(pool, instance, name):
     with pool.open(name, read_only=False) as disk:
         (client,) = disk.clients()
         deleted, report = _delete_and_purge(pool, instance)
@@ -91,9 +92,7 @@ def test_open_image_is_reported_until_it_is_closed(pool, instance):
     assert name in purge.purge(pool).purged
 
 
-def test_retention(pool, instance):
-    name = f"{instance}_disk"
-    pool.create(name, MIB)
+def test_retention(pool, instance, name):
     delete.delete_disks(pool, instance, retention_seconds=3600)
     report = purge.purge(pool)
     (reason,) = _kept(report.waiting, name)
@@ -101,9 +100,7 @@ def test_retention(pool, instance):
     assert not _kept(report.stuck, name)
 
 
-def test_parent_waits_for_its_clones(pool, instance):
-    name = f"{instance}_disk"
-    pool.create(name, MIB)
+def test_parent_waits_for_its_clones(pool, instance, name):
     with pool.open(name, read_only=False) as disk:
         disk.write(b"parent", 0)
         disk.create_snap("published")
@@ -166,9 +163,7 @@ def test_purge_undoes_drafts_of_dead_processes_of_this_host(pool, instance):
     assert journal.creations(pool, instance) == []
 
 
-def test_entry_of_a_removed_image_is_dropped(pool, instance):
-    name = f"{instance}_disk"
-    pool.create(name, MIB)
+def test_entry_of_a_removed_image_is_dropped(pool, name):
     journal.begin_deletion(pool, name, pool.directory.image_id(name), ())
     pool.remove(name)
     purge.purge(pool)
@@ -189,9 +184,9 @@ def test_purge_ends_at_its_limits(pool, instance):
 
 
 @pytest.mark.parametrize("snap", ["base", "snap"])
-def test_snap_of_a_base_or_snapshot_is_foreign_to_a_disk(pool, instance, snap):
-    name = f"{instance}_disk"
-    pool.create(name, MIB)
+def test_snap_of_a_base_or_snapshot_is_foreign_to_a_disk(
+    pool, instance, name, snap
+):
     with pool.open(name, read_only=False) as disk:
         disk.create_snap(snap)
     _, report = _delete_and_purge(pool, instance)
@@ -278,10 +273,8 @@ def test_claim_that_this_process_could_not_end_is_ignored(pool, instance):
     assert entry.image in purge.purge(pool).purged
 
 
-def test_purge_between_the_entry_and_the_move(pool, instance):
-    """Another host's purge leaves the image to the next one."""
-    name = f"{instance}_disk"
-    pool.create(name, MIB)
+def test_purge_between_the_entry_and_the_move(pool, name):
+    """Another host purges too early, and the next purge frees the image."""
     image_id = pool.directory.image_id(name)
     journal.begin_deletion(pool, name, image_id, discard.OWN_SNAPS)
     assert name not in purge.purge(pool).purged
@@ -305,11 +298,9 @@ def _purged_during_the_move(pool):
 
 @pytest.mark.parametrize("older", [True, False])
 def test_purge_that_takes_the_entry_for_abandoned(
-    pool, instance, older, monkeypatch
+    pool, instance, name, older, monkeypatch
 ):
     """The entry is an older attempt's, or the other host's clock is ahead."""
-    name = f"{instance}_disk"
-    pool.create(name, MIB)
     image_id = pool.directory.image_id(name)
     if older:
         entry = journal.begin_deletion(pool, name, image_id, discard.OWN_SNAPS)
@@ -339,9 +330,7 @@ def test_entry_of_a_later_version_is_purged_too(pool, instance):
     assert not [e for e in journal.deletions(pool) if e.image == entry.image]
 
 
-def test_purge_that_drops_the_entry_too_late(pool, instance):
-    name = f"{instance}_disk"
-    pool.create(name, MIB)
+def test_purge_that_drops_the_entry_too_late(pool, instance, name):
     image_id = pool.directory.image_id(name)
     as_read = journal.begin_deletion(pool, name, image_id, discard.OWN_SNAPS)
     delete.delete_disks(pool, instance)
@@ -351,10 +340,8 @@ def test_purge_that_drops_the_entry_too_late(pool, instance):
 
 
 def test_disk_restored_under_another_name_is_not_reported_as_purged(
-    pool, instance, monkeypatch
+    pool, instance, name, monkeypatch
 ):
-    name = f"{instance}_disk"
-    pool.create(name, MIB)
     image_id = pool.directory.image_id(name)
     delete.delete_disks(pool, instance)
     pool.trash.restore(image_id, f"{name}.kept")
@@ -366,9 +353,7 @@ def test_disk_restored_under_another_name_is_not_reported_as_purged(
     purge.purge(pool)
 
 
-def test_disk_restored_from_the_trash_is_a_disk_again(pool, instance):
-    name = f"{instance}_disk"
-    pool.create(name, MIB)
+def test_disk_restored_from_the_trash_is_a_disk_again(pool, instance, name):
     image_id = pool.directory.image_id(name)
     delete.delete_disks(pool, instance, retention_seconds=3600)
     pool.trash.restore(image_id, name)

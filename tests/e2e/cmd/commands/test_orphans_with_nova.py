@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd orphans against Nova's API: what it never takes for one."""
+"""nova-rbd orphans with Nova's API: no server's disk is an orphan."""
 
 import json
 import pathlib
@@ -31,14 +31,14 @@ from tests.testbed.whole import Testbed
 pytestmark = pytest.mark.timeout(600)
 
 MIB = 1 << 20
-# The age has tests of its own, in tests/functional.
+# tests/functional tests the age.
 ANY_AGE = ("--older-than", "0s")
-# Each page of a list has one server, and a deleted one is kept for a while.
+# Each page of a list has one server; a deleted server is kept for a while.
 API: Conf = {
     "DEFAULT": {"reclaim_instance_interval": 600},
     "api": {"max_limit": 1},
 }
-# What a cloud may allow to users that are no admins for Nova itself.
+# What a cloud may allow to users who are not Nova's admins.
 POLICY = {
     "os_compute_api:servers:index:get_all_tenants": "",
     "os_compute_api:servers:detail:get_all_tenants": "",
@@ -50,7 +50,7 @@ POLICY = {
 def vms(stack: Testbed) -> Iterator[Pool]:
     """The pool of the disks, as Nova's user."""
     yield Pool(connect(stack.cluster), "vms")
-    # Its clients would keep knocking at a cluster that is gone.
+    # The cached connections would keep trying to reach a removed cluster.
     cluster._CLUSTERS.clear()
 
 
@@ -70,7 +70,7 @@ def orphan(vms: Pool, servers: Servers) -> Iterator[str]:
 def tool(
     stack: Testbed, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> Program:
-    """The program, with the credentials of the admin."""
+    """The nova-rbd program, with the credentials of the admin."""
     for key, value in stack.client_environment().items():
         if key.startswith("OS_"):
             monkeypatch.setenv(key, value)
@@ -78,7 +78,7 @@ def tool(
 
 
 def orphans(tool: Program, *more: str) -> dict[str, str]:
-    """What it finds: name -> state."""
+    """Run nova-rbd orphans; return the state of each row by its name."""
     rows = tool.json("orphans", *ANY_AGE, *more)
     return {row["Name"]: row["State"] for row in rows}
 
@@ -98,7 +98,7 @@ def soft_deleted(
     flavor: Flavor,
     small_pages: None,
 ) -> Iterator[Server]:
-    """A server that no list has, and that can be restored."""
+    """A deleted server that no list has, and that can be restored."""
     nova = stack.openstack.connection().compute
     server = servers.boot("soft-deleted", images.raw, flavor)
     nova.delete_server(server)
@@ -117,7 +117,7 @@ def test_quarantine_and_back(
     orphan: str,
     tool: Program,
 ) -> None:
-    """Servers of all kinds keep their disks; what is nobody's goes."""
+    """Servers in all states keep their disks; the orphan is quarantined."""
     nova = stack.openstack.connection().compute
     kept = servers.boot("kept", images.raw, all_disks, config_drive=True)
     nova.rescue_server(kept, image_ref=images.raw.id)
@@ -129,7 +129,7 @@ def test_quarantine_and_back(
     servers.wait(shelved, "SHELVED_OFFLOADED")
     assert soft_deleted.id not in {each.id for each in nova.servers()}
     disks = rbd_view.images(stack.cluster, "vms")
-    assert len(disks) == 8, "4 and 2 for the rescue, 1, and the orphan"
+    assert len(disks) == 8, "kept: 4, and 2 to rescue it; soft_deleted; orphan"
 
     (row,) = tool.json("orphans")
     assert (row["Name"], row["State"]) == (orphan, "young")
@@ -153,7 +153,7 @@ def test_quarantine_and_back(
     servers.wait(kept)
 
 
-def test_server_under_way(
+def test_server_that_is_being_built(
     stack: Testbed,
     images: Images,
     servers: Servers,
@@ -161,7 +161,7 @@ def test_server_under_way(
     orphan: str,
     tool: Program,
 ) -> None:
-    """From its request on, until it is deleted, its disks are its own."""
+    """From the request until the deletion its disks are no orphans."""
     server = servers.create("under-way", images.raw, flavor)
     while servers.get(server).status == "BUILD":
         assert orphans(tool) == {orphan: "orphan"}
@@ -172,7 +172,7 @@ def test_server_under_way(
 
 @pytest.fixture
 def user(stack: Testbed) -> Iterator[openstack.connection.Connection]:
-    """Somebody of another project, who is no admin."""
+    """A user of another project, who is not an admin."""
     admin = stack.openstack.connection()
     identity = admin.identity
     project = identity.create_project(name="theirs", domain_id="default")
@@ -233,7 +233,7 @@ def test_servers_of_another_project(
     servers.delete(theirs)
 
 
-def test_who_may_not_see_all_finds_nothing(
+def test_refuses_a_user_who_may_not_list_all_servers(
     images: Images,
     servers: Servers,
     flavor: Flavor,
@@ -251,7 +251,7 @@ def test_who_may_not_see_all_finds_nothing(
     servers.delete_all()
 
 
-def test_who_sees_all_in_lists_alone_finds_nothing(
+def test_refuses_a_user_who_may_list_all_servers_but_not_show_them(
     images: Images,
     servers: Servers,
     flavor: Flavor,
@@ -301,7 +301,8 @@ def cell_down(stack: Testbed, servers: Servers) -> Iterator[None]:
     nowhere = "mysql+pymysql://nova:none@127.0.0.1:1/nova_cell1"
     manage(*update, "--database_connection", nowhere)
     try:
-        # It would try for longer than Nova waits for a cell, a minute.
+        # By default it would try for longer than the minute that Nova waits
+        # for a cell.
         soon = {"database": {"max_retries": 1, "retry_interval": 1}}
         stack.openstack.restart_nova_api(soon)
         yield
@@ -319,7 +320,7 @@ def test_nothing_is_found_while_a_cell_is_down(
     tool: Program,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Nova would leave its servers out of a list, without a word."""
+    """Nova's lists omit the servers of such a cell, without a warning."""
     server = servers.boot("in-cell", images.raw, flavor)
     request.getfixturevalue("cell_down")
 

@@ -45,7 +45,7 @@ def bases(stack: Testbed, image: Image) -> list[rbd_view.ImageView]:
 
 
 def makings(stack: Testbed, image: Image) -> list[str]:
-    """Lines of all nova-computes that tell of a base made of the image."""
+    """Lines in the nova-computes' logs that tell of a base of the image."""
     return [
         line
         for host in stack.hosts
@@ -83,7 +83,7 @@ def test_one_copy_for_two_hosts_at_once(
     stack.wait_for_guest(asked[-1])
 
 
-def test_damaged_in_glances_store(
+def test_image_damaged_in_glances_store(
     stack: Testbed, image: Image, servers: Servers, flavor: Flavor
 ) -> None:
     store = stack.openstack.site.folder / "glance/files"
@@ -128,7 +128,7 @@ def test_cached_before_the_first_boot(
     )
     raise_from_response(answer)
     wait_for("the base is made", lambda: bases(stack, image), 60)
-    wait_for("one host has told so", lambda: makings(stack, image), 10)
+    wait_for("one host has logged that", lambda: makings(stack, image), 10)
     assert bases(stack, images.raw) == []  # cloned where it is
     server = servers.boot("cached", image, flavor)
     (base,) = bases(stack, image)
@@ -139,10 +139,11 @@ def test_cached_before_the_first_boot(
         assert not stack.cached_images(host)
 
 
-def test_leftover_of_the_local_cache_turns_no_cloning_off(
+def test_leftover_of_the_local_cache_does_not_prevent_cloning(
     stack: Testbed, images: Images, servers: Servers, flavor: Flavor
 ) -> None:
-    # As a backend of files leaves it: its name is the SHA-1 of the id.
+    # A backend with local files leaves such a file, named by the SHA-1 of the
+    # image's id.
     import hashlib
 
     name = hashlib.sha1(images.raw.id.encode()).hexdigest()
@@ -159,7 +160,10 @@ def test_leftover_of_the_local_cache_turns_no_cloning_off(
 
 @pytest.fixture
 def ageing(stack: Testbed) -> Iterator[None]:
-    """The first host ages bases after a second, every few seconds."""
+    """Let the first host remove bases that are unused for a second.
+
+    It looks for them every two seconds.
+    """
     host = stack.hosts[0]
     settings = {
         "manager_interval": 2,
@@ -171,7 +175,7 @@ def ageing(stack: Testbed) -> Iterator[None]:
     stack.restart_compute(host)
 
 
-def test_unused_base_goes(
+def test_unused_base_is_removed(
     stack: Testbed,
     image: Image,
     servers: Servers,
@@ -183,7 +187,7 @@ def test_unused_base_goes(
     assert bases(stack, image)
     servers.delete(server)
     wait_for(
-        "the base that no disk hangs on is gone",
+        "the base, of which no disk is a clone, is gone",
         lambda: not bases(stack, image),
         AGEING_SECONDS + 60,
         interval_seconds=1,

@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 
 def disks(stack: Testbed) -> dict[str, rbd_view.ImageView]:
-    """All images in the pool of the disks."""
+    """All images in the pool for disks."""
     return rbd_view.images(stack.cluster, "vms")
 
 
@@ -54,7 +54,7 @@ def test_qcow2_image_elsewhere_is_cloned_from_its_base(
     assert console.markers[-1]["disks"]["vda"]["bytes"] == GIB
 
 
-def test_disk_says_whose_it_is(
+def test_metadata_tells_the_disks_owner(
     stack: Testbed, images: Images, servers: Servers, flavor: Flavor
 ) -> None:
     server = servers.boot("whose", images.raw, flavor)
@@ -130,7 +130,7 @@ def test_delete_leaves_nothing(
     server = servers.boot("gone", images.qcow2, flavor, config_drive=True)
     assert len(disks(stack)) == 4
     servers.delete(server)
-    assert disks(stack) == {}, "the names are free as soon as Nova is done"
+    assert disks(stack) == {}, "names must be free as soon as Nova is done"
     wait_until_empty(stack)
 
 
@@ -141,7 +141,7 @@ def test_placement_knows_the_usable_capacity(stack: Testbed) -> None:
     total_gib = answer.json()["inventories"]["DISK_GB"]["total"]
     raw_bytes, usable_bytes = rbd_view.capacity(stack.cluster, "vms")
     assert abs(total_gib - usable_bytes / GIB) <= 1
-    assert total_gib < raw_bytes / GIB, "what OSDs keep free can't be promised"
+    assert total_gib < raw_bytes / GIB, "the OSDs keep some space free"
 
 
 def test_image_stays_usable_after_its_clone_is_gone(

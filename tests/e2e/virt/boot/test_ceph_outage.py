@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Ceph goes away while a server is being made, and comes back."""
+"""Ceph stops while a server is being built, and comes back."""
 
 import os
 import pathlib
@@ -24,7 +24,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def ceph_back(stack: Testbed, servers: Servers) -> Iterator[None]:
-    """Ceph runs again before the servers are deleted, whatever happened."""
+    """Start Ceph before the servers are deleted, also after a failure."""
     yield
     stack.cluster.start()
 
@@ -86,8 +86,9 @@ def test_stopped_while_an_image_is_copied(
     assert_clear(raised.value.message)
     servers.delete(server)
     wait_until_empty(stack)
-    # Nova cleans up after a failed build once, when Ceph was away, and asks
-    # the host no more: the disk is found and undone, the folder is not.
+    # Nova cleans up after a failed build only once, when Ceph was away, and
+    # does not ask the host again. This backend finds the disk and undoes it;
+    # nothing removes the folder.
     folder = stack.hosts[0].folder / "state/instances" / server.id
     shutil.rmtree(folder, ignore_errors=True)
     again = servers.boot("whole", image, flavor)
@@ -96,5 +97,5 @@ def test_stopped_while_an_image_is_copied(
 
 
 def assert_clear(fault: str) -> None:
-    """A user can tell from it that the storage is to blame."""
+    """Assert that a user can tell from it that the storage is to blame."""
     assert "ceph" in fault.lower() or "pool vms" in fault, fault

@@ -14,7 +14,7 @@ from tests.testbed.whole import Testbed
 pytestmark = pytest.mark.timeout(400)
 
 COUNT = 10
-# All guests boot at once, by emulation.
+# All guests boot at once, and all are emulated.
 GUEST_SECONDS = 180
 
 

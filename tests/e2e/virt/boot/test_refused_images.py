@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images and flavors that must not become servers, and leave nothing."""
+"""Boots that must be refused for their image or flavor, and leave nothing."""
 
 import pathlib
 
@@ -19,15 +19,15 @@ from tests.testbed.whole import Testbed
 
 pytestmark = pytest.mark.timeout(300)
 
-# Glance looks into "bare" containers only (33: location.py), so any other
-# name brings an image past its checks, to Nova's.
+# Glance inspects images in "bare" containers only (33: location.py). With any
+# other container format an image passes Glance and reaches Nova's checks.
 UNCHECKED = "ovf"
 
 
 def refusal(
     stack: Testbed, servers: Servers, image: Image, flavor: Flavor
 ) -> str:
-    """The fault of a boot that must fail; nothing of it is in the pool."""
+    """Return the fault of a boot that must fail and leave the pool empty."""
     with pytest.raises(ServerFault) as raised:
         servers.boot("refused", image, flavor)
     wait_until_empty(stack)
@@ -41,7 +41,8 @@ def test_flavor_smaller_than_image(
     guest_image: guest.GuestImage,
     tmp_path: pathlib.Path,
 ) -> None:
-    # As qcow2: of a raw image Nova's API sees the size, and refuses itself.
+    # In qcow2, because Nova's API sees the size of a raw image and would
+    # refuse the request itself.
     large = tmp_path / "large.qcow2"
     large.write_bytes(guest_image.qcow2.read_bytes())
     run("qemu-img", "resize", "-q", large, "2G")
@@ -62,7 +63,7 @@ def test_corrupt_image(
     image = servers.upload("broken", broken, "qcow2", "file", UNCHECKED)
     fault = refusal(stack, servers, image, flavor)
     assert not stack.cached_images(stack.hosts[0])
-    # Nova's words: its check comes before the backend is asked.
+    # Nova's words, because Nova checks the image before it asks the backend.
     assert "Disk info file is invalid" in fault, fault
 
 

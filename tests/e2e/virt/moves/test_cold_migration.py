@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A server that is off for a while goes to the other host."""
+"""Cold migration and resize: a server moves while it is off."""
 
 import pytest
 from openstack.compute.v2.flavor import Flavor
@@ -67,10 +67,12 @@ def test_resize_to_the_other_host(
     moves.revert(server)
     assert moves.where(server) == first.name
     reverted = proof.kept(stack, server, safe, boots=2)
-    assert reverted["counter"] == resized["counter"], "as when it was resized"
+    assert reverted["counter"] == resized["counter"], (
+        "the disk must be as it was at the resize"
+    )
     assert root_bytes(stack, server.id) == GIB
 
-    # Nothing that the reverted resize left there is in the way.
+    # The reverted resize has left nothing there that prevents a move.
     safe = proof.written(stack, server)
     moves.live(server, other_host.name)
     safe = proof.went_on(stack, server, safe)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A host loses its power; its servers go on elsewhere, and it comes back."""
+"""A host loses power, its servers are evacuated, and the host comes back."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.fixture
 def power_back(stack: Testbed, servers: Servers) -> Iterator[None]:
-    """Every host runs before the servers are deleted, whatever happened."""
+    """Start all hosts before the servers are deleted, also after a failure."""
     yield
     for host in stack.hosts:
         if not host.pids():
@@ -63,7 +63,7 @@ def test_there_and_back(
 
 
 def domains(host: ComputeHost) -> list[str]:
-    """UUIDs of all that the host's libvirt knows."""
+    """UUIDs of all domains that the host's libvirt knows."""
     command = ["virsh", "list", "--all", "--uuid"]
     done = host.run(command, capture_output=True, text=True, check=True)
     return done.stdout.split()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A host with Nova's own RBD backend and one of ours exchange a server."""
+"""Move a server between a host with Nova's own RBD backend and ours."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(400)
 def in_tree_host(
     stack: Testbed, servers: Servers, other_host: ComputeHost
 ) -> Iterator[ComputeHost]:
-    """The second host, with Nova's own driver, in the same pool."""
+    """The second host, with Nova's own driver and the same pool."""
     stack.restart_compute(other_host, backend="in-tree")
     yield other_host
     stack.restart_compute(other_host)

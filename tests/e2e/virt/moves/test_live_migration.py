@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Live migration: the guest runs on, wherever it ends."""
+"""Live migration: the guest keeps running, on whichever host it ends up."""
 
 import pytest
 from openstack.compute.v2.flavor import Flavor

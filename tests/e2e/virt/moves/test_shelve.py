@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A shelved server is an image in Glance, and comes back from it."""
+"""Shelve and offload a server; unshelve it from its image in Glance."""
 
 import pytest
 from openstack.compute.v2.flavor import Flavor

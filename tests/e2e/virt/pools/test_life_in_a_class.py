@@ -27,7 +27,7 @@ CLASSES: Conf = {
 }
 RESOURCE = "CUSTOM_RBD_FAST_GB"
 FLAVORS = ("fast", "slow-1", "slow-2")
-# Microversions from 2.86 on look at extra specs.
+# Microversions from 2.86 on validate extra specs.
 UNCHECKED = "2.60"
 GONE_SECONDS = 60
 
@@ -69,7 +69,7 @@ def classes(stack: Testbed) -> Iterator[None]:
         )
         for user in rights:
             set_caps(admin, user, "")
-    # It is in the registry: a nova-compute that starts strikes it out.
+    # The registry still has the pool; a nova-compute that starts removes it.
     for host in stack.hosts:
         stack.restart_compute(host)
     assert RESOURCE not in inventory(stack, stack.hosts[0])
@@ -84,7 +84,7 @@ def inventory(stack: Testbed, host: ComputeHost) -> dict[str, object]:
 
 
 def set_caps(admin: object, user: str, more: str) -> None:
-    """Give a user the documented caps, and some on OSDs."""
+    """Give a user the documented caps, with ``more`` of them on OSDs."""
     caps = users.documented_caps(user)
     caps["osd"] += more
     pools.command(
@@ -98,7 +98,10 @@ def set_caps(admin: object, user: str, more: str) -> None:
 def flavor(
     stack: Testbed, name: str, specs: dict[str, str], checked: bool = True
 ) -> Flavor:
-    """A flavor with root and swap, and these extra specs."""
+    """Make a flavor with a root disk, a swap disk and these extra specs.
+
+    :param checked: whether Nova's API validates the specs
+    """
     nova = stack.openstack.connection().compute
     made = stack.servers().flavor(name, disk_gib=1, swap_mib=64)
     answer = nova.post(
@@ -142,7 +145,7 @@ def test_life_in_a_class(
     safe = proof.went_on(stack, server, safe)
     stack.moves().cold(server, stack.hosts[0].name)
     proof.kept(stack, server, safe, boots=2)
-    # The same disks as before: neither was made a second time.
+    # The disks are the same as before: neither was made a second time.
     assert set(rbd_view.images(stack.cluster, POOL)) == {root}
     assert set(rbd_view.images(stack.cluster, "vms")) == {f"{root}.swap"}
 
@@ -157,7 +160,7 @@ def test_life_in_a_class(
 
 
 def allocated(stack: Testbed, server_id: str) -> dict[str, int]:
-    """Amounts by resource class, over all providers."""
+    """What a server has allocated, by resource class, of all providers."""
     placement = stack.openstack.connection().placement
     found = placement.get(f"/allocations/{server_id}").json()["allocations"]
     return {
@@ -167,14 +170,14 @@ def allocated(stack: Testbed, server_id: str) -> dict[str, int]:
     }
 
 
-def test_nova_api_refuses_a_class_that_is_not_there(
+def test_nova_api_refuses_an_unknown_class(
     stack: Testbed, classes: None
 ) -> None:
     with pytest.raises(BadRequestException, match="'slow' is no storage"):
         flavor(stack, "slow-1", {"nova_rbd:root_class": "slow"})
 
 
-def test_nova_compute_refuses_it_too(
+def test_nova_compute_refuses_an_unknown_class(
     stack: Testbed, images: Images, servers: Servers, classes: None
 ) -> None:
     slow = flavor(

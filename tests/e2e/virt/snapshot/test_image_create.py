@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""image-create: images of servers that run on, in the pool for snapshots."""
+"""image-create of running servers, into the pool for snapshots."""
 
 import dataclasses
 import re
@@ -43,7 +43,7 @@ def test_boots_with_all_that_was_flushed(
     flavor: Flavor,
     tell: Tell,
 ) -> None:
-    """It is deleted while a server booted from it lives."""
+    """The snapshot is deleted while a server that booted from it runs."""
     server = servers.boot("snapshot", images.raw, flavor)
     safe = proof.written(stack, server)
     took = proof.Watch()
@@ -81,7 +81,7 @@ def test_server_is_deleted_first(
 
 @pytest.fixture(scope="module")
 def agent_image(stack: Testbed, guest_image: guest.GuestImage) -> Image:
-    """The guest's agent is to freeze its file systems, or no snapshot is."""
+    """An image whose guests take a snapshot only if their agent can freeze."""
     image = stack.servers().upload("agent", guest_image.raw, "raw", "rbd")
     updated: Image = stack.openstack.connection().image.update_image(
         image, hw_qemu_guest_agent="yes", os_require_quiesce="yes"
@@ -90,7 +90,7 @@ def agent_image(stack: Testbed, guest_image: guest.GuestImage) -> Image:
 
 
 def wait_for_agent(stack: Testbed, server: Server) -> None:
-    """Until the guest's agent answers libvirt."""
+    """Wait until the guest's agent answers libvirt."""
     command = ["virsh", "domfsinfo", server.id]
     wait_for(
         f"the agent of {server.id} answers",
@@ -132,7 +132,7 @@ def no_agent_image(stack: Testbed, agent_image: Image) -> Iterator[Image]:
     glance.update_image(agent_image, hw_qemu_guest_agent="yes")
 
 
-def test_no_snapshot_where_it_must_be_quiesced_and_cannot(
+def test_no_snapshot_if_the_required_quiesce_fails(
     stack: Testbed, no_agent_image: Image, servers: Servers, flavor: Flavor
 ) -> None:
     server = servers.boot("no-agent", no_agent_image, flavor)
@@ -148,7 +148,7 @@ def test_no_snapshot_where_it_must_be_quiesced_and_cannot(
 
 @pytest.fixture
 def glance_takes_no_location(stack: Testbed) -> Iterator[None]:
-    """Its stores know nothing of the pool that the snapshots go to."""
+    """Send snapshots to a pool that none of Glance's stores uses."""
     host = stack.hosts[0]
     stack.restart_compute(
         host, {"DEFAULT": {"libvirt_images_snapshot_store": "vms"}}
@@ -184,8 +184,8 @@ def test_uploaded_where_glance_takes_no_location(
     servers.delete_image(image)
 
 
-def test_of_another_cloud_stays(stack: Testbed) -> None:
-    """Whose Glance is another one, and whose host will never be back."""
+def test_snapshot_of_another_cloud_stays(stack: Testbed) -> None:
+    """The other cloud has its own Glance, and its host never returns."""
     ceph = connect(stack.cluster)
     disks, target = Pool(ceph, "vms"), Pool(ceph, "snapshots")
     instance, image_id = str(uuid.uuid4()), str(uuid.uuid4())
@@ -209,7 +209,7 @@ def test_of_another_cloud_stays(stack: Testbed) -> None:
     stack.restart_compute(host)
     told = f"snapshots/{entry.image}, left by of-another-cloud, stays"
     wait_for(
-        "the host has looked at it",
+        "the host has looked at the snapshot",
         lambda: told in stack.compute(host).log.read_text(),
         DETACH_SECONDS,
     )

@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def base(vms, tmp_path):
-    """A base of some image."""
+    """The name of a base, made of a qcow2 image."""
     source = str(uuid.uuid4())
     name = names.base_image(source, "some content")
     raw = tmp_path / "raw"
@@ -33,7 +33,7 @@ def base(vms, tmp_path):
 
 
 def delete(vms, instance, disk):
-    """Move one disk to the trash; its space is freed with the others'."""
+    """Move one disk to the trash; its space is freed after the test."""
     delete_.delete_disks(vms, instance, only=lambda name: name == disk)
 
 
@@ -53,7 +53,7 @@ def test_bases(vms, nova_rbd, instance, base, disks_deleted):
 
 
 def test_children(ceph, vms, nova_rbd, instance, parent, disks_deleted):
-    """Clones in three pools, one of them in the trash, and one's clone."""
+    """Clones in three pools; one is in the trash, one is a clone's clone."""
     root, rescue = f"{instance}_disk", f"{instance}_disk.rescue"
     provision.clone_disk(vms, root, parent)
     provision.clone_disk(vms, rescue, parent)
@@ -70,7 +70,7 @@ def test_children(ceph, vms, nova_rbd, instance, parent, disks_deleted):
 
     done = nova_rbd.run("children", parent.image)
 
-    # librbd would print of its own accord what it is denied in `volumes`.
+    # librbd would itself print that it has no rights in `volumes`.
     assert done.stderr == ""
     found = nova_rbd.json("children", parent.image)
     of = {
@@ -103,5 +103,5 @@ def test_children_of_a_base(vms, nova_rbd, instance, base, disks_deleted):
     assert found["Parent"] == f"vms/{base}"
 
 
-def test_children_of_nothing(nova_rbd):
+def test_children_of_an_unknown_image(nova_rbd):
     assert "no pool that may be read" in nova_rbd.refused("children", "none")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd check: all that is known, as a table and for programs."""
+"""nova-rbd check: the result of every check, as a table and as JSON."""
 
 import datetime
 import subprocess
@@ -11,6 +11,7 @@ from nova_rbd_backend.storage.disks import delete
 from nova_rbd_backend.storage.images import purge
 from tests.support.blank_disks import blank_disk
 from tests.support.checking import settings_of
+from tests.support.clients import set_quota
 from tests.testbed.ceph.pools import command
 from tests.testbed.process import wait_for
 
@@ -20,7 +21,7 @@ def found(rows):
 
 
 def test_passed_and_failed(nova_rbd):
-    """There is no libvirtd on this machine, or it has no such secret."""
+    """Only the secret fails, as libvirtd does not run or does not have it."""
     done = nova_rbd.run("check", "-f", "json")
 
     rows = found(nova_rbd.read(done))
@@ -36,7 +37,7 @@ def test_passed_and_failed(nova_rbd):
     assert max(map(len, table.splitlines())) < 140
 
 
-def test_says_what_it_could_not_try(nova_rbd):
+def test_checks_that_could_not_be_tried(nova_rbd):
     text = nova_rbd.conf.read_text()
     nova_rbd.conf.write_text(text.replace("= vms", "= vmz"))
 
@@ -48,7 +49,7 @@ def test_says_what_it_could_not_try(nova_rbd):
     assert rows["rights for snapshots in snapshots"]["Result"] == "passed"
 
 
-def test_warns(ceph, nova_rbd):
+def test_warns_of_cluster_health(ceph, nova_rbd):
     with ceph.admin() as admin:
         command(admin, "osd set", key="noout")
     try:
@@ -63,7 +64,7 @@ def test_warns(ceph, nova_rbd):
 
 
 def doubt(settings, name):
-    """What the check of this name says; None: nothing."""
+    """Return the warning of the check of this name, or None."""
     (step,) = (step for step in warnings.steps(settings) if step.name == name)
     return step.probe()
 
@@ -77,7 +78,7 @@ def test_space(ceph, vms):
     try:
         _set_quota(ceph, 1 << 20)
         wait_for(
-            "the monitors count what is stored",
+            "the monitors count the stored data",
             lambda: doubt(settings, "space in vms"),
             60,
         )
@@ -87,12 +88,11 @@ def test_space(ceph, vms):
 
 
 def _set_quota(ceph, max_bytes):
-    what = {"pool": "vms", "field": "max_bytes", "val": str(max_bytes)}
     with ceph.admin() as admin:
-        command(admin, "osd pool set-quota", **what)
+        set_quota(admin, "vms", max_bytes, field="max_bytes")
 
 
-# Where Debian has QEMU's loadable drivers.
+# Hides the folders where Debian has QEMU's loadable drivers.
 HIDDEN = """
 for folder in /usr/lib/*/qemu; do mount -t tmpfs none "$folder"; done
 exec "$@"

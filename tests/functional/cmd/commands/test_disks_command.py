@@ -20,7 +20,7 @@ DISKS = ("disk", "disk.config", "disk.swap")
 
 @pytest.fixture
 def disks(vms, instance, parent, disks_deleted):
-    """Names of an instance's disks; the first one is a clone with data."""
+    """The names of an instance's disks; the first is a clone with data."""
     found = [names.DiskName(instance, disk) for disk in DISKS]
     root, *others = found
     facts = metadata.describe(root, "the-project", parent.image, "fast")
@@ -33,7 +33,7 @@ def disks(vms, instance, parent, disks_deleted):
 
 
 def rbd_du(ceph, image):
-    """Bytes that the rbd program says an image uses."""
+    """Return how many bytes an image uses according to the rbd program."""
     words = ("du", "--format", "json", f"vms/{image}")
     done = subprocess.run(
         ["rbd", "--conf", str(ceph.conf), "--id", "nova", *words],

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd flatten: disks in use, in the trash, and of a real guest."""
+"""nova-rbd flatten: disks in use, disks in the trash, a real guest's disk."""
 
 import contextlib
 import os
@@ -27,13 +27,13 @@ BOOT_SECONDS = 180
 
 @pytest.fixture
 def images(ceph):
-    """The pool of Glance's images, as Glance's user."""
+    """The pool of Glance's images, opened as Glance's user."""
     return Pool(connect(ceph, "glance"), "images")
 
 
 @pytest.fixture
 def image(images):
-    """Makes an image with so many MiB of data, as Glance's user."""
+    """Return a function that makes an image of so many MiB of data."""
 
     def make(mebibytes):
         name = str(uuid.uuid4())
@@ -53,7 +53,7 @@ def content(pool, name):
 
 
 def delete_in_glance(images, snap):
-    """What Glance does; refused while it has clones."""
+    """Delete an image as Glance does; fails while the image has clones."""
     with images.open(snap.image, read_only=False) as disk:
         disk.remove_snap(snap.snap)
     images.remove(snap.image)
@@ -78,7 +78,7 @@ def test_disk_in_use(nova_rbd, vms, images, image, instance, client):
     assert row["Result"] == "flattened"
     assert row["Size"] == 64 * MIB
     assert nova_rbd.json("children", parent.image) == []
-    # The guest has its lock as before.
+    # The guest still holds the lock.
     assert guest.write("second") == "wrote"
     assert holders(vms, name) == (holder,)
     guest.close()
@@ -113,7 +113,7 @@ def test_all_clones_of_an_image(
     assert "no pool that may be read has such an image" in done.stderr
 
 
-def test_a_clone_that_may_not_be_read(ceph, nova_rbd, image):
+def test_unreadable_clone(ceph, nova_rbd, image):
     parent = image(4)
     with ceph.admin() as admin:
         volumes = admin.open_ioctx("volumes")
@@ -127,8 +127,8 @@ def test_a_clone_that_may_not_be_read(ceph, nova_rbd, image):
     assert done.stderr == ""
 
 
-def test_deleted_meanwhile(nova_rbd, vms, image, instance):
-    """nova-compute need not wait for the end of it."""
+def test_disk_deleted_while_it_is_flattened(nova_rbd, vms, image, instance):
+    """nova-compute can delete a disk while it is being flattened."""
     name = f"{instance}_disk"
     provision.clone_disk(vms, name, image(512))
     program = subprocess.Popen(
@@ -151,7 +151,7 @@ def test_deleted_meanwhile(nova_rbd, vms, image, instance):
 
 @pytest.fixture
 def guest_disk(vms, images, instance, guest_image, disks_deleted):
-    """A clone of an image that boots."""
+    """A clone of a bootable image."""
     name = str(uuid.uuid4())
     provision.import_disk(images, name, str(guest_image.raw))
     with images.open(name, read_only=False) as disk:

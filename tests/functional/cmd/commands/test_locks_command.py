@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd locks and unlock: real clients, alive, frozen and killed."""
+"""nova-rbd locks and unlock, with living, frozen and killed clients."""
 
 import signal
 
@@ -15,7 +15,10 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def ceph():
-    """A cluster whose dead clients watch for 30 s: for several commands."""
+    """A cluster where a dead client's watch lasts 30 s.
+
+    That is long enough for several commands.
+    """
     with started_ceph() as cluster:
         yield cluster
 
@@ -74,14 +77,14 @@ def test_dead_client(ceph, nova_rbd, vms, instance, name, client, how):
     assert row["Blocklisted until"] is not None
     assert holder.address in blocklist(ceph)
     assert not [each for each in holders(vms, name) if each.lock_cookie]
-    # Each OSD learns of the blocklist by whoever comes next, if not before.
+    # An OSD learns of the blocklist from its next client at the latest.
     assert client(name).write("new") == "wrote"
     if how == signal.SIGSTOP:
         dead.signal(signal.SIGCONT)
         assert dead.write("late").startswith("failed")
 
 
-def test_one_lives_and_one_is_dead(ceph, nova_rbd, name, vms, client):
+def test_living_client_beside_a_dead_one(ceph, nova_rbd, name, vms, client):
     dead, alive = client(name), client(name)
     addresses = {each.address for each in holders(vms, name)}
     dead.signal(signal.SIGSTOP)
@@ -93,7 +96,7 @@ def test_one_lives_and_one_is_dead(ceph, nova_rbd, name, vms, client):
     assert alive.write("data") == "wrote"
 
 
-def test_nobody(nova_rbd, name):
+def test_disk_without_clients(nova_rbd, name):
     done = nova_rbd.run("unlock", name, "-f", "json")
     assert done.returncode == 0
     assert done.stdout.strip() == "[]"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd mons: a real libvirtd's domains, at rest, running, suspended."""
+"""nova-rbd mons: domains of a real libvirtd, shut off, running, suspended."""
 
 import re
 
@@ -30,7 +30,7 @@ VOLUME = """
 
 @pytest.fixture
 def libvirtd(ceph, compute_host, disks_deleted):
-    """A connection to the host's; its domains are removed afterwards."""
+    """A connection to the host's libvirtd; removes its domains afterwards."""
     compute_host.set_secret(SECRET, "nova", ceph.key("nova"))
     connection = libvirt.open(compute_host.libvirt_uri)
     yield connection
@@ -43,7 +43,7 @@ def libvirtd(ceph, compute_host, disks_deleted):
 
 @pytest.fixture
 def tool(nova_rbd, compute_host):
-    """The program, told of the host's libvirtd."""
+    """nova-rbd, with the host's libvirtd in its nova.conf."""
     with nova_rbd.conf.open("a") as conf:
         conf.write(f"connection_uri = {compute_host.libvirt_uri}\n")
     return nova_rbd
@@ -51,7 +51,7 @@ def tool(nova_rbd, compute_host):
 
 @pytest.fixture
 def mon(ceph):
-    """Host and port of the monitor, as Nova writes them."""
+    """Host and port of the monitor, as in a domain's XML."""
     (address,) = connect(ceph).mon_addresses()
     return address.host, str(address.port)
 
@@ -65,7 +65,10 @@ def disk(vms, instance, disks_deleted):
 
 @pytest.fixture
 def define(ceph, libvirtd, instance, tmp_path):
-    """Defines the instance's domain, which names these monitors."""
+    """Return a function that defines the instance's domain.
+
+    The domain's disk names the given monitors.
+    """
 
     def define(*monitors, more="", image=None):
         image = image or f"vms/{instance}_disk"
@@ -81,14 +84,17 @@ def define(ceph, libvirtd, instance, tmp_path):
 
 
 def kept(domain):
-    """The XML of the next start, without what libvirt numbers anew."""
+    """Return the XML that the domain will start with next time.
+
+    It has none of the numbers that libvirt assigns at each start.
+    """
     return domain.XMLDesc(
         libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
     )
 
 
 def named(xml):
-    """The monitors of each disk, by the guest's name of it."""
+    """Return the monitors of each disk, by the disk's name in the guest."""
     found = {}
     for disk in re.findall(r"<disk.*?</disk>", xml, re.DOTALL):
         hosts = re.findall(r"<host name='(.*?)' port='(.*?)'/>", disk)
@@ -100,7 +106,7 @@ def shown(address):
     return ":".join(address)
 
 
-def test_mends_what_is_at_rest(tool, define, disk, instance, mon):
+def test_mends_a_domain_that_is_shut_off(tool, define, disk, instance, mon):
     domain = define(GONE)
     before = kept(domain)
 
@@ -131,7 +137,7 @@ def test_mends_what_is_at_rest(tool, define, disk, instance, mon):
     assert row["State"] == "current"
 
 
-def test_one_of_two_is_gone(tool, define, disk, mon):
+def test_one_of_two_monitors_is_gone(tool, define, disk, mon):
     domain = define(mon, GONE)
 
     (row,) = tool.json("mons")
@@ -141,17 +147,17 @@ def test_one_of_two_is_gone(tool, define, disk, mon):
     assert named(kept(domain)) == {"vda": [mon]}
 
 
-def test_any_address_of_a_monitor_will_do(ceph, tool, define, disk):
+def test_any_address_of_a_monitor_is_current(ceph, tool, define, disk):
     (addresses,) = connect(ceph).all_mon_addresses()
     for each in addresses:
         define((each.host, str(each.port)))
         assert tool.json("mons") == []
 
 
-def test_leaves_alone_what_is_not_ours(
+def test_leaves_other_disks_alone(
     ceph, tool, define, vms, instance, disk, mon
 ):
-    """A volume, a disk of a user's of our name, one of another cluster."""
+    """A volume, a disk of another user or instance, and a missing disk."""
     other = disk.replace(instance, instance[::-1].replace("-", "0"))
     volumes = (
         ("vdb", "nova", "volumes/volume-1"),
@@ -171,7 +177,7 @@ def test_leaves_alone_what_is_not_ours(
     assert named(kept(domain)) == {"vda": [mon], **theirs}
 
 
-def test_takes_no_notice_of_domains_without_our_disks(tool, define, disk):
+def test_ignores_domains_without_our_disks(tool, define, disk):
     define(GONE, image="volumes/volume-1")
 
     done = tool.run("mons", "--all", "-f", "json")
@@ -198,7 +204,7 @@ def guest_disk(vms, instance, guest_image, disks_deleted):
 def test_running_and_suspended_guest(
     tool, define, guest_disk, mon, compute_host, tmp_path, libvirtd
 ):
-    """One that runs goes on; what is kept for its next start is mended."""
+    """A running guest goes on; the XML of its next start is mended."""
     console = tmp_path / "console"
     domain = define(mon, GONE)
     domain.create()
@@ -215,7 +221,8 @@ def test_running_and_suspended_guest(
     assert named(kept(domain))["vda"] == [mon]
     console_.wait_for_counter(console, counter + 2, BOOT_SECONDS)
 
-    # Nova's suspend. Its resume reads the saved XML, which is the old one.
+    # As Nova suspends a guest. Resume reads the saved XML, which has the old
+    # monitors.
     domain.managedSave()
     (row,) = tool.json("mons")
     assert (row["Kept in"], row["State"]) == ("saved state", "outdated")
@@ -230,4 +237,6 @@ def test_running_and_suspended_guest(
     assert not domain.hasManagedSaveImage()
     assert named(domain.XMLDesc())["vda"] == [mon]
     found = console_.wait_for_counter(console, counter + 2, BOOT_SECONDS)
-    assert len(found.markers) == 1, "it went on where it was"
+    assert len(found.markers) == 1, (
+        "the guest booted again instead of resuming"
+    )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd orphans with several clouds, and with what changes meanwhile.
+"""nova-rbd orphans with several clouds, and with changes during its run.
 
-The clouds are stand-ins here: with a real Nova see tests/e2e.
+The clouds are stand-ins here; tests/e2e has tests with a real Nova.
 """
 
 import json
@@ -20,7 +20,12 @@ MIB = 1 << 20
 
 
 class Cloud:
-    """Knows these instances; those of later only once it is asked again."""
+    """A cloud's Nova, which knows these instances.
+
+    :param known: instances in its list
+    :param later: instances that it knows only from the second question on
+    :param fails_at: the number of the question at which it fails
+    """
 
     def __init__(self, name, known=(), later=(), fails_at=None):
         self.name = name
@@ -62,9 +67,9 @@ def owned(vms):
 
 @pytest.fixture
 def run(nova_rbd, monkeypatch, capsys):
-    """Runs it in this process, with these clouds."""
+    """Return a function that runs the command here, with the given clouds."""
 
-    # cliff adds one to them, with the stream of this test.
+    # cliff adds a handler that writes to the stream of this test.
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
 
@@ -83,7 +88,7 @@ def run(nova_rbd, monkeypatch, capsys):
     root.setLevel(level)
 
 
-def test_of_several_clouds_none_may_know_it(run, disk, instance, owned):
+def test_orphan_is_known_to_none_of_several_clouds(run, disk, instance, owned):
     first, second = Cloud("first", [owned]), Cloud("second", [instance])
     third = Cloud("third")
 
@@ -91,8 +96,8 @@ def test_of_several_clouds_none_may_know_it(run, disk, instance, owned):
     assert run(first, second, third)[:2] == (0, {})
 
 
-def test_one_that_is_in_no_list(run, disk, instance, owned):
-    """As of a soft-deleted server, or one of a cell that is down."""
+def test_instance_that_is_missing_from_the_list(run, disk, instance, owned):
+    """For instance a soft-deleted server, or one in a cell that is down."""
     cloud = Cloud("first", [owned, instance])
     cloud.instances = lambda: frozenset([owned])
 
@@ -100,7 +105,9 @@ def test_one_that_is_in_no_list(run, disk, instance, owned):
     assert cloud.asked == [instance]
 
 
-def test_instance_that_came_meanwhile(vms, run, disk, instance, owned):
+def test_instance_that_appears_before_the_quarantine(
+    vms, run, disk, instance, owned
+):
     cloud = Cloud("first", [owned], later=[instance])
 
     status, found, _ = run(cloud, more=["--quarantine"])
@@ -110,7 +117,9 @@ def test_instance_that_came_meanwhile(vms, run, disk, instance, owned):
     assert vms.directory.exists(disk)
 
 
-def test_nova_that_fails_meanwhile(vms, run, disk, instance, owned):
+def test_nova_that_fails_during_the_quarantine(
+    vms, run, disk, instance, owned
+):
     swap = f"{instance}_disk.swap"
     blank_disk(vms, swap, MIB)
     cloud = Cloud("first", [owned], fails_at=2)
@@ -120,11 +129,11 @@ def test_nova_that_fails_meanwhile(vms, run, disk, instance, owned):
     failed = ("kept", "Nova of first failed")
     assert found == {disk: failed, swap: failed}
     assert status == 1
-    assert len(cloud.asked) == 2, "it is not waited for again"
+    assert len(cloud.asked) == 2, "a Nova that failed is not asked again"
     assert vms.directory.exists(disk)
 
 
-def test_nova_that_fails_at_first(vms, run, disk, owned):
+def test_nova_that_fails_at_the_first_question(vms, run, disk, owned):
     cloud = Cloud("first", [owned], fails_at=1)
 
     status, found, said = run(cloud, more=["--quarantine"])
@@ -135,7 +144,7 @@ def test_nova_that_fails_at_first(vms, run, disk, owned):
 
 
 def test_clouds_that_own_nothing_in_the_pool(vms, run, disk):
-    """They are the wrong ones, more likely than not."""
+    """Most likely the operator has named the wrong clouds."""
     cloud = Cloud("first", ["00000000-0000-4000-8000-000000000002"])
 
     status, found, said = run(cloud)

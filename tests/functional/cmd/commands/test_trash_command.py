@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-rbd trash: deleted disks, and how to have them back."""
+"""nova-rbd trash: list, restore and purge deleted disks."""
 
 import pytest
 
@@ -15,7 +15,7 @@ HOUR = 3600
 
 @pytest.fixture
 def deleted(vms, instance, parent):
-    """The name of a disk that was deleted, and is kept for an hour."""
+    """The name of a deleted disk that is kept for an hour."""
     name = f"{instance}_disk"
     provision.clone_disk(vms, name, parent)
     with vms.open(name, read_only=False) as disk:
@@ -69,7 +69,7 @@ def test_restore(vms, nova_rbd, instance, deleted):
         "Id": image.image_id,
         "Result": "restored",
     }
-    # It is a disk as before: nova-compute finds it, and no purge takes it.
+    # It is a disk again: nova-compute finds it, and a purge spares it.
     assert provision.is_whole(vms, deleted)
     assert journal.deletion(vms, image.image_id) is None
     purge.purge(vms)
@@ -115,7 +115,7 @@ def test_several_of_one_name(vms, nova_rbd, instance, deleted):
     assert vms.directory.image_id(deleted) == second.image_id
 
 
-def test_purge_keeps_what_is_kept(vms, nova_rbd, instance, deleted):
+def test_purge_spares_disks_that_are_kept(vms, nova_rbd, instance, deleted):
     due = f"{instance}_disk.swap"
     blank_disk(vms, due, MIB)
     delete.delete_disks(vms, instance, only=lambda name: name == due)
@@ -156,7 +156,7 @@ def test_purge_of_one(vms, nova_rbd, deleted):
     assert "needs the names" in nova_rbd.refused(*forced)
 
 
-def test_what_others_moved_there(vms, nova_rbd, instance):
+def test_image_that_others_moved_to_the_trash(vms, nova_rbd, instance):
     name = f"{instance}_disk"
     blank_disk(vms, name, MIB)
     vms.trash.move(name)

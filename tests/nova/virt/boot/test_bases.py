@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""An image that cannot be cloned is copied into the pool once, for all.
+"""An image that cannot be cloned is copied into the pool once for all disks.
 
-Glance's answer is handed in; what Nova fetches is a file that the test makes.
+The tests answer in Glance's place, and make the file that Nova fetches.
 """
 
 import os
@@ -27,7 +27,7 @@ from tests.nova.images import (
 
 
 def staged():
-    """Files in Nova's folder but its locks."""
+    """Return the files in Nova's folder, except its locks."""
     import nova.conf
 
     folder = nova.conf.CONF.instances_path
@@ -88,7 +88,7 @@ def test_changed_image_is_another_base(pools, glance, instance, image_id):
     assert len(bases(pools, image_id)) == 2
 
 
-def test_signed_image_is_fetched_and_only_serves_its_certificates(
+def test_base_of_a_signed_image_serves_only_its_certificates(
     pools, glance, instance, parent, image_id
 ):
     glance(urls=(parent,))
@@ -112,7 +112,9 @@ def test_signed_image_is_fetched_and_only_serves_its_certificates(
     assert content(pools, unverified, 11)[0] == b"from glance"
 
 
-def test_too_big_for_its_flavor(pools, glance, instance, image_id):
+def test_image_that_is_too_big_for_the_flavor(
+    pools, glance, instance, image_id
+):
     from nova import exception
 
     glance(disk_format="qcow2")
@@ -122,13 +124,13 @@ def test_too_big_for_its_flavor(pools, glance, instance, image_id):
         with pytest.raises(exception.FlavorDiskSmallerThanImage):
             cache(rbd(instance), fetch, size=MIB, image_id=image_id)
         assert pools.vms.directory.names(instance.uuid) == []
-    # What was fetched is of use to others.
+    # The fetched image serves disks that are big enough.
     cache(rbd(another()), fetch, size=4 * MIB, image_id=image_id)
     assert len(fetched) == 1
 
 
 def test_image_that_another_host_sends(pools, instance, image_id):
-    """It is gone from Glance: Nova names no image, and the path there."""
+    """Glance no longer has it: Nova gives no image id, only its own path."""
     from nova import exception
 
     fetched = []
@@ -162,7 +164,9 @@ def test_failed_fetch_leaves_nothing(pools, glance, instance, image_id):
     cache(rbd(instance), fetcher(b"fetched", []), image_id=image_id)
 
 
-def test_shelved_servers_image_is_not_kept(pools, glance, instance, image_id):
+def test_image_of_a_shelved_server_makes_no_base(
+    pools, glance, instance, image_id
+):
     from nova.compute import vm_states
 
     glance(disk_format="raw", properties={"image_type": "snapshot"})
@@ -188,7 +192,7 @@ def generate(image, filename, text, **kwargs):
     return made
 
 
-def test_ephemeral_disks_of_a_size_are_clones(pools, instance):
+def test_ephemeral_disks_of_one_size_are_clones(pools, instance):
     filename = f"ephemeral_1_{uuid.uuid4().hex[:7]}"
     kwargs = {"ephemeral_size": 1}
     first = rbd(instance, "disk.eph0")
@@ -196,8 +200,8 @@ def test_ephemeral_disks_of_a_size_are_clones(pools, instance):
     again = rbd(another(), "disk.local")
     assert generate(again, filename, b"other", **kwargs) == []
     assert content(pools, again, 4)[0] == b"ext4"
-    # A second one in the same guest needs a file system of its own, and so
-    # does one with another kind of file system.
+    # A second disk of the same guest needs a file system of its own, and so
+    # does a disk with another kind of file system.
     second = rbd(instance, "disk.eph1")
     assert len(generate(second, filename, b"more", **kwargs)) == 1
     kwargs["specified_fs"] = "xfs"
@@ -206,8 +210,8 @@ def test_ephemeral_disks_of_a_size_are_clones(pools, instance):
     assert staged() == []
 
 
-def test_file_system_goes_by_the_guests_os_type(pools, instance):
-    """Nova's name for it is the same whatever mkfs makes of it."""
+def test_file_system_depends_on_the_guests_os_type(pools, instance):
+    """Nova's file name is the same whatever file system mkfs makes."""
     filename = f"ephemeral_1_{uuid.uuid4().hex[:7]}"
     for os_type in (None, "linux", "windows"):
         for made in (1, 0):
@@ -222,7 +226,7 @@ def test_file_system_goes_by_the_guests_os_type(pools, instance):
 
 
 @pytest.mark.parametrize("status", ["deactivated", "pending_delete"])
-def test_image_that_is_not_active_is_not_served(
+def test_base_of_an_inactive_image_is_not_cloned(
     pools, glance, instance, image_id, status
 ):
     from nova import exception

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A base that several want at once, or that another host has in hand."""
+"""A base that several boots want at once, or that another host makes."""
 
 import concurrent.futures
 import tempfile
@@ -40,7 +40,7 @@ def make_elsewhere(pools, image_id):
         bases_.finish(pools.vms, making, file.name, {})
 
 
-def test_many_at_once_fetch_once(pools, glance, image_id):
+def test_boots_at_the_same_time_fetch_once(pools, glance, image_id):
     glance(disk_format="qcow2")
     fetched = []
     images = [rbd(another()) for _ in range(8)]
@@ -56,7 +56,7 @@ def test_many_at_once_fetch_once(pools, glance, image_id):
     assert {content(pools, image, 7)[0] for image in images} == {b"fetched"}
 
 
-def test_made_by_another_host_meanwhile(pools, glance, instance, image_id):
+def test_waits_for_the_base_of_another_host(pools, glance, instance, image_id):
     glance(disk_format="qcow2")
     first = rbd(another())
     cache(first, fetcher(b"theirs", []), image_id=image_id)
@@ -82,10 +82,10 @@ def test_made_by_another_host_meanwhile(pools, glance, instance, image_id):
     assert content(pools, image, 6)[0] == b"theirs"
 
 
-def test_waits_for_another_host_with_a_limit(
+def test_wait_for_another_host_has_a_limit(
     pools, glance, image_id, monkeypatch
 ):
-    """Also for those that wait for one that waits."""
+    """The limit also holds for boots that wait for a boot that waits."""
     from nova import exception
 
     from nova_rbd_backend.virt.boot import bases
@@ -106,7 +106,7 @@ def test_waits_for_another_host_with_a_limit(
     other_host.end()
 
 
-def test_base_that_is_aged_out_in_that_moment(
+def test_base_that_ages_out_before_the_clone_is_made_again(
     pools, glance, instance, image_id, monkeypatch
 ):
     from nova_rbd_backend.virt.boot import bases as bases_of_pool
@@ -127,10 +127,10 @@ def test_base_that_is_aged_out_in_that_moment(
     assert content(pools, image, 7)[0] == b"fetched"
 
 
-def test_waits_for_no_import_when_the_base_is_there(
+def test_wait_for_an_import_ends_when_the_base_exists(
     pools, glance, instance, image_id
 ):
-    """Another host has made it while this one was at its limit."""
+    """Another host makes the base while this host is at its limit."""
     from nova_rbd_backend.virt.boot import fetch as fetch_
 
     glance(disk_format="qcow2")
@@ -139,7 +139,7 @@ def test_waits_for_no_import_when_the_base_is_there(
         concurrent.futures.ThreadPoolExecutor(1) as thread,
         fetch_.slot(),
     ):
-        # What is generated never waits for one.
+        # A generated disk never waits for an import.
         generated(rbd(instance, "disk.swap"), 8 * MIB, swap_mb=8)
         image = rbd(instance)
         waits = thread.submit(cache, image, never, image_id=image_id)
@@ -149,10 +149,10 @@ def test_waits_for_no_import_when_the_base_is_there(
     assert content(pools, image, 6)[0] == b"theirs"
 
 
-def test_taken_for_dead_while_it_is_made(
+def test_maker_that_is_taken_for_dead(
     pools, glance, instance, image_id, monkeypatch
 ):
-    """Then it is made again, or the other one's is used."""
+    """The base is made again, unless another host has made it."""
     glance(disk_format="qcow2")
     fetched = []
     create = type(pools.vms).create

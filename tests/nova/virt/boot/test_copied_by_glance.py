@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A raw image elsewhere, which Glance can copy into this cluster."""
+"""A raw image in another store, which Glance can copy to this cluster."""
 
 import uuid
 
@@ -10,7 +10,7 @@ from tests.nova.images import GIB, Glance, cache, content, fetcher, never, rbd
 
 
 class CopyingGlance(Glance):
-    """Shows the image in this cluster once it was asked to copy it there."""
+    """Has the image in this cluster once it was asked to copy it there."""
 
     def __init__(self, url, works=True):
         super().__init__(urls=("file:///elsewhere",))
@@ -69,7 +69,7 @@ def test_copy_that_changed_nothing_is_not_asked_for_again(
     image_id = str(uuid.uuid4())
     cache(rbd(instance), fetcher(b"fetched", fetched), image_id=image_id)
     assert (found.asked, len(fetched)) == (["ceph"], 1)
-    # Nor by the next boot, which has the base.
+    # The next boot does not ask either, since it has the base.
     image = rbd(instance, "disk.rescue")
     cache(image, never, image_id=image_id)
     assert content(pools, image, 7)[0] == b"fetched"

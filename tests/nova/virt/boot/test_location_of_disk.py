@@ -11,7 +11,7 @@ from tests.nova.images import GIB, MIB, cache, content, never, rbd
 
 @pytest.fixture
 def made(pools):
-    """Make an RBD image with a snap, as any; its location."""
+    """Return a function that makes an image with a snap; its location."""
     names = []
 
     def make(name, snap):
@@ -30,7 +30,7 @@ def made(pools):
 
 
 @pytest.mark.parametrize("disk", ["disk", "disk.eph0", "disk.config"])
-def test_is_neither_cloned_nor_fetched(
+def test_disk_is_neither_cloned_nor_fetched(
     pools,
     glance,
     instance,
@@ -46,7 +46,7 @@ def test_is_neither_cloned_nor_fetched(
     assert not image.exists()
 
 
-def test_is_not_exported_for_a_download(pools, made, tmp_path):
+def test_disk_is_not_exported_for_a_download(pools, made, tmp_path):
     from nova import exception
 
     from nova_rbd_backend.virt import rbd_utils
@@ -62,7 +62,7 @@ def test_is_not_exported_for_a_download(pools, made, tmp_path):
 
 @pytest.mark.parametrize("name", ["snapshot_{}", "{}"])
 def test_snapshots_are_cloned(pools, glance, instance, made, name):
-    """By this backend's name, and as the in-tree backend calls them."""
+    """Snapshots with this backend's name, and with the in-tree backend's."""
     glance(urls=(made(name.format(uuid.uuid4()), "snap"),))
     image = rbd(instance)
     cache(image, never)

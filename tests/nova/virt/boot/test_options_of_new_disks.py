@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What [nova_rbd] says of new images reaches those that Nova asks for."""
+"""The options in [nova_rbd] reach the images that Nova asks for."""
 
 import logging
-import types
 import uuid
 
 import pytest
 
-from tests.nova.images import GIB, MIB, cache, fetcher, never, rbd
+from tests.nova.images import GIB, MIB, another, cache, fetcher, never, rbd
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def found(pools, name):
     )
 
 
-def test_base_and_disk_of_what_is_fetched(pools, wanted, glance, instance):
+def test_base_and_disk_of_a_fetched_image(pools, wanted, glance, instance):
     glance(disk_format="qcow2")
     image_id = str(uuid.uuid4())
     cache(rbd(instance), fetcher(b"fetched", []), image_id=image_id)
@@ -63,9 +62,7 @@ def test_coarser_parent_is_logged_once(pools, wanted, glance, parent, caplog):
     caplog.set_level(logging.INFO)
 
     for _ in range(2):
-        image = rbd(
-            types.SimpleNamespace(uuid=str(uuid.uuid4()), project_id="p" * 32)
-        )
+        image = rbd(another())
         cache(image, never)
         assert found(pools, image.disk.image) == (4 * MIB, 4 * MIB, 7, "5000")
 

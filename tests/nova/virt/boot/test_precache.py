@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""An image is in the pool before it is booted, and nothing on the host."""
+"""Precaching puts an image into the pool, and nothing on the host."""
 
 import os
 
@@ -13,6 +13,19 @@ def precache(image_id):
     from nova_rbd_backend.virt.boot import precache as module
 
     return module.have(None, image_id)
+
+
+@pytest.fixture
+def glance(glance, monkeypatch):
+    """Return a function that sets what Glance answers to precaching too."""
+    from nova_rbd_backend.virt.boot import create_image
+    from nova_rbd_backend.virt.boot import precache as module
+
+    def answers(**facts):
+        glance(**facts)
+        monkeypatch.setattr(module, "IMAGE_API", create_image.IMAGE_API)
+
+    return answers
 
 
 @pytest.fixture
@@ -30,14 +43,8 @@ def fetch_to_raw(monkeypatch):
     return fetched
 
 
-def test_precache(
-    pools, glance, instance, image_id, fetch_to_raw, monkeypatch
-):
-    from nova_rbd_backend.virt.boot import create_image
-    from nova_rbd_backend.virt.boot import precache as module
-
+def test_precache(pools, glance, instance, image_id, fetch_to_raw):
     glance(disk_format="qcow2")
-    monkeypatch.setattr(module, "IMAGE_API", create_image.IMAGE_API)
     assert precache(image_id) is True
     assert precache(image_id) is False
     assert fetch_to_raw == [image_id]
@@ -46,20 +53,16 @@ def test_precache(
     assert content(pools, image, 6)[0] == b"cached"
 
 
-def test_precache_of_what_is_cloned_copies_nothing(
-    pools, glance, parent, image_id, fetch_to_raw, monkeypatch
+def test_precache_of_a_cloneable_image_copies_nothing(
+    pools, glance, parent, image_id, fetch_to_raw
 ):
-    from nova_rbd_backend.virt.boot import create_image
-    from nova_rbd_backend.virt.boot import precache as module
-
     glance(urls=(parent,))
-    monkeypatch.setattr(module, "IMAGE_API", create_image.IMAGE_API)
     assert precache(image_id) is False
     assert fetch_to_raw == []
     assert bases(pools, image_id) == []
 
 
-def test_what_a_killed_compute_left_goes_at_its_next_start(pools, nova_conf):
+def test_next_start_removes_the_files_of_a_killed_compute(pools, nova_conf):
     from nova_rbd_backend.virt.boot import fetch as fetch_
 
     left = []

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""One process that is one host, and then another."""
+"""One process that plays one host, and then another."""
 
 import uuid
 
 import pytest
 
+from tests.nova.drivers import new_driver
 from tests.nova.images import MIB
 
 
 @pytest.fixture
 def on_host(ceph, nova_conf, tmp_path):
-    """Become a host: call it with the conf file and the pool it has."""
+    """Return a function to become a host with a pool of a cluster."""
     nova_conf(
         group="libvirt",
         connection_uri="test:///default",
@@ -35,14 +36,8 @@ def on_host(ceph, nova_conf, tmp_path):
 
 @pytest.fixture
 def driver(on_host):
-    from nova import objects
-    from nova.virt import fake
-
-    from nova_rbd_backend.virt.driver import LibvirtDriver
-
-    objects.register_all()
     on_host("source")
-    return LibvirtDriver(fake.FakeVirtAPI())
+    return new_driver()
 
 
 @pytest.fixture
@@ -50,6 +45,7 @@ def instance(vms):
     """An instance with its root disk in vms."""
     from nova import objects
 
+    objects.register_all()
     made = objects.Instance(
         uuid=str(uuid.uuid4()),
         image_ref=str(uuid.uuid4()),

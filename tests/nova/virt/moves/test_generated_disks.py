@@ -2,8 +2,8 @@
 
 """Ephemeral and swap disks of a server booted from a volume, as it moves.
 
-They are the only disks that it has in Ceph: no root disk tells a host of
-another pool that it looks in the wrong place.
+They are its only disks in Ceph, so no root disk tells a host with another pool
+that it looks in the wrong place.
 """
 
 import types
@@ -14,13 +14,9 @@ import pytest
 from nova_rbd_backend.storage import registry
 from nova_rbd_backend.storage.disks import delete
 from nova_rbd_backend.storage.images import purge
-from tests.nova.images import MIB
+from tests.nova.images import MIB, VOLUME
 
 DISKS = {"disk.local": 1 << 30, "disk.swap": 4 * MIB}
-VOLUME = {
-    "root_device_name": "/dev/vda",
-    "block_device_mapping": [{"boot_index": 0, "mount_device": "/dev/vda"}],
-}
 NO_IMAGES = dict.fromkeys(("image_id", "kernel_id", "ramdisk_id"))
 
 
@@ -33,7 +29,7 @@ def flavor():
 
 @pytest.fixture
 def moving(driver, vms, flavor):
-    """One that ran on another host."""
+    """A server that ran on another host."""
     made = types.SimpleNamespace(
         uuid=str(uuid.uuid4()),
         project_id="p" * 32,
@@ -57,7 +53,7 @@ def moving(driver, vms, flavor):
 
 @pytest.fixture
 def make(driver, monkeypatch):
-    """What Nova does for an instance's disks; formats nothing."""
+    """Return a function that makes disks as Nova does, but formats none."""
 
     def formatted(target, *args, **kwargs):
         size = DISKS["disk.swap" if "swap_mb" in kwargs else "disk.local"]
@@ -87,7 +83,7 @@ def make(driver, monkeypatch):
 
 @pytest.fixture
 def evacuated(driver, make, monkeypatch):
-    """Nova's spawn(): what is missing is made, and then the start fails."""
+    """Return a function that calls spawn(), which fails after making disks."""
 
     def spawn(self, context, instance, *args, **kwargs):
         make(instance)
@@ -114,7 +110,7 @@ def there(pool, instance):
 
 @pytest.fixture
 def only_elsewhere(vms, new_compute):
-    """A pool of disks that this host's nova-compute has not heard of."""
+    """A pool of disks that this host's nova-compute does not know of yet."""
     registry.add(vms, "snapshots", "fast")
     yield vms.beside("snapshots")
     registry.remove(vms, "snapshots")
@@ -150,7 +146,7 @@ def test_evacuation_to_a_host_of_another_pool(evacuated, on_host, moving, vms):
     assert there(vms.beside("snapshots"), moving) == []
 
 
-def test_evacuation_of_one_that_never_ran(make, moving, vms):
+def test_evacuation_of_a_server_that_never_ran(make, moving, vms):
     """Its boot may have ended before the disks were made."""
     moving.vm_state, moving.launched_at = "error", None
     make(moving)
@@ -159,7 +155,7 @@ def test_evacuation_of_one_that_never_ran(make, moving, vms):
 
 @pytest.fixture
 def migrated(on_host, moving):
-    """As Nova has it at the end of a resize or cold migration."""
+    """A server as Nova has it at the end of a resize or cold migration."""
     from nova import conf
     from nova.compute import task_states
 
@@ -178,7 +174,7 @@ def test_migration_without_a_disk(make, migrated, vms, missing):
     assert there(vms, migrated) == sorted(DISKS.keys() - {missing})
 
 
-def test_resize_makes_what_is_new(make, migrated, vms):
+def test_resize_makes_new_disks(make, migrated, vms):
     from nova import objects
 
     migrated.old_flavor = objects.Flavor(ephemeral_gb=0, swap=0)
@@ -197,7 +193,7 @@ def test_resize_to_more_swap(make, migrated, vms):
         assert disk.size_bytes() == DISKS["disk.swap"]
 
 
-def test_resize_to_another_cell_makes_all(make, migrated, vms):
+def test_resize_to_another_cell_makes_all_disks(make, migrated, vms):
     migrated.host = "source"
     migrated.migration_context = types.SimpleNamespace(
         is_cross_cell_move=lambda: True
@@ -206,8 +202,8 @@ def test_resize_to_another_cell_makes_all(make, migrated, vms):
     assert there(vms, migrated) == sorted(DISKS)
 
 
-def test_unshelve_makes_all(make, moving, vms):
-    """Nova saves nothing of them as it shelves one."""
+def test_unshelve_makes_all_disks(make, moving, vms):
+    """Nova does not save these disks when it shelves a server."""
     from nova import conf
 
     moving.host, moving.vm_state = conf.CONF.host, "shelved_offloaded"

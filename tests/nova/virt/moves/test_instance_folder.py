@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What an instance leaves on a host when it goes to another."""
+"""The folder that an instance leaves on a host when it moves away."""
 
 import os
 import subprocess
@@ -8,23 +8,19 @@ import uuid
 
 import pytest
 
+from tests.nova.drivers import new_driver
+
 
 @pytest.fixture
-def driver(nova_conf, tmp_path):
-    from nova import objects
-    from nova.virt import fake
-
-    from nova_rbd_backend.virt.driver import LibvirtDriver
-
-    objects.register_all()
+def driver(nova_conf):
     nova_conf(host="here")
     nova_conf(group="libvirt", connection_uri="test:///default")
-    return LibvirtDriver(fake.FakeVirtAPI())
+    return new_driver()
 
 
 @pytest.fixture
 def instance(nova_conf, tmp_path):
-    """An instance of this host, whose folder has a console's log."""
+    """An instance of this host, whose folder has a console log."""
     from nova import objects
     from nova.virt.libvirt import utils
 
@@ -55,20 +51,22 @@ def clean_up(driver, instance, **kwargs):
     )
 
 
-def test_evacuated(driver, instance, folder):
+def test_folder_goes_after_an_evacuation(driver, instance, folder):
     instance.host = "there"
     clean_up(driver, instance)
     assert not folder.exists()
     clean_up(driver, instance)
 
 
-def test_reverted_resize(driver, instance, folder):
+def test_folder_goes_after_a_reverted_resize(driver, instance, folder):
     instance.task_state = "resize_reverting"
     clean_up(driver, instance)
     assert not folder.exists()
 
 
-def test_reverted_resize_on_the_same_host(driver, instance, folder):
+def test_folder_stays_after_a_reverted_resize_on_one_host(
+    driver, instance, folder
+):
     instance.task_state = "resize_reverting"
     folder.with_name(f"{folder.name}_resize").mkdir()
     clean_up(driver, instance)
@@ -76,7 +74,7 @@ def test_reverted_resize_on_the_same_host(driver, instance, folder):
 
 
 @pytest.mark.parametrize("task_state", ["rebooting_hard", "powering-on", None])
-def test_stays_while_the_instance_is_here(
+def test_folder_stays_while_the_instance_is_here(
     driver, instance, folder, task_state
 ):
     instance.task_state = task_state
@@ -84,7 +82,9 @@ def test_stays_while_the_instance_is_here(
     assert (folder / "console.log").read_text() == "what it said"
 
 
-def test_stays_on_what_may_be_shared(driver, instance, folder, monkeypatch):
+def test_folder_stays_on_a_file_system_that_may_be_shared(
+    driver, instance, folder, monkeypatch
+):
     from nova_rbd_backend.virt.moves import instance_folder
 
     monkeypatch.setattr(instance_folder, "filesystem_type", lambda _: "nfs4")
@@ -103,7 +103,7 @@ def test_stays_on_what_may_be_shared(driver, instance, folder, monkeypatch):
         "{spaced} *(rw)",
     ],
 )
-def test_stays_where_this_host_exports_it(
+def test_folder_stays_if_this_host_exports_it(
     driver, instance, folder, tmp_path, monkeypatch, line
 ):
     from nova_rbd_backend.virt.moves import instance_folder
@@ -123,7 +123,7 @@ def test_stays_where_this_host_exports_it(
     assert folder.exists()
 
 
-def test_goes_where_another_folder_is_exported(
+def test_folder_goes_if_another_folder_is_exported(
     driver, instance, folder, tmp_path, monkeypatch
 ):
     from nova_rbd_backend.virt.moves import instance_folder
@@ -146,7 +146,7 @@ def irremovable(folder):
     subprocess.run(("umount", str(folder / "mounted")), check=True, timeout=10)
 
 
-def test_what_cannot_be_removed_stops_nothing(
+def test_folder_that_cannot_be_removed_is_only_logged(
     driver, instance, folder, irremovable, caplog
 ):
     instance.host = "there"
@@ -173,7 +173,7 @@ def test_filesystem_types(tmp_path):
     params=["inst\u00e4nces".encode(), b"caf\xe9", b"a b\\040 - c"]
 )
 def mounted(request, tmp_path):
-    """A mount of another file system than the folder it is in."""
+    """A mount point with a file system of its own."""
     point = os.fsencode(tmp_path) + b"/" + request.param
     os.mkdir(point)
     mount = ("mount", "-t", "ramfs", "ramfs", point)
@@ -182,14 +182,14 @@ def mounted(request, tmp_path):
     subprocess.run(("umount", point), check=True, timeout=10)
 
 
-def test_filesystem_type_whatever_the_mount_is_called(mounted, tmp_path):
+def test_filesystem_type_of_a_mount_with_an_odd_name(mounted, tmp_path):
     from nova_rbd_backend.virt.moves.instance_folder import filesystem_type
 
     assert filesystem_type(f"{mounted}/uuid") == "ramfs"
     assert filesystem_type(str(tmp_path)) == filesystem_type("/tmp")
 
 
-def test_stays_where_an_export_is_not_ascii(
+def test_folder_stays_if_its_export_is_not_ascii(
     driver, instance, folder, tmp_path, monkeypatch
 ):
     from nova_rbd_backend.virt.moves import instance_folder

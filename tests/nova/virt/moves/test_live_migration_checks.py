@@ -2,8 +2,8 @@
 
 """A guest moves live only between hosts that see the same disks.
 
-The two hosts are two drivers with a configuration each: of the same or of
-another pool of a real Ceph, and of another cluster.
+The hosts have a configuration each: with the same or another pool of a real
+Ceph, or with another cluster.
 """
 
 import os
@@ -23,7 +23,7 @@ def other_ceph():
 
 
 def told(filename):
-    """What a destination tells the source, as Nova's object."""
+    """Return what a destination tells the source, as Nova's object."""
     from nova import objects
 
     return objects.LibvirtLiveMigrateData(
@@ -58,7 +58,7 @@ def test_shared_instances_path_is_still_seen(driver, on_host, instance):
 
 @pytest.fixture(params=["pool", "cluster"])
 def elsewhere(request, on_host, other_ceph):
-    """Become a destination with another pool, or another cluster."""
+    """Return a function to become a host with another pool or cluster."""
     if request.param == "pool":
         return lambda: on_host("destination", pool="images")
     return lambda: on_host("destination", of=other_ceph)
@@ -76,10 +76,10 @@ def test_source_refuses(driver, on_host, instance, elsewhere, ceph):
     assert "libvirt_images_store" in str(caught.value)
 
 
-def test_source_sends_a_guest_without_disks(
+def test_source_accepts_a_guest_without_disks_in_ceph(
     driver, on_host, instance, elsewhere
 ):
-    """Its disks are volumes."""
+    """All disks of the guest are volumes."""
     instance.uuid = str(uuid.uuid4())
     elsewhere()
     filename = driver._create_shared_storage_test_file(instance)
@@ -87,14 +87,14 @@ def test_source_sends_a_guest_without_disks(
     assert check_source(driver, instance, filename).is_shared_block_storage
 
 
-def test_source_takes_an_in_tree_destination(driver, on_host, instance):
+def test_source_accepts_an_in_tree_destination(driver, on_host, instance):
     on_host("source")
     assert check_source(driver, instance, "tmpab_cd12").is_shared_block_storage
 
 
 @pytest.fixture
 def root_bdm(monkeypatch):
-    """What Nova's database has of the root disk."""
+    """The block device mapping of the root disk in Nova's database."""
     from nova.compute import utils
 
     found = types.SimpleNamespace(is_volume=False)
@@ -122,7 +122,7 @@ def test_destination_refuses(
     assert os.listdir(tmp_path / "destination") == []
 
 
-def test_destination_takes(on_host, instance, elsewhere, root_bdm):
+def test_destination_accepts(on_host, instance, elsewhere, root_bdm):
     on_host("destination")
     check_destination(instance)
     elsewhere()
@@ -132,7 +132,7 @@ def test_destination_takes(on_host, instance, elsewhere, root_bdm):
 
 @pytest.fixture
 def in_class(vms, instance, new_compute):
-    """The guest's root disk is in a pool that the source has a class for."""
+    """Put the guest's root disk into a pool of a class of the source."""
     from nova_rbd_backend.storage import registry
 
     name = f"{instance.uuid}_disk"
@@ -152,7 +152,7 @@ def test_destination_learns_of_the_sources_classes(
     check_destination(instance)
 
 
-def test_destination_refuses_a_pool_that_it_may_not_read(
+def test_destination_refuses_if_it_may_not_read_a_pool(
     on_host, instance, in_class, root_bdm, vms
 ):
     from nova import exception
@@ -168,7 +168,7 @@ def test_destination_refuses_a_pool_that_it_may_not_read(
         registry.remove(vms, "volumes")
 
 
-def test_source_refuses_with_the_pools_of_the_disks(
+def test_refusal_of_the_source_names_the_pools_of_the_disks(
     driver, on_host, instance, in_class, elsewhere
 ):
     from nova import exception

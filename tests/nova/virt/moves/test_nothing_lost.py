@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A disk that is not where it ought to be is not made a second time.
+"""A disk that a host cannot find is not made a second time.
 
-And one that is there is not lost when a start, a rescue or a resize fails.
+And a disk is not lost when a start, a rescue or a resize fails.
 """
 
 import types
@@ -12,11 +12,11 @@ import pytest
 
 from nova_rbd_backend.storage.disks import delete
 from nova_rbd_backend.storage.images import purge
-from tests.nova.images import MIB
+from tests.nova.images import MIB, VOLUME
 
 
 def resized_here(driver, instance, monkeypatch, cross_cell=False):
-    """What a destination does with the root disk; the images it would make."""
+    """Finish a resize here; return the root disks that Nova would make."""
     from nova import objects
     from nova.compute import task_states
 
@@ -85,7 +85,7 @@ def test_resize_on_shared_storage_keeps_a_snap(
         assert [snap.name for snap in disk.snaps()] == ["nova-resize"]
 
 
-def test_snap_of_an_earlier_resize_is_not_gone_back_to(driver, moving, vms):
+def test_no_rollback_to_the_snap_of_an_earlier_resize(driver, moving, vms):
     from nova.compute import task_states
 
     name = f"{moving.uuid}_disk"
@@ -97,14 +97,14 @@ def test_snap_of_an_earlier_resize_is_not_gone_back_to(driver, moving, vms):
     moving.task_state = task_states.RESIZE_MIGRATING
     root.rollback_to_snap("nova-resize")
     root.remove_snap("nova-resize")
-    # There need not be one.
+    # The snap need not exist.
     root.rollback_to_snap("nova-resize")
     with vms.open(name) as disk:
         assert disk.read(0, 13) == b"written since"
 
 
 class Start:
-    """Nova's spawn(), which fails after it has made what was missing."""
+    """Nova's spawn(), which fails after it has made a missing disk."""
 
     def __init__(self, driver, pool, monkeypatch):
         self.made = None
@@ -155,8 +155,8 @@ def test_evacuation_without_the_root_disk(start, on_host, moving, vms):
     assert start.made is None
 
 
-def test_start_in_another_cell(start, moving, vms):
-    """One that has the same pool: its disks are the source's yet."""
+def test_failed_start_in_another_cell_keeps_the_disks(start, moving, vms):
+    """The cell has the same pool, and the disks are still the source's."""
     moving.migration_context = types.SimpleNamespace(
         is_cross_cell_move=lambda: True
     )
@@ -165,7 +165,9 @@ def test_start_in_another_cell(start, moving, vms):
     assert vms.directory.names(moving.uuid) == [f"{moving.uuid}_disk"]
 
 
-def test_start_in_another_cell_of_another_pool(start, on_host, moving):
+def test_start_in_another_cell_with_another_pool_makes_disks(
+    start, on_host, moving
+):
     moving.migration_context = types.SimpleNamespace(
         is_cross_cell_move=lambda: True
     )
@@ -175,19 +177,15 @@ def test_start_in_another_cell_of_another_pool(start, on_host, moving):
     assert start.made is not None
 
 
-def test_evacuation_of_one_booted_from_volume(start, moving):
+def test_evacuation_of_a_server_booted_from_a_volume(start, moving):
     moving.uuid = str(uuid.uuid4())
-    volume = {
-        "root_device_name": "/dev/vda",
-        "block_device_mapping": [
-            {"boot_index": 0, "mount_device": "/dev/vda"}
-        ],
-    }
     with pytest.raises(RuntimeError):
-        start.of(moving, volume)
+        start.of(moving, VOLUME)
 
 
-def test_rescue_begins_anew(driver, moving, vms, monkeypatch):
+def test_rescue_deletes_old_rescue_disks_first(
+    driver, moving, vms, monkeypatch
+):
     for left in ("disk.rescue", "disk.config.rescue"):
         vms.create(f"{moving.uuid}_{left}", MIB)
     found = []

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Disks in several pools: where one is made, and that it is always found.
+"""Disks in several pools: where they are made, and that they are found.
 
 The class ``fast`` has the pool ``snapshots``, which Nova's user may use.
 """
@@ -16,7 +16,7 @@ FAST = {"nova_rbd:class": "fast"}
 
 
 def started():
-    """As nova-compute does at its start."""
+    """Read and add pools as nova-compute does at its start."""
     from nova_rbd_backend.virt import edge
 
     edge.store().start()
@@ -34,7 +34,7 @@ def new_instance(extra_specs, vm_state="building"):
 
 
 def where(pools, instance):
-    """Pool of each of the instance's disks."""
+    """Return the pool of each of the instance's disks."""
     return {
         name.removeprefix(f"{instance.uuid}_"): pool
         for pool in ("vms", "snapshots")
@@ -70,7 +70,9 @@ def make_all(instance):
         ),
     ],
 )
-def test_flavor_chooses(pools, classes, glance, parent, specs, expected):
+def test_flavor_chooses_the_pools(
+    pools, classes, glance, parent, specs, expected
+):
     glance(urls=(parent,))
     instance = new_instance(specs)
     make_all(instance)
@@ -98,8 +100,7 @@ def test_default_class_of_flavors_that_ask_for_none(
     assert where(pools, instance) == {"disk": "snapshots"}
 
 
-def test_options_and_base_of_the_class(pools, classes, glance):
-
+def test_base_and_disk_have_the_options_of_their_class(pools, classes, glance):
     pools.conf(group="nova_rbd_class_fast", object_size=MIB)
     glance(disk_format="qcow2")
     instance, image_id = new_instance(FAST), str(uuid.uuid4())
@@ -159,7 +160,7 @@ def test_config_drive_is_made_anew_in_its_class(pools, classes, tmp_path):
     assert where(pools, instance) == {"disk.config": "snapshots"}
 
 
-def test_delete_finds_all(pools, classes, glance, parent):
+def test_delete_finds_the_disks_in_all_pools(pools, classes, glance, parent):
     from nova_rbd_backend.virt import edge
 
     glance(urls=(parent,))
@@ -192,7 +193,7 @@ def test_half_made_disk_in_another_pool_goes_with_the_instance(pools, classes):
     assert journal.creations(fast, instance.uuid) == []
 
 
-def test_class_that_is_gone_from_nova_conf(pools, classes, glance, parent):
+def test_class_that_was_removed_from_nova_conf(pools, classes, glance, parent):
     from nova import exception
 
     glance(urls=(parent,))
@@ -221,7 +222,7 @@ def test_class_that_only_another_host_has(pools, classes, glance, parent):
     instance.vm_state = "active"
     instance.flavor.extra_specs = {}
 
-    classes()  # and nobody has read what the other host has added
+    classes()  # and this host has not read which pools the other host added
 
     image = rbd(instance)
     cache(image, never, size=2 * GIB)
@@ -248,10 +249,10 @@ def test_unknown_class_is_refused(pools, classes, glance, parent):
     assert where(pools, instance) == {}
 
 
-def test_one_pool_costs_no_request(
+def test_one_pool_costs_no_more_requests(
     pools, new_compute, glance, parent, monkeypatch
 ):
-    """Without classes nothing is asked that was not asked before them."""
+    """Without classes Ceph gets the same requests as before they existed."""
     from nova_rbd_backend.ceph import access
     from nova_rbd_backend.storage import registry, store
 
@@ -279,7 +280,7 @@ def test_one_pool_costs_no_request(
     assert requests == ["look up"]
 
 
-def test_pool_that_is_gone_is_forgotten(pools, classes):
+def test_pool_that_no_longer_exists_is_forgotten(pools, classes):
     from nova_rbd_backend.storage import registry
 
     registry.add(pools.vms, "no-such-pool", "old")
@@ -299,7 +300,7 @@ def test_pool_that_may_not_be_read_stops_the_start(pools, classes):
 
 
 def test_pool_removed_while_nova_compute_runs(pools, classes, driver):
-    """That of a former class; one that nova.conf names is missed."""
+    """A former class may lose its pool; a class in nova.conf may not."""
     from nova import exception
 
     from nova_rbd_backend.storage import registry

@@ -2,7 +2,7 @@
 
 """A flavor's storage class, as Nova's own validation sees it.
 
-And what Placement is told of the classes, with Nova's own tree of providers.
+And what Placement is told of the classes, in Nova's own provider tree.
 """
 
 import uuid
@@ -15,7 +15,7 @@ FAST = "CUSTOM_RBD_FAST_GB"
 
 @pytest.fixture
 def validate(nova_conf):
-    """Nova's function, which knows what the entry points give it."""
+    """Nova's function, which has the validators of the entry points."""
     from nova.api.validation.extra_specs import validators
 
     assert "nova_rbd:class" in validators.VALIDATORS
@@ -23,7 +23,7 @@ def validate(nova_conf):
 
 
 @pytest.mark.parametrize("disks", ["", "root_", "ephemeral_", "swap_"])
-def test_names_of_classes(validate, nova_conf, disks):
+def test_class_names_are_validated(validate, nova_conf, disks):
     from nova import exception
 
     name = f"nova_rbd:{disks}class"
@@ -60,7 +60,7 @@ def tree():
 
 @pytest.fixture
 def update(tree, driver, monkeypatch):
-    """One round of Nova's resource tracker; returns the inventory."""
+    """Return a function: a round of the resource tracker -> the inventory."""
     from nova.virt.libvirt import driver as nova_driver
 
     def novas(self, provider_tree, nodename, allocations=None):
@@ -80,7 +80,7 @@ def update(tree, driver, monkeypatch):
 
 @pytest.fixture
 def allocated(monkeypatch):
-    """Say what Placement would: resource classes, or None."""
+    """Return a function that sets Placement's answer: classes, or None."""
     from nova_rbd_backend.virt.pools import placement
 
     def say(answer):
@@ -93,7 +93,7 @@ def test_no_classes(pools, update):
     assert set(update()) == {"DISK_GB"}
 
 
-def test_each_class_has_its_own(pools, classes, update, tree):
+def test_each_class_has_its_own_inventory(pools, classes, update, tree):
     found = update()
 
     assert set(found) == {"DISK_GB", FAST}
@@ -106,7 +106,7 @@ def test_each_class_has_its_own(pools, classes, update, tree):
         "allocation_ratio": 1.0,
         "reserved": 0,
     }
-    # In Placement the operator may change these.
+    # The operator may change these in Placement.
     changed = {**found[FAST], "allocation_ratio": 3.0, "reserved": 1}
     tree.update_inventory(NODE, {**found, FAST: changed})
     assert update()[FAST]["allocation_ratio"] == 3.0
@@ -134,12 +134,12 @@ def test_share_of_a_host(pools, classes, update, driver):
     assert found[FAST]["total"] == int(whole / 2)
 
 
-def test_class_that_is_gone(pools, classes, update, allocated):
+def test_class_that_was_removed(pools, classes, update, allocated):
     total = update()[FAST]["total"]
     classes()
 
     allocated({FAST, "VCPU"})
-    assert update()[FAST]["reserved"] == total  # what is left is in use
+    assert update()[FAST]["reserved"] == total  # nothing is left to allocate
     allocated(None)
     assert FAST in update()
     classes(fast="snapshots")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a guest's agent says, and what a nova-compute noted of it."""
+"""A guest agent's state, and the marks of guests that may be frozen."""
 
 import json
 
@@ -9,7 +9,7 @@ import libvirt_qemu
 
 
 def state_of(domain):
-    """What the agent says: frozen or thawed; empty: it does not answer."""
+    """Return "frozen" or "thawed", or "" if the agent does not answer."""
     command = json.dumps({"execute": "guest-fsfreeze-status"})
     try:
         answer = libvirt_qemu.qemuAgentCommand(domain, command, 5, 0)

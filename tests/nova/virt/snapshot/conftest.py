@@ -31,7 +31,7 @@ DOMAIN = """
 </domain>
 """
 
-# Beside an OpenStack with guests of its own on the same two cores.
+# Enough beside an OpenStack with guests of its own on the same two cores.
 BOOT_SECONDS = 240
 
 guest_image = ceph_fixtures.guest_image
@@ -39,7 +39,7 @@ guest_image = ceph_fixtures.guest_image
 
 @pytest.fixture(scope="module")
 def compute_host():
-    """Gone when other files' tests have theirs."""
+    """A compute host, which is gone when other files' tests start theirs."""
     with ceph_fixtures.started_host() as host:
         yield host
 
@@ -62,13 +62,13 @@ def guest(compute_host, guest_image, tmp_path_factory):
         yield domain
     finally:
         with contextlib.suppress(libvirt.libvirtError):
-            domain.destroy()  # unless a test did
+            domain.destroy()  # unless a test did so
         connection.close()
 
 
 @pytest.fixture
 def settings(compute_host, nova_conf, tmp_path):
-    """The nova.conf of the one that is killed; ours has the same options."""
+    """The nova.conf of the killed nova-compute; our CONF is the same."""
     options = {
         "DEFAULT": {
             "instances_path": str(tmp_path / "instances"),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Glance's API as far as an upload goes, which can break one off."""
+"""As much of Glance's API as an upload needs; it can break uploads off."""
 
 import contextlib
 import http.server
@@ -23,9 +23,9 @@ SCHEMA = {
 class GlanceServer(http.server.ThreadingHTTPServer):
     """One image, queued at first.
 
-    :ivar breaks: what happens to the next uploads: (after so many bytes, the
-        HTTP status that is answered then, None: the connection is reset)
-    :ivar data: what the image holds; None: no upload was whole
+    :ivar breaks: how the next uploads end: (number of bytes, the HTTP status
+        that is answered then, or None to reset the connection)
+    :ivar data: the data of the image; None if no upload was complete
     """
 
     def __init__(self, image_id, breaks):
@@ -90,7 +90,7 @@ class _Request(http.server.BaseHTTPRequestHandler):
             self._answer(status)
 
     def _body(self, limit):
-        """The chunks of the body; whether all were read."""
+        """Return the body, and whether all of it was read."""
         data = bytearray()
         while limit is None or len(data) < limit:
             length = int(self.rfile.readline(), 16)

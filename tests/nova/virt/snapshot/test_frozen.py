@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.nova.drivers import new_driver
 from tests.nova.virt.snapshot.agent import marks, state_of
 from tests.testbed.process import wait_for
 
@@ -46,11 +47,10 @@ def kill_between_freeze_and_thaw(settings, guest):
 
 @pytest.fixture
 def started(settings, monkeypatch):
-    """What nova-compute does at its start, as far as that concerns guests."""
-    from nova.virt import fake
+    """Return a function that does what nova-compute's start does to guests."""
     from nova.virt.libvirt import driver as nova_driver
 
-    from nova_rbd_backend.virt import driver, fatal
+    from nova_rbd_backend.virt import fatal
 
     class Stop(Exception):
         pass
@@ -58,7 +58,7 @@ def started(settings, monkeypatch):
     def stop(_check):
         raise Stop
 
-    made = driver.LibvirtDriver(fake.FakeVirtAPI())
+    made = new_driver()
     with monkeypatch.context() as patch:
         patch.setattr(nova_driver.LibvirtDriver, "init_host", lambda *_: None)
         patch.setattr(fatal, "require", stop)
@@ -70,7 +70,7 @@ def started(settings, monkeypatch):
         yield start
 
 
-def test_is_thawed_at_the_next_start(started, settings, guest, tmp_path):
+def test_guest_is_thawed_at_the_next_start(started, settings, guest, tmp_path):
     from nova_rbd_backend.virt.snapshot import frozen
 
     kill_between_freeze_and_thaw(settings, guest)
@@ -78,11 +78,11 @@ def test_is_thawed_at_the_next_start(started, settings, guest, tmp_path):
     assert [path.name for path in marks(tmp_path)] == [guest.UUIDString()]
     started()
     wait_for("it is thawed", lambda: state_of(guest) == "thawed", 30)
-    wait_for("it has no mark", lambda: not marks(tmp_path), 10)
+    wait_for("its mark is gone", lambda: not marks(tmp_path), 10)
     assert not frozen.is_being_thawed(guest.UUIDString())
 
 
-def test_dead_agent_delays_no_start(
+def test_dead_agent_does_not_delay_a_start(
     started, settings, guest, tmp_path, monkeypatch, caplog
 ):
     from nova_rbd_backend.virt.snapshot import frozen
@@ -92,10 +92,10 @@ def test_dead_agent_delays_no_start(
     kill_between_freeze_and_thaw(settings, guest)
     guest.suspend()
     started()
-    # A freeze would be undone.
+    # A freeze would be undone by this thaw.
     assert frozen.is_being_thawed(guest.UUIDString())
     wait_for(
-        "it is told",
+        "the failure is logged",
         lambda: not frozen.is_being_thawed(guest.UUIDString()),
         30,
     )
@@ -106,10 +106,10 @@ def test_dead_agent_delays_no_start(
     wait_for("it is thawed", lambda: state_of(guest) == "thawed", 30)
 
 
-def test_of_a_guest_that_is_gone_no_mark_is_left(
+def test_mark_of_a_destroyed_guest_is_removed(
     started, settings, guest, tmp_path
 ):
     kill_between_freeze_and_thaw(settings, guest)
     guest.destroy()
     started()
-    wait_for("it has no mark", lambda: not marks(tmp_path), 10)
+    wait_for("its mark is gone", lambda: not marks(tmp_path), 10)

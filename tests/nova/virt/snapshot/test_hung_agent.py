@@ -11,6 +11,7 @@ import time
 import libvirt_qemu
 import pytest
 
+from tests.nova.drivers import new_driver
 from tests.nova.virt.snapshot.agent import marks, state_of
 from tests.testbed.process import wait_for
 
@@ -34,7 +35,7 @@ chmod +x /run/hook
 
 
 def run(domain, script):
-    """Let the agent run it in the guest."""
+    """Let the agent run a script in the guest."""
     command = {
         "execute": "guest-exec",
         "arguments": {"path": "/bin/sh", "arg": ["-c", script]},
@@ -44,7 +45,7 @@ def run(domain, script):
 
 @pytest.fixture(scope="module")
 def slow(guest):
-    """Call it to have the agent take so long."""
+    """Return a function that sets how long the agent takes, in seconds."""
     run(guest, HOOKED)
     time.sleep(3)
     wait_for("the agent answers", lambda: state_of(guest), 30, 0.5)
@@ -61,16 +62,16 @@ def slow(guest):
 
 @pytest.fixture
 def snapshot(settings, guest, monkeypatch):
-    """What a snapshot does with the guest; returns how long that took."""
-    from nova import objects
-    from nova.virt import fake
+    """Return a function that freezes and thaws the guest as a snapshot does.
 
-    from nova_rbd_backend.virt import driver
+    It notes the guest's state meanwhile, and how long that took.
+    """
+    from nova import objects
+
     from nova_rbd_backend.virt.snapshot import frozen, quiesce
 
     monkeypatch.setattr(frozen, "ANSWER_SECONDS", LIMIT_SECONDS)
-    objects.register_all()
-    made = driver.LibvirtDriver(fake.FakeVirtAPI())
+    made = new_driver()
 
     def snapshot(**properties):
         properties["hw_qemu_guest_agent"] = "yes"
@@ -91,7 +92,7 @@ def snapshot(settings, guest, monkeypatch):
 
 
 def test_agent_that_freezes_late(snapshot, slow, guest, tmp_path):
-    """It is thawed as soon as it answers: it may have frozen it meanwhile."""
+    """The guest is thawed once the agent answers, since it may have frozen."""
     from nova import exception
 
     slow(freeze=8)

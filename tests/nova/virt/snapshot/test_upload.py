@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Uploads of snapshots that break off, by Nova's own client for Glance."""
+"""Uploads of snapshots by Nova's own Glance client that break off."""
 
 import random
 import uuid
@@ -15,13 +15,13 @@ CONTENT = random.Random(5).randbytes(9 * MIB)
 
 @pytest.fixture
 def taken_snapshot(pools, tmp_path, monkeypatch):
-    """Make a snapshot by upload to a server that breaks some off."""
+    """Return a function that uploads a snapshot, with broken uploads first."""
     from nova import context, objects
 
     from nova_rbd_backend.virt.background import worker
     from nova_rbd_backend.virt.snapshot import glance, to_glance
 
-    # What a nova-compute does behind a request's back is done in between.
+    # No background work; the uploads are purged at the end.
     monkeypatch.setattr(worker.Background, "start", lambda self: None)
     monkeypatch.setattr(glance, "offer", lambda *_: False)
     objects.register_all()
@@ -71,20 +71,20 @@ BROKEN_OFF = [(6 * MIB, 503), (5 * MIB, None), (0, 503)]
 
 
 @pytest.mark.parametrize("broken_off", BROKEN_OFF, ids=str)
-def test_begins_anew(taken_snapshot, broken_off):
+def test_broken_upload_begins_anew(taken_snapshot, broken_off):
     data = taken_snapshot("raw", broken_off)
     assert data == CONTENT.ljust(16 * MIB, b"\0")
 
 
-def test_begins_anew_with_a_file(taken_snapshot, tmp_path):
+def test_broken_upload_of_a_file_begins_anew(taken_snapshot, tmp_path):
     data = taken_snapshot("qcow2", (3 * MIB, 503), (MIB, 503))
     assert data.startswith(b"QFI\xfb")
     assert len(data) > len(CONTENT)
 
 
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
-def test_what_is_cut_short_is_deleted(taken_snapshot, image_format):
-    """The redirect is followed below Nova, with what is left: nothing."""
+def test_image_that_was_cut_short_is_deleted(taken_snapshot, image_format):
+    """The HTTP client follows the redirect, with no data left to send."""
     from nova import exception
 
     with pytest.raises(exception.StorageError, match="Glance got 0 of"):
@@ -92,7 +92,7 @@ def test_what_is_cut_short_is_deleted(taken_snapshot, image_format):
     assert taken_snapshot.server.image is None
 
 
-def test_what_is_never_taken_is_deleted(taken_snapshot):
+def test_image_whose_uploads_all_fail_is_deleted(taken_snapshot):
     from nova import exception
 
     with pytest.raises(exception.GlanceConnectionFailed):
