@@ -14,11 +14,12 @@ Ceph and libvirt, on a busy machine, 4 of 116 migrations between two QEMU
 7.2.22 broke the guest, and none of 175 between two QEMU 10.0.2.
 """
 
+import contextlib
 import os
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import rados
 import rbd
@@ -129,13 +130,20 @@ def root(host: ComputeHost, server: Server) -> str:
 
 def read(stack: Testbed, image: str, offset: int, length: int) -> bytes:
     """Read bytes of an image from the cluster, over a new connection."""
+    with opened(stack, image) as found:
+        return bytes(found.read(offset, length))
+
+
+@contextlib.contextmanager
+def opened(stack: Testbed, image: str) -> Iterator[rbd.Image]:
+    """Open an image, "pool/name", read-only and over a new connection."""
     pool, _, name = image.partition("/")
     with (
         stack.cluster.admin() as connection,
         connection.open_ioctx(pool) as ioctx,
-        rbd.Image(ioctx, name, read_only=True) as opened,
+        rbd.Image(ioctx, name, read_only=True) as found,
     ):
-        return bytes(opened.read(offset, length))
+        yield found
 
 
 def last_counter(stack: Testbed, image: str) -> int:
@@ -210,19 +218,13 @@ def _console(host: ComputeHost, server: Server) -> str:
 
 def _holders(stack: Testbed, host: ComputeHost, server: Server) -> str:
     lines = []
-    with stack.cluster.admin() as connection:
-        for image in filter(None, domain.sources(host, server).values()):
-            pool, _, name = image.partition("/")
-            with (
-                connection.open_ioctx(pool) as ioctx,
-                rbd.Image(ioctx, name, read_only=True) as opened,
-            ):
-                locks = opened.list_lockers() or {"lockers": []}
-                watchers = [w["addr"] for w in opened.watchers_list()]
-                lines.append(
-                    f"{image}: locked by {locks['lockers']}, "
-                    f"watched by {watchers}"
-                )
+    for image in filter(None, domain.sources(host, server).values()):
+        with opened(stack, image) as found:
+            locks = found.list_lockers() or {"lockers": []}
+            watchers = [w["addr"] for w in found.watchers_list()]
+        lines.append(
+            f"{image}: locked by {locks['lockers']}, watched by {watchers}"
+        )
     return "\n".join(lines)
 
 

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-import rbd
 from openstack.compute.v2.flavor import Flavor
 from openstack.compute.v2.server import Server
 
@@ -125,13 +124,8 @@ def test_incomplete_line_is_left_out() -> None:
 
 def owner(stack: Testbed, image: str) -> str:
     """The address of the client that has an image's exclusive lock."""
-    pool, _, name = image.partition("/")
-    with (
-        stack.cluster.admin() as connection,
-        connection.open_ioctx(pool) as ioctx,
-        rbd.Image(ioctx, name, read_only=True) as opened,
-    ):
-        ((_, _, address),) = opened.list_lockers()["lockers"]
+    with standstill.opened(stack, image) as found:
+        ((_, _, address),) = found.list_lockers()["lockers"]
         return str(address)
 
 

@@ -12,7 +12,7 @@ from tests.support.guest_domain import SECRET
 
 @pytest.fixture
 def local(ceph, vms, compute_host, tmp_path):
-    """An instance that has no disk yet; deletes its disks in Ceph afterwards."""
+    """An instance without disks; its disks in Ceph are deleted afterwards."""
     compute_host.set_secret(SECRET, "nova", ceph.key("nova"))
     made = LocalInstance(tmp_path, ceph, compute_host)
     yield made

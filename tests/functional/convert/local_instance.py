@@ -67,7 +67,7 @@ class LocalInstance:
                 f"[DEFAULT]\ninstances_path = {self.instances}\n"
             )
 
-    # -- its disks
+    # -- disks
 
     def path(self, name: str) -> pathlib.Path:
         return self.folder / name
@@ -129,7 +129,7 @@ class LocalInstance:
             devices.append(etree.fromstring(disk))
         self.connection.defineXML(etree.tostring(root, encoding="unicode"))
 
-    # -- its life
+    # -- domain
 
     @property
     def domain(self):
@@ -157,7 +157,7 @@ class LocalInstance:
         return f"{self.uuid}_{name}"
 
     def is_same(self, vms, name: str, path: pathlib.Path, form: str) -> bool:
-        """Compare a disk in Ceph with a local one, without help of nova-rbd."""
+        """Compare a disk in Ceph with a local one, without using nova-rbd."""
         raw = self.folder.parent / "compared.raw"
         qemu_img("convert", "-f", form, "-O", "raw", path, raw)
         try:

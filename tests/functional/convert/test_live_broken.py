@@ -27,7 +27,7 @@ def content():
 
 @pytest.fixture
 def running(local, content):
-    """A domain without an operating system, so that only QEMU's copy writes."""
+    """A domain without an operating system, so only QEMU's copy writes."""
     for dev, (name, data) in zip(("vda", "vdb"), content.items(), strict=True):
         local.path(name).write_bytes(data)
         local.add(name, dev, "raw")

@@ -95,7 +95,7 @@ def test_encrypted_volume_is_refused(on_lvm, group):
 
 
 def test_guest_started_during_the_copy(vms, group, on_lvm):
-    """Either the guest starts, or the conversion succeeds."""
+    """Either the guest starts, or the conversion succeeds; never both."""
     run = subprocess.Popen(
         on_lvm.program.command("convert", on_lvm.uuid),
         stderr=subprocess.PIPE,

@@ -271,7 +271,7 @@ def test_disk_info_contradicts_the_domain(raw):
 
 
 def test_format_is_not_taken_from_the_disks_content(vms, raw):
-    """The guest wrote a qcow2 header to its raw disk, backed by a host file."""
+    """The guest wrote a qcow2 backed by a file of the host to a raw disk."""
     qemu_img(
         *("create", "-q", "-f", "qcow2", "-b", "/etc/hostname", "-F", "raw"),
         *(raw.folder / "evil", "8M"),
@@ -344,7 +344,7 @@ def test_guest_started_during_the_copy(vms, raw):
 
 
 def test_killed_program(vms, raw):
-    """Its child processes end with it, and the next run can start at once."""
+    """The program's children end with it; the next run can start at once."""
     run = begun(vms, raw)
     run.kill()
     run.communicate(timeout=10)

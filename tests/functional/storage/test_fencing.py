@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Dead, frozen and living clients of a disk; guests: test_fencing_guests."""
+"""Dead, frozen and living clients of a disk.
+
+test_fencing_guests.py has the same with guests.
+"""
 
 import multiprocessing
 import os
@@ -24,7 +27,7 @@ from tests.support.clusters import started_ceph
 from tests.testbed.process import wait_for
 
 MIB = 1 << 20
-# Fencing takes 2 s, and more beside other tests; Ceph's own way takes 28 s.
+# Fencing takes 2 s, and more beside other tests; without it, Ceph takes 28 s.
 LIMIT_SECONDS = 10.0
 DISKS = ("disk", "disk.swap", "disk.eph0")
 
@@ -38,7 +41,7 @@ def ceph():
 
 @pytest.fixture
 def name(vms, instance):
-    """A disk of the instance; its number of bytes is of no matter."""
+    """A disk of the instance."""
     name = f"{instance}_disk"
     blank_disk(vms, name, MIB)
     return name
@@ -65,7 +68,7 @@ def test_killed_clients_of_all_disks(ceph, vms, instance, client, noted):
     for disk in DISKS:
         blank_disk(vms, f"{instance}_{disk}", MIB)
     clients = {d: client(f"{instance}_{d}") for d in DISKS}
-    for disk in ("disk", "disk.swap"):  # the third one only has it open
+    for disk in ("disk", "disk.swap"):  # the third only has its disk open
         assert clients[disk].write("old") == "wrote"
     before = {d: holders(vms, f"{instance}_{d}") for d in DISKS}
     for each in clients.values():
@@ -93,7 +96,7 @@ def test_killed_clients_of_all_disks(ceph, vms, instance, client, noted):
     ]
 
 
-def test_first_write_of_qemu(ceph, vms, instance, name, client):
+def test_first_write_of_qemu_after_a_kill(ceph, vms, instance, name, client):
     dead = client(name)
     assert dead.write("old") == "wrote"
     dead.kill()
@@ -115,7 +118,7 @@ def test_first_write_of_qemu(ceph, vms, instance, name, client):
     assert read(vms, name, 3) == b"\1\1\1"
 
 
-def writes_no_more(vms, instance, name, frozen):
+def check_frozen_client(vms, instance, name, frozen):
     assert frozen.write("old") == "wrote"
     frozen.signal(signal.SIGSTOP)
     fencing.fence_for_start(vms, instance)
@@ -126,7 +129,7 @@ def writes_no_more(vms, instance, name, frozen):
 
 
 def test_frozen_client_writes_no_more(vms, instance, name, client):
-    writes_no_more(vms, instance, name, client(name))
+    check_frozen_client(vms, instance, name, client(name))
 
 
 def test_delete_after_a_kill(vms, instance, name, client):
@@ -154,7 +157,7 @@ def test_living_client_is_untouched(ceph, vms, instance, name, client, noted):
 
 
 def test_living_client_keeps_its_disk(ceph, vms, instance, name, client):
-    """A guest writes on in the trash, and loses it all with a purge."""
+    """A guest could write on in the trash, and lose it all to a purge."""
     alive = client(name)
     assert alive.write("old") == "wrote"
     (holder,) = holders(vms, name)
@@ -176,7 +179,7 @@ def test_living_client_keeps_its_disk(ceph, vms, instance, name, client):
 def test_living_client_beside_a_dead_one_keeps_its_disk(
     vms, instance, name, client
 ):
-    """Which of the two is dead is not known yet."""
+    """It is not known yet which of the two is dead."""
     dead, alive = client(name), client(name)
     dead.kill()
     assert alive.write("old") == "wrote"
@@ -187,7 +190,7 @@ def test_living_client_beside_a_dead_one_keeps_its_disk(
 
 
 def test_living_client_keeps_a_disk_that_is_replaced(vms, name, client):
-    """A config drive, or a swap disk that a resize wants bigger."""
+    """For instance a config drive, or a swap disk that a resize enlarges."""
     alive = client(name)
     assert alive.write("old") == "wrote"
     with pytest.raises(errors.DiskBusy, match=f"client.{alive.client_id}"):
@@ -196,8 +199,8 @@ def test_living_client_keeps_a_disk_that_is_replaced(vms, name, client):
     assert alive.write("more") == "wrote"
 
 
-def test_living_maker_is_taken_over(vms, instance, client):
-    """Nova has one host at a time make a disk: that one was given up."""
+def test_draft_of_a_living_maker_is_undone(vms, instance, client):
+    """Nova makes a disk on one host at a time: the maker was given up."""
     name = f"{instance}_disk"
     entry = journal.begin_creation(vms, name)
     vms.create(entry.draft, MIB)
@@ -208,8 +211,10 @@ def test_living_maker_is_taken_over(vms, instance, client):
     assert time.monotonic() - began < LIMIT_SECONDS
 
 
-def test_delete_waits_for_one_that_ends(vms, instance, name, client, noted):
-    """No longer than it takes, and not to the next second."""
+def test_delete_waits_for_a_client_that_ends(
+    vms, instance, name, client, noted
+):
+    """Deletion goes on as soon as the client has ended."""
     busy = client(name)
     assert busy.write("old") == "wrote"
     end = threading.Timer(0.2, busy.close)
@@ -220,20 +225,24 @@ def test_delete_waits_for_one_that_ends(vms, instance, name, client, noted):
     assert name in purge.purge(vms).purged
 
 
-def test_one_that_soon_ends_is_waited_for(vms, instance, name, client, noted):
+def test_start_waits_for_a_client_that_ends(
+    vms, instance, name, client, noted
+):
     busy = client(name)
     assert busy.write("old") == "wrote"
     end = threading.Timer(1, busy.close)
     end.start()
     began = time.monotonic()
     fencing.fence_for_start(vms, instance)
-    assert time.monotonic() - began > 0.5, "it ended before it was seen"
+    assert time.monotonic() - began > 0.5, (
+        "the client ended before it was seen"
+    )
     end.join()
     assert holders(vms, name) == ()
     assert not noted
 
 
-def test_dead_beside_a_living_one(ceph, vms, name, client, noted):
+def test_dead_client_beside_a_living_one(ceph, vms, name, client, noted):
     dead, alive = client(name), client(name)
     assert dead.write("old") == "wrote"
     dead.kill()
@@ -247,7 +256,7 @@ def test_dead_beside_a_living_one(ceph, vms, name, client, noted):
 
 
 def _fence_and_die(conf, image):
-    """Die when the client is on the blocklist and its lock is whole."""
+    """Die when the client is on the blocklist, but its lock is not broken."""
     settings = ClusterSettings(conf, "nova", 10, 60)
     vms = Pool(cluster_.connect(settings), "vms")
     vms.holders.break_lock = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
@@ -265,7 +274,7 @@ def test_killed_between_blocklist_and_break(ceph, vms, instance, name, client):
     process.join(30)
     assert process.exitcode == -signal.SIGKILL
     wait_for(
-        "the OSDs end the fenced one's watch",
+        "the OSDs end the fenced client's watch",
         lambda: not any(holder.watches for holder in holders(vms, name)),
         10,
     )
@@ -273,12 +282,14 @@ def test_killed_between_blocklist_and_break(ceph, vms, instance, name, client):
     assert left.lock_cookie is not None
     assert left.address in blocklist(ceph)
     seconds = timed(fencing.fence_for_start, vms, instance)
-    assert seconds < LIMIT_SECONDS / 2  # nobody is waited for
+    assert seconds < LIMIT_SECONDS / 2  # no client has to be waited for
     assert holders(vms, name) == ()
     write(vms, name, b"new")
 
 
-def test_slow_osds_make_nobody_look_dead(ceph, vms, instance, name, client):
+def test_paused_osds_make_no_client_look_dead(
+    ceph, vms, instance, name, client
+):
     alive = client(name)
     assert alive.write("old") == "wrote"
     before = blocklist(ceph)
@@ -301,7 +312,7 @@ def freeze_monitor(ceph):
     os.kill(pids["mon.a"], signal.SIGCONT)
 
 
-def test_silent_monitors_end_it_before_the_lock_is_broken(
+def test_silent_monitors_keep_the_lock_from_being_broken(
     ceph, vms, name, client, freeze_monitor, monkeypatch, noted
 ):
     dead = client(name)
@@ -313,7 +324,7 @@ def test_silent_monitors_end_it_before_the_lock_is_broken(
     def blocklist_as_they_fall_silent(address):
         blocklist_in_time(address)
         freeze_monitor()
-        # What librados ends the call with: it waits for ever.
+        # librados waits for the new map at the end of its call, for ever.
         hasty.cluster.connection().handle.wait_for_latest_osdmap()
 
     monkeypatch.setattr(
@@ -336,5 +347,5 @@ def test_other_networks(instance, client, address, msgr2_only):
         vms = Pool(connect(ceph), "vms")
         name = f"{instance}_disk"
         blank_disk(vms, name, MIB)
-        writes_no_more(vms, instance, name, client(name, ceph))
+        check_frozen_client(vms, instance, name, client(name, ceph))
         vms.cluster.drop(vms.cluster.connection())

@@ -2,7 +2,7 @@
 
 """Guests' disks that a real rbd-mirror copies to a second cluster.
 
-It watches each of them, as a guest does, and is none.
+The daemon watches each disk as a guest does, but it is no guest.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ def ceph():
 
 @pytest.fixture(scope="module")
 def mirror(ceph, tmp_path_factory):
-    """rbd-mirror of a second cluster, which fetches the first one's images."""
+    """The rbd-mirror that copies images of this cluster to a second one."""
     folder = tmp_path_factory.mktemp("mirror")
     api = rbd.RBD()
     with started_ceph(osds=1) as other:
@@ -54,7 +54,7 @@ def mirror(ceph, tmp_path_factory):
             direction = rbd.RBD_MIRROR_PEER_DIRECTION_RX
             api.mirror_peer_bootstrap_import(there, direction, token)
         with (folder / "out").open("w") as out:
-            # It looks for ceph.conf in its own folder, among others (16.2).
+            # rbd-mirror also looks for ceph.conf in its current folder (16.2).
             daemon = subprocess.Popen(
                 ("rbd-mirror", "-f", "--id", "admin", "-c", str(other.conf)),
                 cwd=other.folder,
@@ -110,7 +110,9 @@ def test_daemon_is_known(vms, name, daemon):
     assert not vms.holders.is_mirrored(vms.directory.image_id(f"{name}.swap"))
 
 
-def test_guest_starts_beside_it(ceph, vms, instance, name, daemon, noted):
+def test_guest_starts_beside_the_daemon(
+    ceph, vms, instance, name, daemon, noted
+):
     before = blocklist(ceph)
     seconds = timed_start(vms, instance)
     print(f"started after {seconds:.3f} s")
@@ -121,7 +123,7 @@ def test_guest_starts_beside_it(ceph, vms, instance, name, daemon, noted):
 
 
 def test_second_guest_is_refused(vms, instance, name, daemon, client):
-    guest = client(name)  # it need not have written yet
+    guest = client(name)  # has the disk open, but has not written
     with pytest.raises(errors.DiskInUse) as caught:
         fencing.fence_for_start(vms, instance)
     (address,) = {h.address for h in holders(vms, name)} - {daemon.address}
@@ -130,10 +132,13 @@ def test_second_guest_is_refused(vms, instance, name, daemon, client):
     assert guest.write("more") == "wrote"
 
 
-def test_dead_guest_is_fenced_and_it_is_not(
+def test_dead_guest_is_fenced_and_the_daemon_is_not(
     ceph, vms, instance, name, daemon, client, noted
 ):
-    """Who of the two is silent is not said: the dead one's watch lapses."""
+    """Ceph does not say which of the two is silent.
+
+    So the start waits until the dead guest's watch ends.
+    """
     before = blocklist(ceph)
     dead = client(name)
     assert dead.write("old") == "wrote"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Real guests of a disk: killed, frozen, and a second one."""
+"""Real guests of a disk: a killed one, a frozen one, and two at once."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ from tests.testbed.guest import console as console_
 from tests.testbed.process import wait_for
 
 MIB = 1 << 20
-# Fencing takes 2 s, and more beside other tests; Ceph's own way takes 28 s.
+# Fencing takes 2 s, and more beside other tests; without it, Ceph takes 28 s.
 LIMIT_SECONDS = 10.0
 # A guest's boot takes 3 s, or a minute beside other tests.
 BOOT_SECONDS = 180
@@ -42,7 +42,10 @@ def guest_disk(vms, instance, guest_image):
 
 @pytest.fixture
 def boot(ceph, compute_host, guest_disk, tmp_path):
-    """Starts a domain on the guest's disk; each has its own console."""
+    """Return a function that starts a domain on the guest's disk.
+
+    It returns the domain's console; each domain has its own.
+    """
     compute_host.set_secret(SECRET, "nova", ceph.key("nova"))
     connection = libvirt.open(compute_host.libvirt_uri)
     domains = []
@@ -117,7 +120,7 @@ def test_frozen_guest_loses_its_disk(
     now = console_.read(new).counter
     console = console_.wait_for_counter(new, now + 40, BOOT_SECONDS)
     assert console.failed == ()
-    # What only the new one can have announced is on the disk.
+    # The disk has the counter that only the new guest can have announced.
     for each in compute_host.qemu_pids():
         os.kill(each, signal.SIGKILL)
     fencing.fence_for_start(vms, instance)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A client on the blocklist, or OSDs that do not answer."""
+"""Flows of a client on the blocklist, and flows while OSDs do not answer."""
 
 import contextlib
-import json
 import os
 import time
 import uuid
@@ -20,6 +19,7 @@ from nova_rbd_backend.storage.images import discard, purge
 from tests.support.blank_disks import blank_disk
 from tests.support.clients import address, connect
 from tests.support.clusters import started_ceph
+from tests.testbed.ceph.pools import command
 from tests.testbed.process import wait_for
 
 pytestmark = pytest.mark.usefixtures("disks_deleted")
@@ -28,24 +28,18 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def ceph():
-    """A cluster of its own: what an outage breaks off stays for a while."""
+    """A cluster for these tests only, as interrupted flows leave traces."""
     with started_ceph(watch_timeout_seconds=10) as cluster:
         yield cluster
 
 
-def _blocklist(ceph, storage, operation="add"):
-    command = {
-        "prefix": "osd blocklist",
-        "blocklistop": operation,
-        "addr": address(storage),
-    }
+def _blocklist(ceph, here):
     with ceph.admin() as admin:
-        code, _, status = admin.mon_command(json.dumps(command), b"")
-    assert code == 0, status
+        command(admin, "osd blocklist", blocklistop="add", addr=address(here))
 
 
 def _until_blocklisted(vms):
-    """Until the OSDs have heard of it; the connection is lost by it."""
+    """Wait until the OSDs refuse the client, which loses its connection."""
     connection = vms.cluster.connection()
     ioctx = connection.ioctx("vms", "")
     for _ in range(300):
@@ -92,7 +86,7 @@ def test_blocklisted_during_an_import(ceph, instance, tmp_path):
 
 
 def test_blocklisted_while_it_makes_a_base(ceph, tmp_path):
-    """It is told that it was taken for dead, and can begin anew at once."""
+    """The maker learns that it was taken for dead, and can begin again."""
     vms = Pool(connect(ceph, connect_timeout_seconds=14), "vms")
     path = tmp_path / "source.raw"
     path.write_bytes(os.urandom(64 * MIB))
@@ -109,9 +103,9 @@ def test_blocklisted_while_it_makes_a_base(ceph, tmp_path):
         bases.finish(vms, making, str(path), {}, progress, workers=1)
     assert address(vms.cluster) != old
     assert vms.directory.names(name) == []
-    # The right of the connection that was lost ends by itself.
+    # The lease of the lost connection ends by itself.
     again = wait_for(
-        "the right ends",
+        "the lease ends",
         lambda: bases.begin(vms, name),
         lease_.SECONDS + 5,
         0.5,
@@ -125,14 +119,12 @@ def test_blocklisted_while_it_makes_a_base(ceph, tmp_path):
 @pytest.fixture
 def paused(ceph):
     # A PG that is silent for longer than its read lease (16 s) is "laggy"
-    # until a replica acknowledges a new one; with one copy nobody does, and
-    # its requests wait for ever (16.2.15).
-    lease_ = {"var": "read_lease_interval", "val": "600"}
+    # until a replica acknowledges a new lease. With one copy there is no
+    # replica, and the PG's requests wait for ever (16.2.15).
+    read_lease = {"var": "read_lease_interval", "val": "600"}
     with ceph.admin() as admin:
         for pool in ("vms", "images"):
-            command = {"prefix": "osd pool set", "pool": pool} | lease_
-            code, _, status = admin.mon_command(json.dumps(command), b"")
-            assert code == 0, status
+            command(admin, "osd pool set", pool=pool, **read_lease)
     yield ceph
     ceph.resume_osds()
 
@@ -161,8 +153,8 @@ def test_paused_osds_end_an_operation(paused, parent, instance, tmp_path):
         "purge": lambda: purge.purge(vms),
     }
     for title, flow in flows.items():
-        # Not for all of them at once: OSDs that are silent for 20 s are
-        # marked down (osd_heartbeat_grace).
+        # Pause anew for each flow: OSDs that are silent for 20 s are marked
+        # down (osd_heartbeat_grace).
         paused.pause_osds()
         begun = time.monotonic()
         with pytest.raises(errors.OperationTimedOut):
@@ -176,8 +168,8 @@ def test_paused_osds_end_an_operation(paused, parent, instance, tmp_path):
     assert provision.grow(vms, name, 8 * MIB)
 
 
-def test_osds_paused_in_the_middle(paused, instance, tmp_path):
-    """The import is given up in its limits, then done on the next try."""
+def test_osds_paused_during_an_import(paused, instance, tmp_path):
+    """The import is given up in time, and the next one succeeds."""
     vms = Pool(connect(paused, operation_timeout_seconds=2), "vms")
     path = tmp_path / "source.raw"
     path.write_bytes(os.urandom(64 * MIB))

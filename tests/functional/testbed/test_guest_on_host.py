@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The guest boots on a pretended host and keeps its counter."""
+"""The guest boots on a simulated host and keeps its counter."""
 
 import contextlib
 import json
@@ -50,13 +50,13 @@ def console(tmp_path):
 
 @contextlib.contextmanager
 def running(host, xml):
-    """The domain, running; gone afterwards."""
+    """Start a domain, and destroy it afterwards."""
     connection = libvirt.open(host.libvirt_uri)
     domain = connection.createXML(xml)
     try:
         yield domain
     finally:
-        # The test may have ended it, or its host.
+        # The test may have ended the domain or its host.
         with contextlib.suppress(libvirt.libvirtError):
             domain.destroy()
         connection.close()
@@ -76,7 +76,7 @@ def config_drive(folder):
 
 
 def formatted_disks(folder):
-    """An ephemeral and a swap disk, as files."""
+    """Make an ephemeral disk and a swap disk, as files."""
     disks = {"vdb": folder / "ephemeral", "vdc": folder / "swap"}
     for path in disks.values():
         path.touch(0o600)
@@ -87,7 +87,7 @@ def formatted_disks(folder):
     return disks
 
 
-def test_guest_tells_of_its_disks(ceph, compute_host, disk, console, tmp_path):
+def test_guest_reports_its_disks(ceph, compute_host, disk, console, tmp_path):
     compute_host.set_secret(SECRET, "nova", ceph.key("nova"))
     more = CD_ROM.format(iso=config_drive(tmp_path))
     for dev, path in formatted_disks(tmp_path).items():
@@ -110,7 +110,7 @@ def test_guest_tells_of_its_disks(ceph, compute_host, disk, console, tmp_path):
         assert drive == {"uuid": "a-uuid", "name": "a name"}
         wait_for("the guest agent answers", lambda: _agent(domain), 30)
         domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
-        wait_for("it powers off", lambda: not _exists(domain), 20)
+        wait_for("the guest powers off", lambda: not _exists(domain), 20)
 
 
 def _exists(domain):
@@ -168,7 +168,7 @@ def test_guest_moves_live_to_another_host(ceph, compute_host, disk, console):
     assert not second.folder.exists()
 
 
-def test_two_hosts_share_a_path_but_not_what_is_there(compute_host):
+def test_same_path_on_two_hosts_is_two_folders(compute_host):
     second = ComputeHost(compute_host.folder.parent, 2, network=NETWORK)
     try:
         second.start()

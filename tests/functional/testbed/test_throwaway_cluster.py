@@ -50,7 +50,7 @@ def read_object(connection, pool="vms"):
 
 
 def processes_of(cluster):
-    """Command lines of all processes that mention the cluster's folder."""
+    """Return all command lines that mention the cluster's ceph.conf."""
     lines = subprocess.run(
         ["ps", "-eww", "-o", "args"],
         capture_output=True,
@@ -89,7 +89,7 @@ def test_user_has_the_documented_caps(ceph, user):
 
 @pytest.mark.parametrize("user", ["nova", "glance"])
 def test_documented_file_cannot_be_imported_without_a_key(ceph, user):
-    """Ceph would take a file that has no key line, and set a zero key."""
+    """Ceph would accept a file without a key line, and set a zero key."""
     text = (users.CAPS_FOLDER / f"client.{user}.keyring").read_bytes()
     with ceph.admin() as admin:
         code, _, reason = admin.mon_command('{"prefix": "auth import"}', text)
@@ -161,7 +161,7 @@ def test_nova_changes_nothing_in_the_images_pool(ceph, parent):
                 rbd.RBD().trash_move(images, parent, 0)
 
 
-def test_nobody_may_connect_but_not_read(ceph):
+def test_user_nobody_may_connect_but_not_read(ceph):
     with (
         connected(ceph, "nobody") as nobody,
         pytest.raises(rados.PermissionError),
@@ -181,7 +181,7 @@ def test_glance_may_not_touch_disks(ceph):
 
 
 def test_status_shows_all_daemons_within_1_gib():
-    """As it starts: an OSD keeps what it was asked for, up to its target."""
+    """A fresh cluster, as OSDs grow up to their memory target with use."""
     with started_ceph() as fresh:
         rows = fresh.status()
     assert [name for name, _, _ in rows] == [
@@ -206,7 +206,7 @@ def test_paused_osds_hold_requests_until_resumed(ceph):
         assert read_object(nova) == b"kept"
 
 
-def test_a_second_cluster_lives_beside_the_first(ceph, tmp_path):
+def test_second_cluster_beside_the_first(ceph, tmp_path):
     """IPv6, msgr2 only, in a long folder; killed, started again, removed."""
     folder = tmp_path / ("a-folder-with-a-long-name" * 4)
     second = CephCluster(folder, address="::1", msgr2_only=True)
@@ -232,7 +232,7 @@ def test_a_second_cluster_lives_beside_the_first(ceph, tmp_path):
         write_object(nova)
 
 
-def test_a_start_that_was_killed_is_cleaned_by_the_next(tmp_path):
+def test_next_start_cleans_up_after_a_killed_one(tmp_path):
     cluster = CephCluster(tmp_path / "c", osds=1)
     program = (
         "import pathlib, sys; "
@@ -244,7 +244,8 @@ def test_a_start_that_was_killed_is_cleaned_by_the_next(tmp_path):
     )
     try:
         wait_for("a daemon runs", lambda: processes_of(cluster), 20, 0.02)
-        # What formats must be ended, not waited for: it cannot go on.
+        # The next start has to kill the formatting processes, rather than wait
+        # for them, as these cannot go on.
         for child in psutil.Process(first.pid).children():
             child.suspend()
         first.kill()
@@ -260,7 +261,7 @@ def test_a_start_that_was_killed_is_cleaned_by_the_next(tmp_path):
     assert processes_of(cluster) == []
 
 
-def test_a_folder_with_other_things_is_left_alone(tmp_path):
+def test_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "precious").touch()
     with pytest.raises(TestbedError, match="remove it yourself"):
         CephCluster(tmp_path).destroy()

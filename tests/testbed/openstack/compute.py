@@ -15,7 +15,7 @@ import openstack.connection
 from tests.testbed import conf_file
 from tests.testbed.openstack import compute_conf
 from tests.testbed.openstack.site_facts import Site
-from tests.testbed.process import Process, TestbedError, wait_for
+from tests.testbed.process import TestbedError, wait_for
 
 UP_SECONDS = 90
 
@@ -42,7 +42,7 @@ class Compute:
         self._site = site
         self.host = host
         self._begun = ""
-        self.process = Process(site.folder / "run", f"compute-{host.name}")
+        self.process = site.process(f"compute-{host.name}")
 
     @property
     def log(self) -> pathlib.Path:

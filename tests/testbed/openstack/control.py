@@ -93,7 +93,7 @@ class OpenStack:
         path = site.etc("nova") / "nova.conf"
         conf_file.write(path, service_conf.nova(site), overrides)
         services = Services(site)
-        services.process("nova").stop(group=True)
+        site.process("nova").stop(group=True)
         services.start_apis()
         services.wait(["nova"])
 

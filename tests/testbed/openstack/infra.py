@@ -9,7 +9,7 @@ import pymysql
 
 from tests.testbed import ports
 from tests.testbed.openstack.site_facts import ADDRESS, Site
-from tests.testbed.process import Process, TestbedError, wait_for
+from tests.testbed.process import TestbedError, wait_for
 
 DATABASES = (
     "keystone",
@@ -32,7 +32,7 @@ class Infra:
         # RabbitMQ is first because it takes longest.
         self._start_epmd()
         self._start_rabbitmq()
-        self._process("memcached").start(
+        self._site.process("memcached").start(
             [
                 "memcached",
                 "-u",
@@ -50,15 +50,12 @@ class Infra:
         self._wait_port("rabbitmq", 60)
         self._wait_port("memcached", 10)
 
-    def _process(self, name: str) -> Process:
-        return Process(self._site.folder / "run", name)
-
     def _wait_port(self, name: str, limit_seconds: float) -> None:
         port = self._site.ports[name]
         log = self._site.log(name)
 
         def answers() -> bool:
-            if self._process(name).pid() is None:
+            if self._site.process(name).pid() is None:
                 raise TestbedError(f"{name} ended at start, see {log}")
             return ports.listening(port)
 
@@ -91,7 +88,7 @@ class Infra:
                     f"mariadb-install-db: {done.stdout}{done.stderr}"
                 )
             made.touch()
-        self._process("mariadb").start(
+        self._site.process("mariadb").start(
             [
                 "/usr/sbin/mariadbd",
                 "--no-defaults",
@@ -134,7 +131,7 @@ class Infra:
     def _start_epmd(self) -> None:
         # RabbitMQ would start an epmd itself, as a daemon that outlives it.
         port = str(self._site.ports["epmd"])
-        self._process("epmd").start(
+        self._site.process("epmd").start(
             ["epmd", "-address", ADDRESS, "-port", port],
             self._site.log("epmd"),
         )
@@ -152,7 +149,7 @@ class Infra:
             "disk_free_limit.absolute = 50MB\n"
         )
         name = f"rabbit{site.ports['rabbitmq']}@localhost"
-        self._process("rabbitmq").start(
+        self._site.process("rabbitmq").start(
             # Debian's /usr/sbin/rabbitmq-server would change the user.
             ["/usr/lib/rabbitmq/bin/rabbitmq-server"],
             site.log("rabbitmq"),

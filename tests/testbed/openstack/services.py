@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from tests.testbed.openstack import network_endpoint, volume_endpoint
 from tests.testbed.openstack.site_facts import ADDRESS, Site
-from tests.testbed.process import Process, TestbedError, wait_for
+from tests.testbed.process import TestbedError, wait_for
 
 START_SECONDS = 90
 APIS = ("keystone", "placement", "glance", "nova", "network", "volume")
@@ -95,11 +95,8 @@ class Services:
                 START_SECONDS,
             )
 
-    def process(self, name: str) -> Process:
-        return Process(self._site.folder / "run", name)
-
     def _answers(self, name: str) -> bool:
-        if self.process(name).pid() is None:
+        if self._site.process(name).pid() is None:
             raise TestbedError(
                 f"{name} ended at start, see {self._site.log(name)}"
             )
@@ -146,7 +143,7 @@ class Services:
         )
 
     def _start(self, name: str, command: Sequence[str], **env: str) -> None:
-        self.process(name).start(
+        self._site.process(name).start(
             command,
             self._site.log(name),
             env={**self._site.environment(), **env},

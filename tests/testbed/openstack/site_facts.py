@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Mapping
 
 from tests.testbed import ports
+from tests.testbed.process import Process
 
 ADDRESS = "127.0.0.1"
 REGION = "RegionOne"
@@ -62,6 +63,10 @@ class Site:
     def log(self, name: str) -> pathlib.Path:
         """Where a process's output, or a service's log, is written."""
         return self.folder / "log" / f"{name}.log"
+
+    def process(self, name: str) -> Process:
+        """One of this OpenStack's processes, whether or not it runs."""
+        return Process(self.folder / "run", name)
 
     def url(self, service: str, path: str = "") -> str:
         """The service's address on loopback."""

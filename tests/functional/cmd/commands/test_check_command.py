@@ -63,7 +63,7 @@ def test_warns_of_cluster_health(ceph, nova_rbd):
     assert "noout" in row["Remark"]
 
 
-def doubt(settings, name):
+def warning_of(settings, name):
     """Return the warning of the check of this name, or None."""
     (step,) = (step for step in warnings.steps(settings) if step.name == name)
     return step.probe()
@@ -71,7 +71,7 @@ def doubt(settings, name):
 
 def test_space(ceph, vms):
     settings = settings_of(ceph, image_options=ImageOptions())
-    assert doubt(settings, "space in vms") is None
+    assert warning_of(settings, "space in vms") is None
     vms.create("takes-space", 8 << 20)
     with vms.open("takes-space", read_only=False) as disk:
         disk.write(b"x" * (4 << 20), 0)
@@ -79,7 +79,7 @@ def test_space(ceph, vms):
         _set_quota(ceph, 1 << 20)
         wait_for(
             "the monitors count the stored data",
-            lambda: doubt(settings, "space in vms"),
+            lambda: warning_of(settings, "space in vms"),
             60,
         )
     finally:
@@ -121,10 +121,10 @@ def test_deletions(ceph, vms, instance, monkeypatch):
     name = f"{instance}_disk"
     blank_disk(vms, name, 1 << 20)
     delete.delete_disks(vms, instance)
-    assert doubt(settings, "deletions in vms") is None
+    assert warning_of(settings, "deletions in vms") is None
 
     monkeypatch.setattr(warnings, "_LONGEST_DELETION", datetime.timedelta())
 
-    assert name in doubt(settings, "deletions in vms")
+    assert name in warning_of(settings, "deletions in vms")
     purge.purge(vms)
-    assert doubt(settings, "deletions in vms") is None
+    assert warning_of(settings, "deletions in vms") is None

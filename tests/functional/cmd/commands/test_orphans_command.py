@@ -129,7 +129,7 @@ def test_nova_that_fails_during_the_quarantine(
     failed = ("kept", "Nova of first failed")
     assert found == {disk: failed, swap: failed}
     assert status == 1
-    assert len(cloud.asked) == 2, "a Nova that failed is not asked again"
+    assert len(cloud.asked) == 2, "a Nova that failed was asked again"
     assert vms.directory.exists(disk)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A process that makes a base may die at any point: the next one does it."""
+"""A process may die at any step of making a base; the next one makes it."""
 
 import contextlib
 import random
@@ -30,7 +30,7 @@ def _objects(ceph):
 
 @pytest.fixture
 def age(vms, monkeypatch):
-    """The periodic run; each is this host's turn."""
+    """The periodic run that ages bases; every run is this host's turn."""
 
     def now(unused_seconds):
         monkeypatch.setattr(age_, "_TURN", uuid.uuid4().hex)
@@ -62,7 +62,8 @@ def test_each_step(ceph, vms, tmp_path, age):
         if whole:
             _check_whole(vms, name, content)
         elif step % 2:
-            # Made again, or what the dead one had all but named is named.
+            # The base is made again, or, if the dead process had everything
+            # but its name done, it gets its name.
             found = wait_for(
                 "the dead process's lease ends",
                 lambda: bases.begin(vms, name) or bases.size_bytes(vms, name),
@@ -78,12 +79,12 @@ def test_each_step(ceph, vms, tmp_path, age):
     assert not whole[0]
     assert whole[-1]
 
-    # The other half is left to the periodic run of any host.
+    # The other half is left to the periodic run, which any host may do.
     def nothing_under_way():
         age(None)
         return not journal.creations(vms, names.BASE_PREFIX)
 
-    wait_for("what died is undone", nothing_under_way, 60, 1)
+    wait_for("the interrupted attempts are undone", nothing_under_way, 60, 1)
     left = vms.directory.names(names.BASE_PREFIX)
     assert set(left) <= {name for _, name in killed}
     for name in left:
@@ -91,7 +92,7 @@ def test_each_step(ceph, vms, tmp_path, age):
     age(-1)
 
     def left():
-        """What must not be there, to be seen in the failure."""
+        """Return what must not be left, so that a failure shows it."""
         report = purge.purge(vms)
         if report.stuck:
             make_osds_read_objects_again(ceph)
@@ -104,7 +105,7 @@ def test_each_step(ceph, vms, tmp_path, age):
             *(name for name in leases if names.is_base(name)),
         ]
 
-    # Watches of the dead last for the cluster's watch timeout.
+    # Watches of dead clients last for the cluster's watch timeout.
     with contextlib.suppress(TestbedError):
-        wait_for("all of it is purged", lambda: not left(), 60, 1)
+        wait_for("everything is purged", lambda: not left(), 60, 1)
     assert left() == []

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A process may die at any point: the next one finishes or undoes."""
+"""A process may die at any step; the next one finishes or undoes its work."""
 
 import contextlib
 import random
@@ -24,9 +24,10 @@ MIB = 1 << 20
 
 
 def is_there(ioctx, key):
-    """Whether it is an object, and not what a snap has kept of one.
+    """Return whether an object exists, not only a clone that a snap has kept.
 
-    That is listed until the OSD trims the snap, some time after its removal.
+    The pool lists such clones until the OSDs trim the snap, some time after
+    its removal.
     """
     try:
         ioctx.stat(key)
@@ -37,7 +38,7 @@ def is_there(ioctx, key):
 
 @pytest.fixture
 def nothing_left(ceph, vms):
-    """The pool's objects are the same after the test as before it."""
+    """Check that the pool has the same objects after the test as before it."""
 
     def objects(with_data=False):
         with ceph.admin() as admin:
@@ -45,7 +46,7 @@ def nothing_left(ceph, vms):
             found = {entry.key for entry in ioctx.list_objects()}
             if with_data:
                 found = {key for key in found if is_there(ioctx, key)}
-        # Each pool gets these with its first image, clone or trash.
+        # A pool gets these with its first image, clone or trashed image.
         kept = ("rbd_directory", "rbd_info", "rbd_trash", "rbd_children")
         return found - {*kept, journal.OBJECT}
 
@@ -53,14 +54,14 @@ def nothing_left(ceph, vms):
         report = purge.purge(vms)
         return not (report.purged or report.stuck)
 
-    # Else what earlier tests deleted would go meanwhile.
-    wait_for("what was deleted before is purged", settled, 60, 1)
+    # Otherwise objects of earlier tests would disappear during the test.
+    wait_for("everything deleted before is purged", settled, 60, 1)
     before = objects()
     there = objects(with_data=True)
     yield
 
     def left():
-        """What must not be there, to be seen in the failure."""
+        """Return what must not have changed, so that a failure shows it."""
         report = purge.purge(vms)
         if report.stuck:
             make_osds_read_objects_again(ceph)
@@ -70,9 +71,9 @@ def nothing_left(ceph, vms):
         entries = vms.objects.omap_get(journal.OBJECT, "")
         return [*report.stuck, *report.waiting, *changed, *entries]
 
-    # Watches of the dead last for the cluster's watch timeout.
+    # Watches of dead clients last for the cluster's watch timeout.
     with contextlib.suppress(TestbedError):
-        wait_for("all of it is purged", lambda: not left(), 40, 1)
+        wait_for("everything is purged", lambda: not left(), 40, 1)
     assert left() == []
 
 
@@ -81,7 +82,7 @@ def _new_name():
 
 
 def _check_whole(vms, name, offset, data):
-    """A disk taken for whole is whole, killed or not."""
+    """Check a disk that is taken for whole, whether its maker died or not."""
     with vms.open(name) as disk:
         assert disk.size_bytes() == storage_child.GROWN_BYTES
         assert disk.metadata().items() >= storage_child.META.items()
@@ -89,7 +90,10 @@ def _check_whole(vms, name, offset, data):
 
 
 def _recover(vms, killed, make, offset, data):
-    """Every second one is made again, the others deleted."""
+    """Make every second disk again, and delete all of them.
+
+    Returns, for each disk, whether it was whole before.
+    """
 
     def recover(entry):
         step, name = entry
@@ -107,18 +111,22 @@ def _recover(vms, killed, make, offset, data):
     return in_threads(recover, killed)
 
 
+def _recover_clones(vms, killed, parent):
+    def make(name):
+        return provision.clone_disk(
+            vms, name, parent, storage_child.GROWN_BYTES, storage_child.META
+        )
+
+    return _recover(vms, killed, make, 4096, b"base")
+
+
 def test_clone(ceph, vms, parent, nothing_left):
     argument = f"{parent.pool}/{parent.image}/{parent.snap}"
     killed = storage_child.kill_at_each_step(
         ceph, "clone", lambda: (_new_name(), argument)
     )
 
-    def make(name):
-        return provision.clone_disk(
-            vms, name, parent, storage_child.GROWN_BYTES, storage_child.META
-        )
-
-    whole = _recover(vms, killed, make, 4096, b"base")
+    whole = _recover_clones(vms, killed, parent)
     print(f"\nclone: {len(killed)} steps, whole after {sum(whole)}")
     assert not whole[0]
     assert whole[-1]
@@ -149,7 +157,7 @@ def test_import(ceph, vms, tmp_path, nothing_left):
 
 def test_delete(ceph, vms, nothing_left):
     def prepare():
-        # The child shall not free what the one before it left.
+        # Keep the next child from freeing what the last one left.
         purge.purge(vms)
         instance = str(uuid.uuid4())
         for disk in ("disk", "disk.swap"):
@@ -168,7 +176,7 @@ def test_delete(ceph, vms, nothing_left):
 
 
 def test_clone_killed_inside_librbd(ceph, vms, parent, nothing_left):
-    """At any time, not only between the calls."""
+    """The process is killed at any time, not only between its calls."""
     argument = f"{parent.pool}/{parent.image}/{parent.snap}"
     killed = []
     for number in range(30):
@@ -180,10 +188,5 @@ def test_clone_killed_inside_librbd(ceph, vms, parent, nothing_left):
         child.communicate(timeout=60)
         killed.append((number, name))
 
-    def make(name):
-        return provision.clone_disk(
-            vms, name, parent, storage_child.GROWN_BYTES, storage_child.META
-        )
-
-    whole = _recover(vms, killed, make, 4096, b"base")
+    whole = _recover_clones(vms, killed, parent)
     print(f"\nkilled 30 clones within 90 ms: {sum(whole)} were whole")

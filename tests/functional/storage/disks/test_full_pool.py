@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Deleting in a full pool gives the space back; the rest waits or fails."""
+"""Disks in a full pool can be deleted; other flows wait or fail."""
 
 import contextlib
 
@@ -13,24 +13,13 @@ from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.disks import delete
 from nova_rbd_backend.storage.images import purge
 from tests.support.blank_disks import blank_disk
-from tests.support.clients import connect, is_full, set_quota
+from tests.support.clients import connect, over_its_quota
 from tests.testbed.ceph import pools as pools_
 from tests.testbed.process import wait_for
 
 MIB = 1 << 20
-# In the order in which each may be made smaller.
+# The order in which the ratios can be lowered.
 RATIOS = ("nearfull", "backfillfull", "full")
-
-
-@contextlib.contextmanager
-def over_its_quota(admin, pool):
-    set_quota(admin, pool, 1)
-    try:
-        wait_for("the quota is in force", lambda: is_full(admin, pool), 30)
-        yield
-    finally:
-        set_quota(admin, pool, 0)
-        wait_for("the quota is gone", lambda: not is_full(admin, pool), 30)
 
 
 @contextlib.contextmanager
@@ -56,7 +45,7 @@ def on_full_osds(admin, pool):
 
 @pytest.fixture
 def hasty(ceph):
-    """The pool of the disks, of a connection that soon gives up."""
+    """The pool of the disks, with operations that time out after 15 s."""
     return Pool(connect(ceph, operation_timeout_seconds=15), "vms")
 
 
@@ -96,8 +85,8 @@ def test_delete_in_a_full_pool(ceph, vms, hasty, instance, client, full):
     assert name in purge.purge(vms).purged
 
 
-def test_first_delete_of_all_in_a_full_pool(ceph, vms, instance):
-    """A namespace has a trash of its own; this one has none yet."""
+def test_first_delete_in_a_full_namespace(ceph, vms, instance):
+    """A namespace has its own trash, which the first deletion creates."""
     with ceph.admin() as admin:
         rbd.RBD().namespace_create(admin.open_ioctx("vms"), instance)
         pool = Pool(connect(ceph), "vms", instance)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What options of new disks do, on a real Ceph."""
+"""The effect of the options of new disks, on a real Ceph."""
 
 import random
 import time
@@ -39,8 +39,8 @@ def _seconds(disk, writes):
     return time.monotonic() - began
 
 
-def test_limit_counts_for_whoever_opens_the_disk(vms, name):
-    """60 writes at 20 in a second take 2 s at least, with a burst of 20."""
+def test_limit_holds_for_every_client_of_the_disk(vms, name):
+    """60 writes at 20 a second, with a burst of 20, take at least 2 s."""
     limits = {
         "rbd_cache": "false",
         "rbd_qos_write_iops_limit": "20",
@@ -62,17 +62,17 @@ def test_limit_counts_for_whoever_opens_the_disk(vms, name):
 
 
 def test_limit_is_changed_while_the_disk_is_in_use(ceph, vms, name):
-    """As ``rbd config image set`` does it, for a guest that runs on."""
+    """As ``rbd config image set`` does it for the disk of a running guest."""
     blank_disk(vms, name, 8 * MIB)
     other = Pool(connect(ceph, operation_timeout_seconds=59), "vms")
     with vms.open(name, read_only=False) as disk:
         with other.open(name, read_only=False) as seen_by_operator:
             seen_by_operator.set_conf("rbd_cache", "false")
             seen_by_operator.set_conf("rbd_qos_write_iops_limit", "20")
-        wait_for("the limit counts", lambda: _seconds(disk, 40) > 1, 30)
+        wait_for("the limit takes effect", lambda: _seconds(disk, 40) > 1, 30)
         with other.open(name, read_only=False) as seen_by_operator:
             seen_by_operator.set_conf("rbd_qos_write_iops_limit", "0")
-        wait_for("it is lifted", lambda: _seconds(disk, 40) < 1, 30)
+        wait_for("the limit is lifted", lambda: _seconds(disk, 40) < 1, 30)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_limit_is_changed_while_the_disk_is_in_use(ceph, vms, name):
     [ImageOptions(), FINE, ImageOptions(conf=(("rbd_cache", "false"),))],
     ids=["none", "striped", "conf"],
 )
-def test_no_option_opens_a_clone_once_more(
+def test_options_need_no_second_open_of_a_clone(
     vms, parent, name, options, monkeypatch
 ):
-    """A boot opens the disk once, to grow it."""
+    """A boot opens the disk only once, to grow it."""
     opened = []
 
     class Counted(rbd.Image):
@@ -99,7 +99,7 @@ def test_no_option_opens_a_clone_once_more(
     assert len(opened) == 1
 
 
-def test_disk_with_a_journal_through_its_life(vms, parent, name, instance):
+def test_life_of_a_disk_with_all_features(vms, parent, name, instance):
     pool = Pool(
         vms.cluster, "vms", options=ImageOptions(features=tuple(FEATURES))
     )
@@ -118,8 +118,8 @@ def test_disk_with_a_journal_through_its_life(vms, parent, name, instance):
 
 
 @pytest.mark.parametrize("data_pool", [None, "vms-data"])
-def test_striped_disk_through_its_life(ceph, vms, name, data_pool, tmp_path):
-    """Snapshot and revert read what has changed in pieces of stripes."""
+def test_life_of_a_striped_disk(ceph, vms, name, data_pool, tmp_path):
+    """Snapshot and rollback find the changed extents of a striped disk."""
     pool = Pool(
         vms.cluster,
         "vms",

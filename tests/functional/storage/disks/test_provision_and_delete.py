@@ -70,7 +70,7 @@ def test_namespace(ceph, instance):
     assert purge.purge(pool).purged == (name,)
 
 
-def test_what_is_not_permitted(ceph, parent, instance):
+def test_missing_rights_and_pools(ceph, parent, instance):
     nobody = Pool(connect(ceph, "nobody"), "vms")
     with pytest.raises(errors.NotPermitted) as caught:
         provision.clone_disk(nobody, f"{instance}_disk", parent)
@@ -83,7 +83,7 @@ def test_what_is_not_permitted(ceph, parent, instance):
 
 
 def test_lock_of_a_dead_process_ends_with_its_watch(ceph, vms, instance):
-    """Deleting does not fail while the dead one still counts as alive."""
+    """Deletion waits while the dead client still counts as alive."""
     name = f"{instance}_disk"
     vms.create(name, 8 * MIB)
     hold = (
@@ -117,7 +117,7 @@ def test_holder_that_keeps_its_lock_is_named(ceph, vms, instance):
             delete.delete_disks(vms, instance, busy_limit_seconds=2)
         assert caught.value.watchers == (address(other),)
         assert address(other) in str(caught.value)
-        # It stays a disk, whose guest may run on.
+        # The image stays a disk, and its guest can run on.
         assert provision.is_whole(vms, name)
         assert name not in purge.purge(vms).purged
         assert vms.directory.exists(name)
@@ -125,8 +125,8 @@ def test_holder_that_keeps_its_lock_is_named(ceph, vms, instance):
     assert name in purge.purge(vms).purged
 
 
-def test_cost_beside_the_bare_calls(ceph, vms, parent, instance):
-    """Printed, not asserted: other work shares the machine."""
+def test_cost_compared_with_the_bare_calls(ceph, vms, parent, instance):
+    """The times are only printed, as other work shares the machine."""
     meta = {f"nova.key{n}": "value" * 4 for n in range(6)}
     ioctx = vms.cluster.connection().ioctx("vms", "")
     images = vms.cluster.connection().ioctx("images", "")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""States that a process leaves which dies inside a step, made by hand."""
+"""States left by a process that dies inside a step, made by hand."""
 
 import dataclasses
 import struct
@@ -25,7 +25,10 @@ def name():
 
 @pytest.fixture
 def half_published(vms, name):
-    """Named in the directory and openable by both names; its entry."""
+    """The entry of an image that was being published.
+
+    The directory lists its new name, and both names can be opened.
+    """
     entry = journal.begin_creation(vms, name)
     vms.create(entry.draft, MIB)
     image_id = vms.directory.image_id(entry.draft)
@@ -58,7 +61,9 @@ def test_published_disk_is_found_whole(vms, name, half_published):
 
 
 @pytest.mark.parametrize("with_id", [False, True])
-def test_directory_alone_is_finished(vms, name, half_published, with_id):
+def test_disk_named_in_the_directory_is_finished(
+    vms, name, half_published, with_id
+):
     if not with_id:
         vms.directory.remove_id(name)
     assert provision.is_whole(vms, name) is with_id
@@ -98,14 +103,14 @@ def test_id_without_image_is_no_disk(vms, name):
     assert provision.is_whole(vms, name)
 
 
-def test_move_to_the_trash_that_was_broken_off_is_finished(ceph, vms, name):
+def test_interrupted_move_to_the_trash_is_finished(ceph, vms, name):
     blank_disk(vms, name, MIB)
     image_id = vms.directory.image_id(name)
     entry = journal.begin_deletion(vms, name, image_id, ())
     vms.trash.move(name)
     request = struct.pack("<I", len(image_id)) + image_id.encode()
     with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
-        # back from NORMAL to MOVING
+        # Set the state back from NORMAL to MOVING.
         ioctx.execute(
             "rbd_trash", "rbd", "trash_state_set", request + b"\x01\x00"
         )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Snapshots on real Ceph: what they share, what they leave, in any order.
+"""Snapshots on real Ceph: made, detached and deleted in any order.
 
-Nova's user makes them in a pool of its own and in the disks' pool; Glance's
-user reads and deletes them as glance_store's rbd driver does.
+Nova's user makes them in a pool for snapshots and in the disks' pool. Glance's
+user deletes them as glance_store's rbd driver does.
 """
 
 import random
@@ -23,7 +23,7 @@ from nova_rbd_backend.storage.images import discard, purge
 from nova_rbd_backend.storage.snapshots import detach
 from nova_rbd_backend.storage.snapshots import make as snapshots
 from tests.support.blank_disks import blank_disk
-from tests.support.clients import connect, is_full, set_quota
+from tests.support.clients import connect, over_its_quota
 from tests.testbed.process import wait_for
 
 MIB = 1 << 20
@@ -33,7 +33,7 @@ CONTENT = random.Random(3).randbytes(6 * MIB)
 
 @pytest.fixture(params=["snapshots", "vms"])
 def target(ceph, request):
-    """The pool that nova.conf names for snapshots; by default the disks'."""
+    """The pool for snapshots of nova.conf; by default the disks' pool."""
     return Pool(connect(ceph), request.param)
 
 
@@ -50,7 +50,7 @@ def disk(vms):
 
 @pytest.fixture(autouse=True)
 def nothing_left(vms, target):
-    """All is deleted and purged in the end, and no entry is left."""
+    """Delete and purge the disks; check that no image and no entry is left."""
 
     def there():
         found = set()
@@ -92,7 +92,10 @@ def detach_all(target):
 
 
 def glance_delete(ceph, snapshot):
-    """As glance_store does; whether it was removed (else: to the trash)."""
+    """Delete a snapshot as glance_store does.
+
+    Returns whether it was removed; otherwise it is in the trash.
+    """
     ioctx = (
         connect(ceph, as_glance(snapshot))
         .connection()
@@ -110,14 +113,14 @@ def glance_delete(ceph, snapshot):
 
 
 def as_glance(snapshot):
-    """Glance has rights in the pool for snapshots only."""
+    """Return a user that may delete it; glance may only in pool snapshots."""
     return "glance" if snapshot.location.pool == "snapshots" else "admin"
 
 
-def snapshots_left(target):
-    """Until nothing is left of an attempt that was broken off."""
+def wait_until_undone(target):
+    """Wait until nothing is left of an interrupted attempt."""
     wait_for(
-        "it is undone",
+        "the attempt is undone",
         lambda: purge.purge(target) and not journal.creations(target),
         60,
         1,
@@ -136,7 +139,7 @@ def content(pool, name, snap=None):
 
 def test_is_whole_and_the_guest_writes_on(ceph, vms, target, disk):
     with vms.open(disk, read_only=False) as guest:
-        guest.write(CONTENT[:1], 0)  # takes the exclusive lock
+        guest.write(CONTENT[:1], 0)  # acquires the exclusive lock
         snapshot = make(target, vms, disk)
         guest.write(b"later", 0)
         guest.flush()
@@ -153,7 +156,7 @@ def test_is_whole_and_the_guest_writes_on(ceph, vms, target, disk):
     assert snaps_of(vms, disk) == ()
 
 
-def test_detached_nothing_hangs_on_the_disk(vms, target, disk):
+def test_detached_snapshot_needs_no_disk(vms, target, disk):
     snapshot = make(target, vms, disk)
     accept(target, snapshot)
     (done,) = detach_all(target)
@@ -194,8 +197,10 @@ def test_snapshot_deleted_before_it_is_detached(ceph, vms, target, disk):
     assert snaps_of(vms, disk) == ()
 
 
-def test_snapshot_deleted_while_somebody_opens_it(ceph, vms, target, disk):
-    """Nobody gets a conflict for that, from its first moment on."""
+def test_snapshot_deleted_while_another_client_has_it_open(
+    ceph, vms, target, disk
+):
+    """Glance never gets a conflict, not even right after it was made."""
     snapshot = make(target, vms, disk)
     with target.open(snapshot.image, read_only=False):
         assert not glance_delete(ceph, snapshot)
@@ -206,7 +211,7 @@ def test_snapshot_deleted_while_somebody_opens_it(ceph, vms, target, disk):
 def test_snapshot_deleted_while_it_is_detached(
     ceph, vms, target, disk, monkeypatch
 ):
-    """Glance's user gets no conflict for it."""
+    """Glance gets no conflict while the detachment has the image open."""
     snapshot = make(target, vms, disk)
     entry = accept(target, snapshot)
     monkeypatch.setattr(detach, "_copied_by_manager", lambda *_: False)
@@ -223,7 +228,7 @@ def test_snapshot_deleted_while_it_is_detached(
     thread = threading.Thread(target=detach.detach, args=(target, entry, 0))
     thread.start()
     assert holding.wait(30)
-    # The image is open for writing now, by another client than Glance.
+    # Another client than Glance has the image open for writing now.
     removed = glance_delete(ceph, snapshot)
     deleted.set()
     thread.join(60)
@@ -234,7 +239,7 @@ def test_snapshot_deleted_while_it_is_detached(
 
 @pytest.mark.parametrize("detached", [True, False])
 def test_booted_from_and_deleted_in_glance(ceph, vms, target, disk, detached):
-    """What was booted from it holds it, and the disk below it."""
+    """A disk booted from a snapshot keeps it, and the disk below it."""
     snapshot = make(target, vms, disk)
     accept(target, snapshot)
     second = str(names.DiskName(str(uuid.uuid4()), "disk"))
@@ -256,8 +261,8 @@ def test_booted_from_and_deleted_in_glance(ceph, vms, target, disk, detached):
     assert {second, snapshot.image} <= set(purged)
 
 
-def test_is_held_for_a_while(ceph, vms, target, disk):
-    """So that it can be deleted soon after it was made, at any moment."""
+def test_new_snapshot_is_held_for_a_while(ceph, vms, target, disk):
+    """A new snapshot is held, so that Glance can delete it at any moment."""
     snapshot = make(target, vms, disk)
     entry = accept(target, snapshot)
     assert detach.detach(target, entry).by == "the manager"
@@ -273,7 +278,7 @@ def test_is_held_for_a_while(ceph, vms, target, disk):
 
 
 def test_without_the_manager(ceph, vms, target, disk):
-    """It is away, or the user may not ask it: this host copies."""
+    """This host copies if the manager is down or refuses Nova's user."""
     snapshot = make(target, vms, disk)
     entry = accept(target, snapshot)
     here = connect(ceph)
@@ -292,8 +297,8 @@ def test_without_the_manager(ceph, vms, target, disk):
     discard.discard(target, snapshot.image)
 
 
-def test_taken_by_glance_since_the_entry_was_read(vms, target, disk):
-    """What is thought to be abandoned is not removed on an old reading."""
+def test_accepted_by_glance_since_the_entry_was_read(vms, target, disk):
+    """A stale entry does not get a snapshot removed as abandoned."""
     snapshot = make(target, vms, disk)
     (old,) = detach.abandoned(target)
     accept(target, snapshot)
@@ -303,8 +308,8 @@ def test_taken_by_glance_since_the_entry_was_read(vms, target, disk):
     discard.discard(target, snapshot.image)
 
 
-def test_told_to_glance_and_gone(ceph, vms, target, disk):
-    """Nova had Glance delete it, and its maker did not come to know."""
+def test_offered_to_glance_and_deleted(ceph, vms, target, disk):
+    """Nova had Glance delete it, but its maker never learned of it."""
     snapshot = make(target, vms, disk)
     entry = journal.record_offer(
         target, snapshot.detachment, journal.Offer.UNDER_WAY
@@ -319,7 +324,7 @@ def test_told_to_glance_and_gone(ceph, vms, target, disk):
 
 
 def test_detaching_that_failed_is_tried_again(vms, target, disk, monkeypatch):
-    """Also when its claim could not be given back: it is this process's."""
+    """The claim that could not be given back does not stop its own process."""
     snapshot = make(target, vms, disk)
     entry = accept(target, snapshot)
 
@@ -338,7 +343,10 @@ def test_detaching_that_failed_is_tried_again(vms, target, disk, monkeypatch):
 
 
 def once(first, then):
-    """The first call goes to one function, later ones to another."""
+    """Return a function that passes its first call to ``first``.
+
+    It passes later calls to ``then``.
+    """
     calls = []
 
     def call(*args, **kwargs):
@@ -368,33 +376,18 @@ def test_reads_as_a_file_and_only_what_is_allocated(
     data = b"".join(pieces)
     expected = CONTENT + bytes(58 * MIB - 3) + b"end"
     assert data == expected
-    assert lengths == 3 * [4 * MIB]  # three objects
+    assert lengths == 3 * [4 * MIB]  # three objects hold data
     snapshots.remove(target, snapshot.detachment)
 
 
 def test_no_room_for_it(ceph, vms, target, disk):
-    """The pool is full: an error in time, and nothing is left afterwards."""
+    """A full pool gives an error in time, and nothing is left afterwards."""
     glance_id = str(uuid.uuid4())
     hasty = connect(ceph, operation_timeout_seconds=5)
-    with ceph.admin() as admin:
-        set_quota(admin, target, 1)
-        try:
-            wait_for(
-                "the quota is in force", lambda: is_full(admin, target), 30
-            )
-            hasty.connection().handle.wait_for_latest_osdmap()
-            with pytest.raises(errors.OperationTimedOut) as caught:
-                make(
-                    Pool(hasty, str(target)),
-                    Pool(hasty, "vms"),
-                    disk,
-                    glance_id,
-                )
-            print(f"\n{caught.value}")
-        finally:
-            set_quota(admin, target, 0)
-            wait_for(
-                "the quota is gone", lambda: not is_full(admin, target), 30
-            )
-    snapshots_left(target)
+    with ceph.admin() as admin, over_its_quota(admin, target):
+        hasty.connection().handle.wait_for_latest_osdmap()
+        with pytest.raises(errors.OperationTimedOut) as caught:
+            make(Pool(hasty, str(target)), Pool(hasty, "vms"), disk, glance_id)
+        print(f"\n{caught.value}")
+    wait_until_undone(target)
     assert snaps_of(vms, disk) == ()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A process that dies at any step of a snapshot, or of detaching one.
+"""A process may die at any step of making or detaching a snapshot.
 
-What it left goes with the next run on any host, as far as Glance has not been
-told of it; what Glance has is detached to the end.
+The next periodic run on any host removes a snapshot that Glance was not told
+of, and finishes the detachment of a snapshot that Glance has.
 """
 
 import random
@@ -33,7 +33,10 @@ def here(ceph):
 
 @pytest.fixture
 def new_disk(here):
-    """Makes disks; they are there in the end, with no snap."""
+    """Return a function that makes a disk.
+
+    After the test the disks must exist without snaps; they are deleted.
+    """
     vms = Pool(here, "vms")
     made = []
 
@@ -55,11 +58,11 @@ def new_disk(here):
     def trashed():
         return {entry.name for entry in vms.trash.entries()} & set(made)
 
-    wait_for("they are purged", lambda: not trashed(), 40, 1)
+    wait_for("the disks are purged", lambda: not trashed(), 40, 1)
 
 
 def _run_once(target):
-    """What a nova-compute does in its periodic run."""
+    """Do what nova-compute does in its periodic run."""
     asked = []
     for entry in detach.abandoned(target):
         if detach.may_be_known(target, entry):
@@ -82,7 +85,7 @@ def _left(target):
     ]
 
 
-def test_snapshot_that_glance_was_not_told_of(ceph, here, new_disk):
+def test_making(ceph, here, new_disk):
     target = Pool(here, "snapshots")
     killed = storage_child.kill_at_each_step(ceph, "snapshot", new_disk)
     asked, done, _ = _run_once(target)
@@ -96,7 +99,7 @@ def test_detaching(ceph, here, new_disk):
     killed = storage_child.kill_at_each_step(ceph, "detach", new_disk)
     _run_once(target)
     found = target.directory.names("snapshot_")
-    # The last ones were told of to Glance; the first ones were not.
+    # Glance was told of the last snapshots, but not of the first ones.
     assert 4 < len(found) < len(killed)
     for name in found:
         with target.open(name, snap="snap") as image:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Disks that no instance owns, on a real Ceph; Nova: see tests/e2e."""
+"""Disks that no instance owns, on a real Ceph; for Nova see tests/e2e."""
 
 import datetime
 import signal
@@ -33,7 +33,7 @@ def name(vms, instance, disks_deleted):
 
 
 def used_before(pool, name, seconds):
-    """Turn the image's clocks back, in its header."""
+    """Turn back all times in the image's header."""
     then = int(time.time() - seconds)
     value = struct.pack("<II", then, 0)
     times = [f"{each}_timestamp" for each in ("create", "access", "modify")]
@@ -46,7 +46,7 @@ def used_before(pool, name, seconds):
         )
 
 
-def look(pool, instance, older_than=DAY):
+def survey(pool, instance, older_than=DAY):
     images = orphans.content(pool).disks[instance]
     return orphans.judge(pool, images, older_than)
 
@@ -56,13 +56,13 @@ def trashed(pool, name):
 
 
 def forget(pool, name):
-    """Purge what is in the trash of that name."""
+    """Purge every trashed image of this name."""
     for each in trashed(pool, name):
         purge.purge_one(pool, name, each.image_id, force=True)
 
 
 def test_old_disk(vms, instance, name):
-    (found,) = look(vms, instance)
+    (found,) = survey(vms, instance)
 
     assert (found.state, found.reason) == (OrphanState.ORPHAN, None)
     assert found.disk.name == name
@@ -70,25 +70,25 @@ def test_old_disk(vms, instance, name):
 
 
 def test_age_counts_from_the_last_use(vms, instance, name):
-    (found,) = look(vms, instance, older_than=8 * DAY)
+    (found,) = survey(vms, instance, older_than=8 * DAY)
     assert found.state is OrphanState.YOUNG
 
     with vms.open(name, read_only=False) as disk:
         disk.write(b"data", 0)
 
-    (found,) = look(vms, instance)
+    (found,) = survey(vms, instance)
     assert found.state is OrphanState.YOUNG
     assert found.used_at - found.created_at > datetime.timedelta(days=6)
 
     used_before(vms, name, 7 * DAY)
     with vms.open(name) as disk:
         assert disk.size_bytes()
-    (found,) = look(vms, instance)
+    (found,) = survey(vms, instance)
     assert found.state is OrphanState.ORPHAN
 
     with vms.open(name) as disk:
         disk.read(0, 4)
-    (found,) = look(vms, instance)
+    (found,) = survey(vms, instance)
     assert found.state is OrphanState.YOUNG
 
 
@@ -96,22 +96,22 @@ def test_disks_of_an_instance_go_together(vms, instance, name):
     swap = f"{instance}_disk.swap"
     blank_disk(vms, swap, MIB)
 
-    disk, young = look(vms, instance)
+    disk, young = survey(vms, instance)
 
     assert (disk.state, young.state) == (OrphanState.YOUNG, OrphanState.YOUNG)
     assert swap in disk.reason
 
 
 @pytest.mark.parametrize("how", [signal.SIGCONT, signal.SIGSTOP])
-def test_held(vms, instance, name, client, how):
-    """By a client that lives, and by one that died with its lock."""
+def test_disk_with_a_holder(vms, instance, name, client, how):
+    """The holder is a living client, or a frozen one that has the lock."""
     holder = client(name)
     assert holder.write("data") == "wrote"
     used_before(vms, name, 7 * DAY)
     image_id = vms.directory.image_id(name)
     holder.signal(how)
 
-    (found,) = look(vms, instance)
+    (found,) = survey(vms, instance)
 
     assert found.state is OrphanState.IN_USE
     assert f"client.{holder.client_id}" in found.reason
@@ -119,12 +119,12 @@ def test_held(vms, instance, name, client, how):
         orphans.quarantine(vms, name, image_id, DAY)
     assert vms.directory.image_id(name) == image_id
     assert not trashed(vms, name)
-    assert holders(vms, name), "nobody is fenced for it"
+    assert holders(vms, name), "a client was fenced"
     holder.signal(signal.SIGCONT)
     assert holder.write("more") == "wrote"
 
 
-def test_names_that_are_not_novas(vms, instance, name):
+def test_images_that_are_not_novas(vms, instance, name):
     nova = ("disk.local", "disk.eph0", "disk.swap", "disk.config.rescue")
     others = (f"{instance}_disk.old", f"volume-{uuid.uuid4()}", "mine")
     before = orphans.content(vms).strangers
@@ -184,7 +184,7 @@ def test_quarantine_and_back(vms, nova_rbd, instance, name):
         forget(vms, name)
 
 
-def test_another_disk_has_the_name(vms, name):
+def test_name_belongs_to_another_disk_now(vms, name):
     old = vms.directory.image_id(name)
     vms.remove(name)
     blank_disk(vms, name, MIB)
@@ -209,19 +209,19 @@ def no_nova(monkeypatch):
         monkeypatch.setenv(f"OS_{key}", value)
 
 
-def test_no_answer_makes_no_orphan(nova_rbd, name, no_nova):
+def test_no_orphans_without_an_answer_of_nova(nova_rbd, name, no_nova):
     for more in ((), ("--quarantine",)):
         said = nova_rbd.refused("orphans", "--older-than", "0s", *more)
         assert "no login at cloud OS_*" in said
         assert "not-to-be-seen" not in said
 
 
-def test_no_login_makes_no_orphan(nova_rbd, name, monkeypatch, tmp_path):
+def test_no_orphans_without_a_login(nova_rbd, name, monkeypatch, tmp_path):
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "none.yaml"))
     assert "no login at cloud" in nova_rbd.refused("orphans")
     assert "nowhere" in nova_rbd.refused("orphans", "--os-cloud", "nowhere")
 
 
-def test_never_a_straight_delete(nova_rbd, no_nova):
+def test_quarantine_is_kept_for_a_day_at_least(nova_rbd, no_nova):
     said = nova_rbd.refused("orphans", "--quarantine", "--keep", "0s")
     assert "--keep is below 1d" in said
