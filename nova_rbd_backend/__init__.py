@@ -7,8 +7,8 @@ The paths through the code::
     boot      virt.driver -> virt.imagebackend.Rbd -> virt.boot.create_image
               -> storage.disks.provision, or storage.bases.make before it
               -> ceph.pool -> virt.disk_xml
-    start     virt.driver._create_guest -> storage.fencing: no guest beside
-              one that lives, none that waits for one that died
+    start     virt.driver._create_guest -> storage.fencing, which refuses to
+              start beside a living guest, and fences a dead one
     snapshot  virt.driver.snapshot -> virt.snapshot.quiesce
               -> virt.snapshot.to_glance -> storage.snapshots.make -> Glance
               -> (background) storage.snapshots.detach
@@ -21,9 +21,9 @@ outside Nova; ``storage`` has the flows over them, behind ``storage.store``;
 ``checks`` tells whether nova-compute can start; ``conf`` has the options;
 ``virt`` is the Nova edge, whose ``virt.edge`` is the one way to run a flow;
 ``convert`` brings local disks into Ceph; ``cmd`` is the operator's tool;
-``api`` is what nova-api loads. The modules beside this one are values, without
-I/O. Imports go downwards only: cmd, virt, api -> convert, checks -> storage ->
-ceph, domains, conf -> values.
+``api`` is what nova-api loads. The modules beside this one are values and
+helpers, without I/O. Imports go downwards only: cmd, virt, api -> convert,
+checks -> storage -> ceph, domains, conf -> values.
 
 One word, one idea:
 

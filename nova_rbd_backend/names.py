@@ -10,18 +10,6 @@ import uuid
 
 from nova_rbd_backend import errors
 
-
-def kind(name: str | None) -> str:
-    """Return what an RBD image is to this backend, judged by its name."""
-    if name is None:
-        return "unknown"
-    if is_base(name):
-        return "base"
-    if is_snapshot(name):
-        return "snapshot"
-    return "disk" if DiskName.parse(name) else "other"
-
-
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _DISK = re.compile(rf"(?P<instance_uuid>{_UUID})_(?P<disk>.+)")
 # Nova 26 to 34 (libvirt/blockinfo.py, get_disk_mapping; driver.py).
@@ -110,6 +98,17 @@ def base_source(image: str) -> str | None:
     """Return the ``source`` of a base's name; None: it is no base."""
     found = _BASE.fullmatch(final_name(image))
     return found["source"] if found else None
+
+
+def kind(name: str | None) -> str:
+    """Return what an RBD image is to this backend, judged by its name."""
+    if name is None:
+        return "unknown"
+    if is_base(name):
+        return "base"
+    if is_snapshot(name):
+        return "snapshot"
+    return "disk" if DiskName.parse(name) else "other"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -117,8 +117,8 @@ def _close_soon(
 
     python-rados 16.2 frees a connection only in shutdown(). That may wait, so
     it must not be called wherever the garbage collector happens to run (in a
-    greenlet, or in a thread that holds a lock). This function may be: it takes
-    no lock of the threading module.
+    greenlet, or in a thread that holds a lock). This function may be called
+    there, because it takes no lock of the threading module.
     """
 
     def close() -> None:

@@ -41,7 +41,7 @@ class Headers:
         Opening the image would take 7 ms. cls_rbd: get_snapcontext,
         get_snapshot_name, get_size.
 
-        :raises SnapNotFound: the image has no such snap
+        :raises SnapNotFound: the image has no such snap; names it by its id
         """
         for snap_id in self._snap_ids(image_id):
             request = encoding.number(snap_id)
@@ -87,7 +87,8 @@ class Headers:
     ) -> tuple[datetime.datetime | None, datetime.datetime | None]:
         """Return when an image was created, and when it was last used.
 
-        Ceph 13 does not note these times: None. The omap of the header has a
+        Ceph 13 does not note these times: None, as for an image that does not
+        exist. The omap of the header has a
         utime_t for each (cls_rbd.cc, 16.2).
         """
         header = encoding.header(image_id)

@@ -133,7 +133,10 @@ class Pool:
         image_id = parent_pool.directory.image_id(parent_image)
         if image_id is None:
             return wanted
-        found = parent_pool.headers.striping(image_id)
+        try:
+            found = parent_pool.headers.striping(image_id)
+        except errors.ImageNotFound:
+            return wanted  # clone() then says by its name what is gone
         given = wanted.not_finer_than(found)
         if given != wanted:
             pools = (str(self), self.options.group, str(parent_pool))

@@ -36,9 +36,10 @@ class ImageReader:
     def read(self, length: int = -1) -> bytes:
         """Return the next bytes, at most length; empty at the end."""
         if self._image is None:
-            self._image = self._stack.enter_context(self._open())
-            self._size = self._image.size_bytes()
-            self._extents = collections.deque(sorted(self._image.extents()))
+            image = self._stack.enter_context(self._open())
+            self._size = image.size_bytes()
+            self._extents = collections.deque(sorted(image.extents()))
+            self._image = image
         if length < 0:
             length = self._size
         if not self._buffer:

@@ -38,7 +38,8 @@ def steps(settings: Settings) -> Iterator[Step]:
     """Yield checks that prove that disks can be made, written and deleted.
 
     Each probe runs off the event loop and blocks for at most the time limits
-    of the settings. It makes an image in each pool, and removes it again.
+    of the settings. The probes of rights make an image in each pool,
+    and remove it again.
     """
     ceph = cluster.connect(settings.cluster)
     for step in _steps(settings, ceph):

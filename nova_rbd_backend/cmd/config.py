@@ -12,7 +12,7 @@ from nova_rbd_backend import errors
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--config-file`` and ``--config-dir``."""
-    for option, metavar, default in (
+    for option, metavar, remark in (
         ("--config-file", "FILE", "; by default the files that it reads"),
         ("--config-dir", "FOLDER", ""),
     ):
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             option,
             action="append",
             metavar=metavar,
-            help=f"as for nova-compute{default}",
+            help=f"as for nova-compute{remark}",
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from oslo_config import cfg, types
 
 #: Precedes the name of a class in the name of its group.
-GROUP_PREFIX = "nova_rbd_class_"
+_GROUP_PREFIX = "nova_rbd_class_"
 
 
 class SizeType(types.Integer):  # type: ignore[misc]
@@ -160,7 +160,7 @@ after the class has been removed from nova.conf.
 
 def group(name: str) -> str:
     """Return the name of the group with the options of a storage class."""
-    return f"{GROUP_PREFIX}{name}"
+    return f"{_GROUP_PREFIX}{name}"
 
 
 def option_group(name: str) -> cfg.OptGroup:

@@ -25,7 +25,7 @@ from nova_rbd_backend.storage_classes import DEFAULT, StorageClass, check_names
 COMPUTE_DRIVER = "rbd_backend.LibvirtDriver"
 
 # Nova's option for the store of an image type; the other types have no store.
-STORE_OPTIONS = {"rbd": "images_rbd_pool", "lvm": "images_volume_group"}
+_STORE_OPTIONS = {"rbd": "images_rbd_pool", "lvm": "images_volume_group"}
 
 # Generic option -> Nova's in [libvirt], the same for every image type.
 _PAIRS = {
@@ -175,8 +175,8 @@ def _map_store(conf: cfg.ConfigOpts, images_type: str) -> None:
     given = [name for name in _STORE_NAMES if _get(conf, name)]
     if not given:
         return
-    if images_type in STORE_OPTIONS:
-        _map(conf, given[0], STORE_OPTIONS[images_type])
+    if images_type in _STORE_OPTIONS:
+        _map(conf, given[0], _STORE_OPTIONS[images_type])
         return
     raise errors.ConfigError(
         f"[DEFAULT] {given[0]} is {_get(conf, given[0])!r}, but images of "

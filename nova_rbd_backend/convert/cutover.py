@@ -103,7 +103,8 @@ def refuse_other_pool(job: Job, found: Record) -> None:
 def _is_kept(job: Job, disk: OldDisk, active: bool) -> bool:
     """Return whether a disk is in Ceph for good; if not, remove its copy.
 
-    It is if the guest uses the copy, or was about to and the copy is whole.
+    That is so if the guest uses the copy, or if it was about to and the copy
+    is whole.
     """
     guest = job.domain
     xml = guest.live_xml() if active else guest.xml()

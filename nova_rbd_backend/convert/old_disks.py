@@ -12,7 +12,7 @@ import shutil
 import stat
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.convert import qemu_img, record
+from nova_rbd_backend.convert import program, record
 
 SUFFIX = ".nova-rbd-converted"
 _LVM_SECONDS = 60
@@ -28,12 +28,12 @@ def aside(path: str) -> str:
 def where(path: str) -> str:
     """Return where an old disk is now.
 
-    :raises ConversionRefused: it does not exist under either name
+    :raises ConversionError: it does not exist under either name
     """
     for place in (path, aside(path)):
         if os.path.exists(place):
             return place
-    raise errors.ConversionRefused(
+    raise errors.ConversionError(
         f"{aside(path)} is not there: the old disk is lost, so there is no "
         "way back"
     )
@@ -51,7 +51,7 @@ def set_aside(path: str) -> None:
 def put_back(path: str) -> None:
     """Give the old disk its name again. Does nothing if it has that name.
 
-    :raises ConversionRefused: the old disk does not exist
+    :raises ConversionError: the old disk does not exist
     """
     if where(path) != path:
         _rename(aside(path), path)
@@ -99,6 +99,6 @@ def _volume(path: str) -> str:
     return found[1]
 
 
-def _lvm(program: str, *words: str) -> None:
-    command = [shutil.which(program) or f"/sbin/{program}", *words]
-    qemu_img.output(command, _LVM_SECONDS)
+def _lvm(name: str, *words: str) -> None:
+    command = [shutil.which(name) or f"/sbin/{name}", *words]
+    program.output(command, _LVM_SECONDS)

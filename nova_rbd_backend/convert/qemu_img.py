@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.convert import program
 
 #: Told how many bytes of the disk are done; may raise to end the work.
 Progress = Callable[[int], None]
@@ -102,30 +103,7 @@ def are_same(
 
 def _asked(what: str, *words: str) -> Any:
     command = ["qemu-img", what, "--output=json", *words]
-    return json.loads(output(command, _ASK_SECONDS))
-
-
-def output(command: list[str], limit_seconds: float) -> str:
-    """Run a program to its end, and return what it prints.
-
-    :raises ConversionError: it failed, or took longer
-    """
-    try:
-        done = subprocess.run(  # noqa: S603
-            command,
-            capture_output=True,
-            text=True,
-            timeout=limit_seconds,
-            check=False,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise errors.ConversionError(f"{command[0]}: {error}") from error
-    if done.returncode:
-        raise errors.ConversionError(
-            f"{' '.join(command)}: {_one_line(done.stderr)}"
-        )
-    return done.stdout
+    return json.loads(program.output(command, _ASK_SECONDS))
 
 
 def _run(
@@ -160,7 +138,7 @@ def _run(
             raise
         said.seek(0)
         if code not in (0, also):
-            text = _one_line(said.read())
+            text = program.one_line(said.read())
             raise errors.ConversionError(f"{words[0]} {path}: {text}")
         return code
 
@@ -187,7 +165,3 @@ def _shares(process: "subprocess.Popen[bytes]") -> Iterator[float]:
                 f"qemu-img made no progress for {STALL_SECONDS:g} s: check "
                 "'ceph health'"
             )
-
-
-def _one_line(text: str) -> str:
-    return "; ".join(filter(None, map(str.strip, text.splitlines())))

@@ -18,7 +18,7 @@ from nova_rbd_backend import errors, names
 #: (host, port) of each monitor, IPv6 hosts without brackets.
 Monitors = tuple[tuple[str, str], ...]
 
-FORMATS = ("raw", "qcow2")
+_FORMATS = ("raw", "qcow2")
 _NOVA = {"nova": "http://openstack.org/xmlns/libvirt/nova/1.1"}
 #: The parts of a local disk's XML that mean nothing for a network disk.
 _LOCAL_PARTS = ("source", "backingStore", "mirror", "auth")
@@ -94,8 +94,8 @@ def _refusal(disk: Any, name: str, path: str) -> str | None:
     if not names.is_novas(name):
         return f"Nova gives no disk the name {name!r}"
     found = _driver(disk).get("type")
-    if found not in FORMATS:
-        return f"its format is {found}, and not one of {', '.join(FORMATS)}"
+    if found not in _FORMATS:
+        return f"its format is {found}, and not one of {', '.join(_FORMATS)}"
     return None
 
 

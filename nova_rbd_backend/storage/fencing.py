@@ -72,9 +72,9 @@ def judge(
     dead = [client for client in stayed if not client.watches]
     # The next round will find a client dead whose watch has just lapsed.
     lapsed = any(not client.watches for client in set(foreign) - stayed)
-    unclear = Verdict(tuple(dead), unclear=bool(watching) or lapsed)
+    nothing_known = Verdict(tuple(dead), unclear=bool(watching) or lapsed)
     if mirrors is not None and mirrors.silent:
-        return unclear
+        return nothing_known
     if not answer.silent:
         awake = {c for c in watching if c.client_id in answer.awake}
         some_silent = len(awake) < len(watching)
@@ -86,7 +86,7 @@ def judge(
     guests = mirrors is None or all(client.lock_cookie for client in asked)
     if guests and len(asked) == 1 and asked <= stayed:
         return Verdict((*dead, *asked))
-    return unclear
+    return nothing_known
 
 
 @once_more
@@ -184,16 +184,16 @@ def verdicts(pool: Pool, images: Mapping[str, str]) -> dict[str, Verdict]:
         elif answer.awake - {own_id}:
             awake[name] = answer.awake - {own_id}
     mirrors = _mirrors(pool, {name: images[name] for name in awake | doubtful})
-    verdicts = {}
+    found = {}
     for name, client_ids in awake.items():
         daemons = mirrors.get(name, Answer())
         if daemons.silent:
             doubtful[name] = images[name]
         elif client_ids - daemons.awake:
-            verdicts[name] = Verdict(alive=True)
+            found[name] = Verdict(alive=True)
     if doubtful:
-        verdicts |= _judged(pool, doubtful, own_id, mirrors)
-    return verdicts
+        found |= _judged(pool, doubtful, own_id, mirrors)
+    return found
 
 
 def _mirrors(pool: Pool, images: Mapping[str, str]) -> dict[str, Answer]:

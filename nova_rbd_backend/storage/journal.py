@@ -324,17 +324,18 @@ def claimed(
         yield None
         return
     _HERE.claims.add(taken.key)
-    claim = Claim(taken)
+    claim, ended = Claim(taken), False
     try:
         yield claim
         if claim.finished:
             end(pool, taken)
+            ended = True
     finally:
         _HERE.claims.discard(taken.key)
         # An error of the block says more than an error here, and the claim
         # ends by itself. After end() there is no such entry to change.
         with contextlib.suppress(errors.StorageError):
-            if not claim.finished:
+            if not ended:
                 _replaced(pool, taken, claim="", claimed_until=0.0)
 
 

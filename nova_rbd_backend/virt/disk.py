@@ -9,7 +9,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from nova_rbd_backend import errors
 from nova_rbd_backend.ceph.image import Image
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.virt import edge
@@ -64,11 +63,7 @@ class Disk:
         pool = self.place.pool
 
         def ask() -> int:
-            image_id = pool.directory.image_id(self.image)
-            if image_id is None:
-                raise errors.ImageNotFound(
-                    operation="get the size", pool=str(pool), image=self.image
-                )
+            image_id = pool.directory.existing_id(self.image, "get the size")
             return pool.headers.size_bytes(image_id)
 
         return edge.run(ask)

@@ -65,8 +65,8 @@ def in_nova_compute() -> bool:
 def trip() -> None:
     """Stop a nova-compute whose options would be ignored, or cannot work.
 
-    The driver would refuse the latter too, but only after nova-conductor has
-    answered, and on a new host the operator may have yet to make it answer.
+    The driver would also refuse options that cannot work, but only after
+    nova-conductor has answered, which it may not do on a new host.
 
     :raises SystemExit: after one CRITICAL line
     """

@@ -67,13 +67,14 @@ class RBDDriver:
     ) -> tuple[list[str], list[str]]:
         """Return the monitors' hosts and ports, as the connection has them."""
         ceph = cluster.connect(self._cluster)
-        found = edge.run(lambda: ceph.mon_addresses())
+        found = edge.run(ceph.mon_addresses)
         hosts = [mon.host for mon in found]
         if not strip_brackets:
             hosts = [f"[{host}]" if ":" in host else host for host in hosts]
         return hosts, [str(mon.port) for mon in found]
 
     def get_pool_info(self) -> dict[str, int]:
+        """Return the space of the pool, always in the cluster of nova.conf."""
         of_class = edge.settings().class_of_pool(self.pool)
         return placement.space_bytes(self.pool, of_class)
 

@@ -90,7 +90,7 @@ class Convert(command.Lister):
             connection_.connected(uri, "root") as connection,
         ):
             if doubt := secret.check(connection, settings):
-                self.say(doubt)
+                self.app.LOG.warning(doubt)
             place = self._class(parsed_args.storage_class, folder)
             leaves = parsed_args.undo or parsed_args.finish
             if not (leaves or parsed_args.dry_run):

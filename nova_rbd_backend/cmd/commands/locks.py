@@ -160,5 +160,6 @@ def _free(pool: Pool, name: str, image_id: str) -> Iterable[notices.Fenced]:
             fencing.fence(pool, {name: image_id})
         for fact in facts:
             if isinstance(fact, notices.Fenced):
-                fenced[fact.address] = fact
+                # Of a second fact, the lock was broken by the first.
+                fenced.setdefault(fact.address, fact)
     return fenced.values()

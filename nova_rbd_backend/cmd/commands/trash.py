@@ -37,7 +37,7 @@ class TrashList(command.Lister):
             for trashed in restore.trashed(pool):
                 image = trashed.image
                 instance = columns.instance_of(image.name)
-                if parsed_args.instance not in (None, instance):
+                if parsed_args.instance and parsed_args.instance != instance:
                     continue
                 rows.append(
                     (

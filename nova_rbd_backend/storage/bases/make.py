@@ -22,7 +22,7 @@ from nova_rbd_backend.storage.images.draft import (
     Draft,
     draft,
     free_name,
-    import_file,
+    make_from_file,
     settle_attempts,
 )
 
@@ -127,7 +127,7 @@ def finish(
         try:
             attempt.require_right()
             with draft(pool, attempt.name) as begun:
-                written = import_file(
+                written = make_from_file(
                     pool, begun.name, path, None, checked_progress, workers
                 )
                 _complete(pool, begun, facts)

@@ -17,7 +17,7 @@ from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.images.draft import (
     draft,
     free_name,
-    import_file,
+    make_from_file,
     settle_attempts,
 )
 
@@ -129,7 +129,7 @@ def import_disk(
     """
 
     def make(draft_name: str) -> int:
-        return import_file(
+        return make_from_file(
             pool, draft_name, path, size_bytes, progress, workers
         )
 

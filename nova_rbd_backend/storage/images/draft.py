@@ -74,7 +74,7 @@ def finishing(pool: Pool, entry: journal.Entry) -> Iterator[Draft]:
     journal.end(pool, entry)
 
 
-def import_file(
+def make_from_file(
     pool: Pool,
     name: str,
     path: str,

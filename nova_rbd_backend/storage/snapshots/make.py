@@ -92,6 +92,8 @@ def publish(
 ) -> Snapshot:
     """Make the snapshot's image whole, under its own name.
 
+    If this fails, call :func:`undo` for the snap of the disk.
+
     :raises ImageExists: there is such an image already
     """
     creation = attempt.creation

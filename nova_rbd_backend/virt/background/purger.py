@@ -40,8 +40,8 @@ def _log(report: purge.PurgeReport) -> bool:
         )
     soon = [k for k in report.stuck if k.age_seconds < PATIENCE_SECONDS]
     for kept in report.stuck:
-        level = LOG.info if kept in soon else LOG.error
-        level(
+        log = LOG.info if kept in soon else LOG.error
+        log(
             "Deleted disk %(disk)s (image id %(id)s) still takes space, "
             "after %(age)d s: %(reason)s",
             {

@@ -29,8 +29,8 @@ def _age_once() -> bool:
     if cache.remove_unused_base_images:
         unused_seconds = cache.remove_unused_original_minimum_age_seconds
     period = max(_SHORTEST_PERIOD_SECONDS, cache.manager_interval)
-    store = edge.store()
     try:
+        store = edge.store()
         edge.run(store.read_pools)
     except Exception as error:
         LOG.error("Unused bases were not aged: %s", error)

@@ -31,7 +31,7 @@ from nova_rbd_backend.virt.boot.glance_image import WantedBase
 LOG = logging.getLogger(__name__)
 
 #: Makes a raw file at this path, from data that Nova fetches and checks.
-Fetch = Callable[[str], None]
+Prepare = Callable[[str], None]
 #: Raises an error if a virtual disk of this many bytes is too big.
 Verify = Callable[[int], None]
 
@@ -65,7 +65,7 @@ class BaseImages:
     def clone(
         self,
         wanted: WantedBase,
-        prepare: Fetch,
+        prepare: Prepare,
         verify: Verify,
         disk: str,
         size_bytes: int | None,
@@ -114,7 +114,7 @@ class BaseImages:
         )
         return None if size_bytes is None else Base(size_bytes, made=False)
 
-    def ensure(self, wanted: WantedBase, prepare: Fetch) -> Base:
+    def ensure(self, wanted: WantedBase, prepare: Prepare) -> Base:
         """Return the base, which is made if it does not exist."""
         if found := self.find(wanted):
             return found
@@ -137,7 +137,9 @@ class BaseImages:
         assert base is not None  # The attempts go on until then.
         return base
 
-    def _find_or_make(self, wanted: WantedBase, prepare: Fetch) -> Base | None:
+    def _find_or_make(
+        self, wanted: WantedBase, prepare: Prepare
+    ) -> Base | None:
         """Find or make the base; None: try again later.
 
         Then another process makes it, or this host has no slot for an import.
@@ -162,7 +164,7 @@ class BaseImages:
                 raise
 
     def _make(
-        self, attempt: bases.BaseAttempt, wanted: WantedBase, prepare: Fetch
+        self, attempt: bases.BaseAttempt, wanted: WantedBase, prepare: Prepare
     ) -> Base | None:
         """Make the base; None: another process took us for dead, and does."""
         workers = edge.settings().import_workers
@@ -177,7 +179,7 @@ class BaseImages:
 
         with (
             fetch.staged_file(wanted.name) as path,
-            fetch.told(f"Base {wanted.name}", path) as progress,
+            fetch.progress_logged(f"Base {wanted.name}", path) as progress,
         ):
             prepare(path)
             with compute_utils.disk_ops_semaphore:
@@ -200,7 +202,7 @@ class BaseImages:
     def _log_waiting(
         self, wanted: WantedBase, state: tenacity.RetryCallState
     ) -> None:
-        every = round(fetch.TELL_SECONDS / _POLL_SECONDS)
+        every = round(fetch.LOG_SECONDS / _POLL_SECONDS)
         if state.attempt_number % every == 1:
             LOG.info(
                 "Base %s/%s: waiting for another host that makes it, or for "

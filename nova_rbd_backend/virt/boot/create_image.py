@@ -7,7 +7,7 @@
 3. Clone the pool's base of the image. The first boot that needs the base makes
    it from what Nova has fetched and converted, with all of Nova's checks.
 
-A disk of the wrong size is refused before anything is copied.
+A size that does not fit is refused before the disk is made.
 """
 
 import os
@@ -41,10 +41,10 @@ class Maker:
     within create() with nothing but the image.
     """
 
-    def __init__(self, disk: Disk, novas: Any) -> None:
-        """:param novas: Nova's Image, for verify_base_size() and others"""
+    def __init__(self, disk: Disk, nova_image: Any) -> None:
+        """:param nova_image: the Rbd that Nova holds"""
         self._disk = disk
-        self._novas = novas
+        self._nova_image = nova_image
         self._size_bytes: int | None = None
         self._trusted_certs: Any = None
         self._image_meta: Mapping[str, Any] = {}
@@ -107,7 +107,7 @@ class Maker:
         self._disk.grow(self._size_bytes)
 
     def _create_of_image(
-        self, prepare: bases.Fetch, context: Any, image_id: str
+        self, prepare: bases.Prepare, context: Any, image_id: str
     ) -> None:
         """Clone the image if it is here, otherwise a base that is made of it.
 
@@ -116,8 +116,8 @@ class Maker:
         not at all once the file exists.
         """
         try:
-            # Through Nova's Image, as Nova itself does.
-            self._novas.clone(context, image_id)
+            # Through Rbd.clone(), as Nova itself calls it.
+            self._nova_image.clone(context, image_id)
             return
         except exception.ImageUnacceptable as why:
             if CONF.workarounds.never_download_image_if_on_rbd:
@@ -136,7 +136,7 @@ class Maker:
         self._clone_base(wanted, prepare, self._verify_size, image_id)
 
     def _import_copy_of_other_host(
-        self, prepare: bases.Fetch, base: str
+        self, prepare: bases.Prepare, base: str
     ) -> None:
         """Import a file that Nova has another host send, as the image is gone.
 
@@ -151,11 +151,13 @@ class Maker:
                 fileutils.delete_if_exists(base)
 
     def _fetch_and_import(
-        self, prepare: bases.Fetch, path: str, image_id: str | None
+        self, prepare: bases.Prepare, path: str, image_id: str | None
     ) -> None:
         with (
             fetch.slot(),
-            fetch.told(f"Disk {self._disk.image}", path) as progress,
+            fetch.progress_logged(
+                f"Disk {self._disk.image}", path
+            ) as progress,
         ):
             prepare(path)
             self._verify_size(os.path.getsize(path))
@@ -176,14 +178,14 @@ class Maker:
         )
 
     def _verify_size(self, found_bytes: int) -> None:
-        self._novas.verify_base_size(
+        self._nova_image.verify_base_size(
             self._disk.image, self._size_bytes, base_size=found_bytes
         )
 
     def _clone_base(
         self,
         wanted: glance_image.WantedBase,
-        prepare: bases.Fetch,
+        prepare: bases.Prepare,
         verify: bases.Verify,
         image_id: str | None = None,
     ) -> None:
@@ -271,7 +273,7 @@ class Maker:
             and CONF.libvirt.images_rbd_glance_store_name
             and not self._base_exists()
         ):
-            self._novas.copy_to_store(context, self._image_meta)
+            self._nova_image.copy_to_store(context, self._image_meta)
             self.clone(context, image_id, copy_to_store=False)
             return
         raise unacceptable(

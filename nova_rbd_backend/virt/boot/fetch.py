@@ -21,7 +21,7 @@ from nova_rbd_backend.virt import edge
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 #: The time between log lines about an import that takes long.
-TELL_SECONDS = 10
+LOG_SECONDS = 10
 STAGING_FOLDER = "nova-rbd-staging"
 
 # The slots, by their number; eventlet makes them green.
@@ -45,8 +45,8 @@ def slot(limit_seconds: float | None = None) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def told(what: str, path: str) -> Iterator[Callable[[int], None]]:
-    """Log every TELL_SECONDS how far an import has come.
+def progress_logged(what: str, path: str) -> Iterator[Callable[[int], None]]:
+    """Log every LOG_SECONDS how far an import has come.
 
     Lends a function that is called with the bytes imported so far. It may be
     called in a native thread, which must not log.
@@ -59,13 +59,13 @@ def told(what: str, path: str) -> Iterator[Callable[[int], None]]:
         nonlocal imported_bytes
         imported_bytes = done_bytes
 
-    def tell() -> None:
-        while not ended.wait(TELL_SECONDS):
+    def log() -> None:
+        while not ended.wait(LOG_SECONDS):
             seconds = time.monotonic() - begun
             state = _state(path, imported_bytes)
             LOG.info("%s after %d s: %s", what, seconds, state)
 
-    thread = threading.Thread(target=tell, name="nova-rbd-tell", daemon=True)
+    thread = threading.Thread(target=log, name="nova-rbd-log", daemon=True)
     thread.start()
     try:
         yield set_imported

@@ -39,8 +39,8 @@ def have(context: Any, image_id: str) -> bool:
     if clones_location and glance_image.location_here(image_meta):
         return False
     wanted = glance_image.base_of_image(image_meta, None)
-    found = bases.BaseImages(pool)
-    if found.find(wanted):
+    of_pool = bases.BaseImages(pool)
+    if of_pool.find(wanted):
         # A touched base does not age out for some more time.
         edge.run(lambda: age.touch(pool, wanted.name))
         return False
@@ -53,7 +53,7 @@ def have(context: Any, image_id: str) -> bool:
             "never_download_image_if_on_rbd keeps it from being fetched",
         )
     prepare = functools.partial(images.fetch_to_raw, context, image_id)
-    return found.ensure(wanted, prepare).made
+    return of_pool.ensure(wanted, prepare).made
 
 
 def _copied_by_glance(context: Any, image_meta: Mapping[str, Any]) -> bool:

@@ -82,13 +82,13 @@ class ToGlance:
     def _make(self) -> snapshots.Snapshot:
         disk = self.disk.image
         disk_pool = edge.store().pool(self.disk.pool)
-        attempt = edge.run(
-            lambda: snapshots.begin(self._pool, disk_pool, disk, self.image_id)
-        )
         facts = metadata.describe(
             names.DiskName.parse(disk),
             project_id=self.instance.project_id,
             image_id=self.instance.image_ref,
+        )
+        attempt = edge.run(
+            lambda: snapshots.begin(self._pool, disk_pool, disk, self.image_id)
         )
         try:
             with quiesce.frozen():
@@ -117,7 +117,8 @@ class ToGlance:
                 self._try(
                     lambda: journal.record_offer(
                         self._pool, entry, Offer.ACCEPTED
-                    )
+                    ),
+                    long=False,
                 )
                 return f"location {url}"
             entry = self._record(entry, Offer.NOT_MADE)
@@ -171,14 +172,14 @@ class ToGlance:
             facts["container_format"] = meta.container_format
         return facts
 
-    def _try(self, work: Callable[[], object]) -> None:
+    def _try(self, work: Callable[[], object], long: bool = True) -> None:
         """Do the work now or, if it fails, leave it to the background.
 
         An error is only logged, because the error that came before it says
         more.
         """
         try:
-            edge.run(work, long=True)
+            edge.run(work, long=long)
         except Exception as error:
             LOG.warning(
                 "The rest of snapshot %s is left to the background: %s",

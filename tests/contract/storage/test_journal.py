@@ -54,3 +54,20 @@ def test_no_offer_of_a_snapshot_that_another_process_removes(pool, entry):
     journal.end(pool, claimed)
     with pytest.raises(errors.Conflict, match="or has done so"):
         journal.record_offer(pool, entry, ASKING)
+
+
+def test_claim_is_given_back_if_the_entry_cannot_be_ended(
+    pool, entry, monkeypatch
+):
+    def fail(*_):
+        raise errors.OperationTimedOut
+
+    def work():
+        with journal.claimed(pool, entry, 60) as claim:
+            claim.finish()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "end", fail)
+        with pytest.raises(errors.OperationTimedOut):
+            work()
+    assert entries_now(pool, entry) == [entry]
