@@ -4,32 +4,16 @@
 
 import uuid
 
-import pytest
 import rbd
 
-from nova_rbd_backend import metadata, names
+from nova_rbd_backend import names
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage.bases import make as bases
 from nova_rbd_backend.storage.disks import delete as delete_
 from nova_rbd_backend.storage.disks import provision
-from nova_rbd_backend.storage.images import discard, purge
 from tests.support.clients import connect
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def base(vms, tmp_path):
-    """The name of a base, made of a qcow2 image."""
-    source = str(uuid.uuid4())
-    name = names.base_image(source, "some content")
-    raw = tmp_path / "raw"
-    raw.write_bytes(b"base" * (MIB // 4))
-    facts = metadata.describe_base(source, disk_format="qcow2")
-    bases.finish(vms, bases.begin(vms, name), str(raw), facts)
-    yield name
-    discard.discard(vms, name)
-    purge.purge(vms)
 
 
 def delete(vms, instance, disk):

@@ -53,6 +53,7 @@ def test_each_step(ceph, vms, tmp_path, age):
     def prepare():
         return names.base_image(str(uuid.uuid4()), ""), str(path)
 
+    age(-1)  # removes bases that other tests have left
     before = _objects(ceph)
     killed = storage_child.kill_at_each_step(ceph, "base", prepare)
 
