@@ -4,6 +4,8 @@
 
 The snap has the data that was compared with the old disk. It shows that a disk
 of that name is a copy, and whether the guest has written to it since.
+
+The rest of ``convert`` makes and deletes disks only through this module.
 """
 
 import contextlib

@@ -98,3 +98,31 @@ def test_image_whose_uploads_all_fail_is_deleted(taken_snapshot):
     with pytest.raises(exception.GlanceConnectionFailed):
         taken_snapshot("raw", *[(MIB, 503)] * 4)
     assert taken_snapshot.server.image is None
+
+
+def test_snapshot_that_glance_took_waits_for_no_long_job(
+    taken_snapshot, pools, monkeypatch
+):
+    from nova_rbd_backend import threads
+    from nova_rbd_backend.storage import journal
+    from nova_rbd_backend.storage.snapshots import make
+    from nova_rbd_backend.virt.snapshot import glance
+
+    run, long_jobs = threads.run, []
+
+    def noted_run(work, *args, long=False, **kwargs):
+        long_jobs.append(long)
+        return run(work, *args, long=long, **kwargs)
+
+    def take(*_):
+        monkeypatch.setattr(threads, "run", noted_run)
+        return True
+
+    monkeypatch.setattr(glance, "offer", take)
+
+    taken_snapshot("raw")
+
+    assert long_jobs == [False]
+    (entry,) = journal.detachments(pools.vms)
+    assert entry.offer is journal.Offer.ACCEPTED
+    make.remove(pools.vms, entry)
