@@ -46,7 +46,7 @@ class Infra:
             ],
             self._site.log("memcached"),
         )
-        self._start_mariadb()
+        self.start_mariadb()
         self._wait_port("rabbitmq", 60)
         self._wait_port("memcached", 10)
 
@@ -65,8 +65,12 @@ class Infra:
             limit_seconds,
         )
 
-    def _start_mariadb(self) -> None:
+    def start_mariadb(self) -> None:
+        """Install and start MariaDB if it does not run; usable on return."""
         site, data = self._site, self._site.folder / "mariadb"
+        # Not /tmp: a server that starts deletes every "#sql*" file there, and
+        # so the tables of a second testbed that is being installed.
+        tmpdir = f"--tmpdir={data}"
         made = data / "testbed-complete"
         if not made.exists():
             shutil.rmtree(data, ignore_errors=True)
@@ -77,6 +81,7 @@ class Infra:
                     "--no-defaults",
                     "--user=root",
                     f"--datadir={data}",
+                    tmpdir,
                     "--skip-test-db",
                     "--auth-root-authentication-method=normal",
                 ],
@@ -94,6 +99,7 @@ class Infra:
                 "--no-defaults",
                 "--user=root",
                 f"--datadir={data}",
+                tmpdir,
                 f"--socket={site.socket}",
                 f"--pid-file={data}/mariadb.pid",
                 "--skip-networking",
