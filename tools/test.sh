@@ -2,7 +2,7 @@
 # Run the linters, then the tests. Without arguments, all tests run in a single
 # pytest, whose summary is the last line of the output; tests/e2e runs in
 # parallel with all others (tests/conftest.py).
-#   --unit         tests/unit and tests/contract
+#   --unit         tests/unit, without Ceph, and tests/contract, on a real Ceph
 #   --nova         tests/nova: Nova's code, on a real Ceph
 #   --functional   tests/functional: a real Ceph, libvirt and QEMU
 #   --e2e          tests/e2e: a whole OpenStack

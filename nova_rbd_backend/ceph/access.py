@@ -10,6 +10,10 @@ import rados
 from nova_rbd_backend.ceph.cluster import Cluster
 from nova_rbd_backend.ceph.connection import Connection
 
+# rados_exec fails with ERANGE if the answer is longer than the buffer that it
+# is given. python-rados gives 8 KiB, which the ids of 1023 snaps exceed.
+_LONGEST_ANSWER_BYTES = 256 << 10
+
 
 class Access:
     """A pool (and namespace) of a cluster, for the classes behind Pool."""
@@ -65,5 +69,7 @@ class Access:
         :param method: the class and its method
         """
         with self.reach(operation, image=image, frees=frees) as ioctx:
-            _, answer = ioctx.execute(key, *method, request)
+            _, answer = ioctx.execute(
+                key, *method, request, _LONGEST_ANSWER_BYTES
+            )
         return answer

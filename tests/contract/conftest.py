@@ -1,42 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Each test of this suite runs on the fake and on a real cluster."""
+"""What the flows rely on, shown on a real Ceph with its own time-outs."""
 
 import uuid
 
 import pytest
 
 from nova_rbd_backend import names
-from nova_rbd_backend.ceph import cluster
-from nova_rbd_backend.settings import ClusterSettings
-from tests.contract.either import pool_of
-from tests.contract.fake.state import FakeCluster
+from nova_rbd_backend.ceph.pool import Pool
+from tests.support.clients import connect
 from tests.support.clusters import started_ceph
 
 
 @pytest.fixture(scope="session")
-def real_ceph():
-    with started_ceph() as ceph:
-        yield ceph
-
-
-def _real(ceph, user):
-    return cluster.connect(ClusterSettings(str(ceph.conf), user, 10, 30))
-
-
-@pytest.fixture(params=["fake", "real"])
-def clusters(request):
-    """The cluster, connected to as Nova's user and as Glance's."""
-    if request.param == "fake":
-        fake = FakeCluster()
-        return fake, fake
-    ceph = request.getfixturevalue("real_ceph")
-    return _real(ceph, "nova"), _real(ceph, "glance")
+def ceph():
+    with started_ceph() as cluster:
+        yield cluster
 
 
 @pytest.fixture
-def pool(clusters):
-    return pool_of(clusters[0], "vms")
+def pool(ceph):
+    """The pool of the disks, opened as Nova's user."""
+    return Pool(connect(ceph), "vms")
+
+
+@pytest.fixture
+def glance_pool(ceph):
+    """The pool of Glance's images, opened as Glance's user."""
+    return Pool(connect(ceph, "glance"), "images")
 
 
 @pytest.fixture
@@ -51,12 +42,11 @@ def name(instance):
 
 
 @pytest.fixture
-def parent(clusters):
+def parent(glance_pool):
     """The path of a protected snap in Glance's pool: 8 MiB, some data."""
-    pool = pool_of(clusters[1], "images")
     name = str(uuid.uuid4())
-    pool.create(name, 8 << 20)
-    with pool.open(name, read_only=False) as disk:
+    glance_pool.create(name, 8 << 20)
+    with glance_pool.open(name, read_only=False) as disk:
         disk.write(b"base", 4096)
         disk.create_snap("snap")
         disk.protect_snap("snap")

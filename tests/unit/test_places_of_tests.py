@@ -13,7 +13,7 @@ TESTS = pathlib.Path(__file__).parents[1]
 PRODUCT = TESTS.parent / "nova_rbd_backend"
 SUITES = ("unit", "contract", "functional", "nova", "e2e")
 # Folders of suites that match no folder of the product.
-OTHER_FOLDERS = {"benchmarks", "fake", "in_tree", "testbed", "xml"}
+OTHER_FOLDERS = {"benchmarks", "in_tree", "testbed", "xml"}
 # Python and pytest require these names.
 COMMON_NAMES = {"__init__.py", "__main__.py", "conftest.py"}
 

@@ -5,8 +5,10 @@
 import datetime
 
 import pytest
+import rados
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.ceph import encoding
 
 MIB = 1 << 20
 
@@ -67,6 +69,22 @@ def test_metadata(pool, image_id):
 def test_empty_metadata(pool, image_id):
     pool.headers.set_metadata(image_id, {"key": ""})
     assert pool.headers.metadata(image_id) == {"key": ""}
+
+
+def test_more_snaps_than_python_rados_expects(ceph, pool, instance, image_id):
+    """The ids of 2000 snaps take 16 KB."""
+    with (
+        ceph.admin() as admin,
+        admin.open_ioctx(pool.name) as ioctx,
+        rados.WriteOpCtx() as op,
+    ):
+        # librbd would make each snap of its own, which takes a minute.
+        for number in range(1000, 3000):
+            request = encoding.encoded(f"s{number}") + encoding.number(number)
+            op.execute("rbd", "snapshot_add", request)
+        ioctx.operate_write_op(op, encoding.header(image_id))
+    assert pool.snap_size_bytes(instance, "s2999") == MIB
+    assert not pool.headers.has_clones(image_id)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,42 @@ def test_bytes(disk):
     assert disk.extents() == []
 
 
+def test_bytes_beyond_the_end(disk):
+    disk.write(b"end", 8 * MIB - 3)
+    with pytest.raises(errors.StorageFault):
+        disk.write(b"END and more", 8 * MIB - 3)
+    for at in (8 * MIB, 9 * MIB):
+        with pytest.raises(errors.StorageFault):
+            disk.write(b"x", at)
+        with pytest.raises(errors.StorageFault):
+            disk.zero(at, MIB)
+    assert disk.size_bytes() == 8 * MIB
+    # A range that begins inside the image is cut off at its end.
+    disk.zero(8 * MIB - 2, MIB)
+    assert disk.size_bytes() == 8 * MIB
+    assert disk.read(8 * MIB - 3, MIB) == b"E\0\0"
+
+
+def test_extents_after_zeros(pool, disk, instance):
+    """An object counts as data until it is zeroed as a whole."""
+    disk.write(bytes(MIB), 0)
+    disk.write(b"x", 4 * MIB)
+    disk.zero(4 * MIB, MIB)
+    first, second = (0, 4 * MIB), (4 * MIB, 4 * MIB)
+    assert disk.extents() == [first, second]
+    disk.create_snap("s")
+    disk.zero(*first)
+    assert disk.extents() == [second]
+    assert disk.changes("s") == [first]
+    pool.clone(pool, instance, "s", f"{instance}c")
+    with pool.open(f"{instance}c", read_only=False) as clone:
+        assert clone.extents() == [first, second]
+        # The clone has to hide the object of its parent by one of its own.
+        clone.zero(*second)
+        assert clone.extents() == [first, second]
+        assert clone.read(*second) == bytes(4 * MIB)
+
+
 def test_size(disk):
     disk.resize(9 * MIB)
     assert disk.size_bytes() == 9 * MIB
@@ -54,6 +90,21 @@ def test_snaps(pool, disk, instance):
     for missing in (disk.rollback, disk.protect_snap):
         with pytest.raises(errors.SnapNotFound):
             missing("s")
+
+
+def test_removed_snap_stays_for_its_clones(pool, disk, instance):
+    for snap in ("cloned", "other"):
+        disk.create_snap(snap)
+    pool.clone(pool, instance, "cloned", f"{instance}c")
+    disk.remove_snap("other")
+    assert [snap.name for snap in disk.snaps()] == ["cloned"]
+    disk.remove_snap("cloned")
+    (hidden,) = disk.snaps()
+    assert not hidden.user
+    assert hidden.size_bytes == 8 * MIB
+    assert hidden.name != "cloned"
+    pool.remove(f"{instance}c")
+    assert disk.snaps() == ()
 
 
 def test_metadata(pool, disk):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""An exclusive right that expires, on the fake and on a real pool."""
+"""An exclusive right that a pool keeps, and that expires."""
 
 import time
 import uuid

@@ -123,13 +123,18 @@ def test_restore(pool, instance):
     image_id = pool.directory.image_id(instance)
     pool.trash.move(instance)
     pool.create(instance, MIB)
+    taken_by = pool.directory.image_id(instance)
     with pytest.raises(errors.ImageExists):
         pool.trash.restore(image_id, instance)
+    assert pool.trash.get(image_id).name == instance
+    assert pool.directory.image_id(instance) == taken_by
     pool.trash.restore(image_id, f"{instance}.again")
     assert pool.directory.listed_name(image_id) == f"{instance}.again"
     assert pool.directory.listed_id(f"{instance}.again") == image_id
-    with pytest.raises(errors.ImageNotFound):
-        pool.trash.restore(image_id, instance)
+    for gone in (image_id, "no-id"):
+        with pytest.raises(errors.ImageNotFound):
+            pool.trash.restore(gone, f"{instance}.other")
+    assert not pool.directory.exists(f"{instance}.other")
 
 
 def test_trash_keeps_an_image_for_its_retention(pool, instance):

@@ -4,12 +4,10 @@
 
 import pytest
 
-from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.settings import Settings
 from nova_rbd_backend.storage import registry, store
 from nova_rbd_backend.storage_classes import StorageClass
-from tests.contract.either import pool_of
 from tests.support.blank_disks import blank_disk
 
 MIB = 1 << 20
@@ -17,7 +15,7 @@ OPTIONS = ImageOptions(object_size_bytes=MIB)
 FAST = StorageClass("fast", "snapshots", OPTIONS)
 
 
-def settings(*classes):
+def settings(ceph, *classes):
     return Settings(
         images_type="rbd",
         pool="vms",
@@ -25,7 +23,7 @@ def settings(*classes):
         image_options=ImageOptions(),
         user="nova",
         secret_uuid=None,
-        ceph_conf=None,
+        ceph_conf=str(ceph.conf),
         connect_timeout_seconds=10,
         operation_timeout_seconds=30,
         trash_retention_seconds=0,
@@ -40,11 +38,9 @@ def settings(*classes):
 
 
 @pytest.fixture
-def host(clusters, pool, monkeypatch):
+def host(ceph, pool):
     """Return a function from storage classes to the Store of a host."""
-    monkeypatch.setattr(store, "Pool", pool_of)
-    monkeypatch.setattr(cluster, "connect", lambda _: clusters[0])
-    yield lambda *classes: store.Store(settings(*classes))
+    yield lambda *classes: store.Store(settings(ceph, *classes))
     for name in registry.names(pool):
         registry.remove(pool, name)
 
@@ -102,7 +98,6 @@ def test_disks_of_an_instance_in_two_pools(host, instance):
     assert {root, swap} <= set(purged)
 
 
-@pytest.mark.parametrize("clusters", ["real"], indirect=True)
 def test_deleted_pool_of_a_former_class_is_forgotten(host, instance, pool):
     registry.add(pool, "gone", "former")
     here, there = host(), host()

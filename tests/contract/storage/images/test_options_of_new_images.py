@@ -7,11 +7,11 @@ import uuid
 import pytest
 
 from nova_rbd_backend import names, notices
+from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.image_options import ImageOptions, Striping
 from nova_rbd_backend.storage.bases import make as bases
 from nova_rbd_backend.storage.disks import provision
 from nova_rbd_backend.storage.snapshots import make as snapshots
-from tests.contract.either import pool_of
 from tests.support.blank_disks import blank_disk
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -35,9 +35,9 @@ META = {"nova.instance": "x"}
 
 
 @pytest.fixture
-def optioned(clusters):
+def optioned(pool):
     """The pool of the disks, with options."""
-    return pool_of(clusters[0], "vms", options=WANTED)
+    return Pool(pool.cluster, "vms", options=WANTED)
 
 
 @pytest.fixture
@@ -117,11 +117,11 @@ def _snapshot(pool, disk_pool, disk):
 
 @pytest.mark.parametrize("where", ["vms", "snapshots"])
 def test_snapshot_has_the_layout_of_its_disk_without_conf(
-    clusters, optioned, name, where
+    optioned, name, where
 ):
     blank_disk(optioned, name, 40 * MIB, META)
     options = WANTED if where == "vms" else ImageOptions()
-    pool = pool_of(clusters[0], where, options=options)
+    pool = Pool(optioned.cluster, where, options=options)
 
     image = _snapshot(pool, optioned, name).image
 
@@ -135,22 +135,24 @@ def test_snapshot_has_the_layout_of_its_disk_without_conf(
 
 
 @pytest.mark.parametrize("conf", [(), (("rbd_cache", "true"),)])
-def test_clone_has_no_conf_of_its_parent(clusters, parent, name, conf):
+def test_clone_has_no_conf_of_its_parent(
+    pool, glance_pool, parent, name, conf
+):
     """Neither Glance's options nor an operator's limits are inherited."""
-    theirs = pool_of(clusters[1], parent.pool)
-    theirs.headers.set_metadata(
-        theirs.directory.image_id(parent.image),
+    glance_pool.headers.set_metadata(
+        glance_pool.directory.image_id(parent.image),
         {"theirs": "x"},
         {"conf_rbd_cache": "false", "conf_rbd_qos_iops_limit": "100"},
     )
-    pool = pool_of(clusters[0], "vms", options=ImageOptions(conf=conf))
+    options = ImageOptions(conf=conf)
+    pool = Pool(pool.cluster, "vms", options=options)
 
     provision.clone_disk(pool, name, parent, None, META)
 
     with pool.open(name) as disk:
         assert _conf(disk) == {f"conf_{key}": value for key, value in conf}
         assert disk.metadata()["theirs"] == "x"
-    with theirs.open(parent.image) as image:
+    with glance_pool.open(parent.image) as image:
         assert len(_conf(image)) == 2
 
 
@@ -165,11 +167,11 @@ def test_clone_without_options_is_striped_as_its_parent(pool, optioned, name):
         assert _striping(disk.layout()) == WANTED.striping
 
 
-def test_clone_of_a_coarser_parent_is_noted(clusters, parent, name):
+def test_clone_of_a_coarser_parent_is_noted(pool, parent, name):
     wanted = ImageOptions(
         object_size_bytes=MIB, stripe_unit_bytes=64 * KIB, stripe_count=3
     )
-    pool = pool_of(clusters[0], "vms", options=wanted)
+    pool = Pool(pool.cluster, "vms", options=wanted)
     given = Striping(4 * MIB, 4 * MIB, 3)
 
     with notices.collected() as found:
