@@ -67,7 +67,7 @@ def test_extents_after_zeros(pool, disk, instance):
 def test_size(disk):
     disk.resize(9 * MIB)
     assert disk.size_bytes() == 9 * MIB
-    with pytest.raises(errors.StorageError):
+    with pytest.raises(errors.StorageFault, match="allow_shrink"):
         disk.resize(MIB)
     assert disk.size_bytes() == 9 * MIB
 

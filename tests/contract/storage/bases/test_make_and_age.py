@@ -136,8 +136,9 @@ def test_draft_that_is_taken_over_before_the_copy(
         draft_.settle_attempts(pool, name)
 
     monkeypatch.setattr(type(pool), "create", lose)
-    with pytest.raises(errors.StorageError):
+    with pytest.raises(errors.TakenOver) as caught:
         bases.finish(pool, first, raw, FACTS)
+    assert caught.value.image == name
     assert pool.directory.names(name) == []
     assert make(pool, name, raw).size_bytes == 8 * MIB
 

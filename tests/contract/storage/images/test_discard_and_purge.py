@@ -171,16 +171,26 @@ def test_entry_of_a_removed_image_is_dropped(pool, name):
 
 
 def test_purge_ends_at_its_limits(pool, instance):
-    for disk in ("disk", "swap"):
-        blank_disk(pool, f"{instance}_{disk}", MIB)
+    purge.purge(pool)  # frees what other tests have deleted
+    disks = {f"{instance}_{disk}" for disk in ("disk", "swap")}
+    for disk in disks:
+        blank_disk(pool, disk, MIB)
     delete.delete_disks(pool, instance)
-    report = purge.purge(pool, max_images=1)
-    assert len(report.purged) == 1
-    assert report.left >= 1
-    assert purge.purge(pool, limit_seconds=-1).left >= 1
-    assert {f"{instance}_disk", f"{instance}_swap"} >= set(
-        purge.purge(pool).purged
-    )
+
+    def trashed():
+        return {entry.name for entry in pool.trash.entries()} & disks
+
+    first = purge.purge(pool, max_images=1)
+    (freed,) = first.purged
+    (kept,) = disks - {freed}
+    assert first.left >= 1
+    assert trashed() == {kept}
+    late = purge.purge(pool, limit_seconds=-1)
+    assert late.purged == ()
+    assert late.left >= 1
+    assert trashed() == {kept}
+    assert purge.purge(pool).purged == (kept,)
+    assert trashed() == set()
 
 
 @pytest.mark.parametrize("snap", ["base", "snap"])

@@ -120,7 +120,7 @@ def test_failed_evacuation_keeps_disks_in_a_new_pool(
     evacuated, moving, only_elsewhere
 ):
     lay(only_elsewhere, moving)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="no port"):
         evacuated(moving)
     assert there(only_elsewhere, moving) == sorted(DISKS)
 

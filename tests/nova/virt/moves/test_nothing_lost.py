@@ -132,7 +132,7 @@ def start(driver, vms, monkeypatch):
 
 
 def test_failed_evacuation_keeps_the_disks(start, moving, vms):
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="no port"):
         start.of(moving)
     assert vms.directory.names(moving.uuid) == [f"{moving.uuid}_disk"]
 
@@ -141,7 +141,7 @@ def test_failed_boot_deletes_the_disks(start, moving, vms):
     from nova import conf
 
     moving.host = conf.CONF.host
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="no port"):
         start.of(moving)
     assert vms.directory.names(moving.uuid) == []
 
@@ -160,7 +160,7 @@ def test_failed_start_in_another_cell_keeps_the_disks(start, moving, vms):
     moving.migration_context = types.SimpleNamespace(
         is_cross_cell_move=lambda: True
     )
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="no port"):
         start.of(moving)
     assert vms.directory.names(moving.uuid) == [f"{moving.uuid}_disk"]
 
@@ -172,14 +172,14 @@ def test_start_in_another_cell_with_another_pool_makes_disks(
         is_cross_cell_move=lambda: True
     )
     on_host("destination", pool="snapshots")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="no port"):
         start.of(moving)
     assert start.made is not None
 
 
 def test_evacuation_of_a_server_booted_from_a_volume(start, moving):
     moving.uuid = str(uuid.uuid4())
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="no port"):
         start.of(moving, VOLUME)
 
 
