@@ -3,10 +3,13 @@
 """Throwaway clusters that leave no connection behind in this process."""
 
 import contextlib
+import json
 import pathlib
 import tempfile
 from collections.abc import Iterator
 from typing import Any
+
+import rados
 
 from nova_rbd_backend.ceph import cluster
 from tests.testbed.ceph.cluster import CephCluster
@@ -31,6 +34,16 @@ def _disconnect(ceph: CephCluster) -> None:
     for settings, known in cluster._CLUSTERS.items():
         if settings.conf_file == str(ceph.conf) and known._connection:
             known.drop(known._connection)
+
+
+def client_requests(ceph: CephCluster, admin: rados.Rados) -> int:
+    """Return how many requests of clients the OSDs have answered so far."""
+    request, count = json.dumps({"prefix": "perf dump", "format": "json"}), 0
+    for number in range(ceph.settings.osds):
+        code, answer, why = admin.osd_command(number, request, b"")
+        assert code == 0, why
+        count += json.loads(answer)["osd"]["op"]
+    return count
 
 
 def make_osds_read_objects_again(ceph: CephCluster) -> None:
