@@ -22,8 +22,9 @@ from nova_rbd_backend.storage import fencing, journal
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import discard, purge
 from tests.support.blank_disks import blank_disk
-from tests.support.clients import blocklist, connect, holders
+from tests.support.clients import blocklist, connect, holders, make_user
 from tests.support.clusters import started_ceph
+from tests.testbed.ceph.pools import command
 from tests.testbed.process import wait_for
 
 MIB = 1 << 20
@@ -303,6 +304,62 @@ def test_paused_osds_make_no_client_look_dead(
         ceph.resume_osds()
     assert blocklist(ceph) == before
     assert alive.write("more") == "wrote"
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_start_leaves_the_maker_of_a_draft_alone(
+    ceph, vms, instance, client, noted, frozen
+):
+    entry = journal.begin_creation(vms, f"{instance}_disk")
+    vms.create(entry.draft, MIB)
+    maker = client(entry.draft)
+    assert maker.write("old") == "wrote"
+    before = holders(vms, entry.draft), blocklist(ceph)
+    if frozen:
+        maker.signal(signal.SIGSTOP)
+    fencing.fence_for_start(vms, instance)
+    maker.signal(signal.SIGCONT)
+    assert (holders(vms, entry.draft), blocklist(ceph)) == before
+    assert not noted
+    assert maker.write("more") == "wrote"
+
+
+def test_lock_stays_if_its_owner_cannot_be_blocklisted(
+    ceph, vms, name, client, noted
+):
+    dead = client(name)
+    assert dead.write("old") == "wrote"
+    dead.kill()
+    before = blocklist(ceph)
+    # A user that may write to the pool, but not to the blocklist.
+    user = make_user(
+        ceph, "nofence", mon="allow r", osd="profile rbd pool=vms"
+    )
+    unfit = Pool(connect(ceph, user), "vms")
+    with pytest.raises(errors.NotPermitted, match="blocklist"):
+        fencing.fence(unfit, {name: vms.directory.image_id(name)})
+    (left,) = holders(vms, name)
+    assert left.client_id == dead.client_id
+    assert left.lock_cookie is not None
+    assert blocklist(ceph) == before
+    assert not noted
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:0/0", "[::1]:0/0", "127.0.0.1", "127.0.0.0/8", ""],
+)
+def test_address_of_no_single_client_is_not_blocklisted(ceph, vms, address):
+    """Ceph takes nonce 0 for all clients of the host."""
+    before = blocklist(ceph)
+    try:
+        with pytest.raises(errors.StorageFault, match="of one client"):
+            vms.cluster.blocklist(address)
+        assert blocklist(ceph) == before
+    finally:
+        with ceph.admin() as admin:
+            for more in blocklist(ceph).keys() - before.keys():
+                command(admin, "osd blocklist", blocklistop="rm", addr=more)
 
 
 @pytest.fixture
