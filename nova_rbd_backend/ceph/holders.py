@@ -115,11 +115,11 @@ class Holders:
         for image_id in image_ids:
             with self._access.reach(operation, image=image_id) as ioctx:
                 key = encoding.header(image_id)
-                replies[image_id] = _Reply(ioctx, key, limit_seconds)
+                replies[image_id] = self._asked(ioctx, key, limit_seconds)
         answers = {}
         for image_id, reply in replies.items():
             with self._access.reach(operation, image=image_id):
-                answer = reply.answer(self._reply_limit(limit_seconds))
+                answer = reply.answer()
             if answer is not None:
                 answers[image_id] = answer
         return answers
@@ -140,26 +140,40 @@ class Holders:
         """
         with self._access.reach("ask the mirror daemons of") as ioctx:
             message = encoding.no_operation()
-            reply = _Reply(ioctx, _MIRRORING, limit_seconds, message)
-            answer = reply.answer(self._reply_limit(limit_seconds))
+            reply = self._asked(ioctx, _MIRRORING, limit_seconds, message)
+            answer = reply.answer()
         return answer or Answer(silent=True)
 
-    def _reply_limit(self, limit_seconds: int) -> float:
-        wait = self._access.cluster.settings.operation_timeout_seconds
-        return limit_seconds + _LATE_SECONDS + (wait or 3600.0)
+    def _asked(
+        self,
+        ioctx: rados.Ioctx,
+        key: str,
+        limit_seconds: int,
+        message: str = "",
+    ) -> "_Reply":
+        timeout = self._access.cluster.settings.operation_timeout_seconds
+        return _Reply(ioctx, key, limit_seconds, timeout or 3600, message)
 
 
 class _Reply:
-    """A notify, and the callback of its reply in a thread of librados."""
+    """A notify, and the callback of its reply in a thread of librados.
+
+    :param limit_seconds: when the OSD ends the notify
+    :param timeout_seconds: when librados ends it by itself, with the same
+        error, unless an OSD has taken it
+    """
 
     def __init__(
         self,
         ioctx: rados.Ioctx,
         key: str,
         limit_seconds: int,
-        message: str = "",
+        timeout_seconds: int,
+        message: str,
     ):
-        self._latest = time.monotonic() + limit_seconds + _LATE_SECONDS
+        late_seconds = limit_seconds + _LATE_SECONDS
+        self._latest = time.monotonic() + min(late_seconds, timeout_seconds)
+        self._wait_seconds = late_seconds + timeout_seconds
         self._done = threads.original_threading().Event()
         self._code = 0
         self._acks: list[tuple[int, int, bytes]] = []
@@ -175,9 +189,9 @@ class _Reply:
         self._acks = acks or []
         self._done.set()
 
-    def answer(self, limit_seconds: float) -> Answer | None:
+    def answer(self) -> Answer | None:
         """Wait for the reply; None: it came too late to tell anything."""
-        if not self._done.wait(limit_seconds):
+        if not self._done.wait(self._wait_seconds):
             raise rados.OSError("no answer", errno=errno.ETIMEDOUT)
         if self._code == -errno.ENOENT:
             return Answer()
