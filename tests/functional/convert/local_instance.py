@@ -11,6 +11,7 @@ import uuid
 import libvirt
 from lxml import etree
 
+from nova_rbd_backend.cmd import main
 from tests.support.guest_domain import domain_xml
 from tests.support.program import Program
 
@@ -128,6 +129,13 @@ class LocalInstance:
         for disk in self.disks:
             devices.append(etree.fromstring(disk))
         self.connection.defineXML(etree.tostring(root, encoding="unicode"))
+
+    # -- conversion
+
+    def convert_here(self, *words: str) -> int:
+        """Run nova-rbd convert in this process; return its exit status."""
+        conf = str(self.program.conf)
+        return main.main(["--config-file", conf, "convert", self.uuid, *words])
 
     # -- domain
 

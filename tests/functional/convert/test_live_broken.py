@@ -12,7 +12,6 @@ import libvirt_qemu
 import pytest
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.cmd import main as program
 from nova_rbd_backend.convert import rbd_disk
 from nova_rbd_backend.domains.guest import Guest
 from tests.functional.convert.local_instance import MIB
@@ -58,11 +57,6 @@ def fails(monkeypatch):
     return install
 
 
-def convert(local, *words):
-    conf = str(local.program.conf)
-    return program.main(["--config-file", conf, "convert", local.uuid, *words])
-
-
 def is_converted(local, vms, content):
     for name, data in content.items():
         with vms.open(local.image(name)) as disk:
@@ -100,25 +94,25 @@ def test_mark_fails(vms, running, content, fails):
     """The guest keeps its old disks, and the next run starts from scratch."""
     fails(rbd_disk.Mirror, "mark", {2})
     before = running.sources()
-    assert convert(running, "--live") != 0
+    assert running.convert_here("--live") != 0
     assert state(running) == libvirt.VIR_DOMAIN_RUNNING
     assert running.sources(live=True) == before
     assert vms.directory.names(running.uuid) == []
-    assert convert(running, "--live") == 0
+    assert running.convert_here("--live") == 0
     is_converted(running, vms, content)
 
 
 def test_second_disk_fails(vms, running, content, fails):
     """The first disk stays in Ceph, and the next run converts the second."""
     fails(Guest, "pivot", {2})
-    assert convert(running, "--live") != 0
+    assert running.convert_here("--live") != 0
     assert state(running) == libvirt.VIR_DOMAIN_RUNNING
     found = running.sources(live=True)
     assert found["vda"] == f"vms/{running.image('disk')}"
     assert found["vdb"] == str(running.path("disk.eph0"))
     assert vms.directory.names(running.uuid) == [running.image("disk")]
     write_as_guest(running)
-    assert convert(running, "--live") == 0
+    assert running.convert_here("--live") == 0
     content["disk"] = written(content["disk"])
     is_converted(running, vms, content)
 
@@ -131,7 +125,7 @@ def test_guest_stays_paused(vms, running, content, fails, capsys, then):
     """
     fails(Guest, "pivot", {2})
     fails(rbd_disk.Mirror, "show", {5})
-    assert convert(running, "--live") != 0
+    assert running.convert_here("--live") != 0
     assert "stands still" in capsys.readouterr().err
     assert state(running) == libvirt.VIR_DOMAIN_PAUSED
     if then in ("resumed", "restarted"):
@@ -153,7 +147,7 @@ def test_guest_stays_paused(vms, running, content, fails, capsys, then):
     if then in ("resumed", "restarted"):
         content["disk.eph0"] = written(content["disk.eph0"])
     live = [] if then == "off" else ["--live"]
-    assert convert(running, *live) == 0
+    assert running.convert_here(*live) == 0
     is_converted(running, vms, content)
     if live:
         assert state(running) == libvirt.VIR_DOMAIN_RUNNING

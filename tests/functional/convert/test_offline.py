@@ -166,6 +166,21 @@ def test_finish(vms, raw):
     assert "nothing to convert" in refused(raw)
 
 
+def test_finish_keeps_a_disk_that_ceph_does_not_have(vms, raw):
+    """The old disk may be the only one."""
+    convert(raw)
+    kept = raw.files()
+    rbd_disk.delete(vms, raw.image("disk"), 0)
+
+    for more in ((), ("--dry-run",)):
+        line = refused(raw, "--finish", *more)
+        assert f"{raw.image('disk')} is not there" in line
+
+    assert raw.files() == kept
+    convert(raw, "--undo")
+    assert raw.files() == {"disk"}
+
+
 def test_dry_run(vms, whole):
     rows = convert(whole, "--dry-run")
 
