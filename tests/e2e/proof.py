@@ -2,7 +2,7 @@
 
 """Prove by a guest's counter that a change has lost no flushed write.
 
-The guest (tests/testbed/guest/parts/init) flushes each number before it
+The guest (tests/testbed/guest/parts/init.c) flushes each number before it
 announces it. When it boots, it counts the numbers that its disk lacks.
 """
 

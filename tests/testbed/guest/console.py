@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Read what the guest (parts/init) said on its serial console."""
+"""Read what the guest (parts/init.c) said on its serial console."""
 
 import contextlib
 import dataclasses

@@ -87,9 +87,12 @@ def _plain(name: str) -> str:
     return name.replace("-", "_")
 
 
-def make_initrd(kernel: pathlib.Path, busybox: pathlib.Path) -> bytes:
+def make_initrd(
+    init: pathlib.Path, kernel: pathlib.Path, busybox: pathlib.Path
+) -> bytes:
     """Return the gzipped archive.
 
+    :param init: the program that the kernel starts
     :param kernel: the unpacked kernel package
     :param busybox: the unpacked busybox-static package
     """
@@ -102,7 +105,7 @@ def make_initrd(kernel: pathlib.Path, busybox: pathlib.Path) -> bytes:
     (binary,) = (b for b in busybox.glob("**/bin/busybox") if b.is_file())
     cpio.add("bin/busybox", program, binary.read_bytes())
     cpio.add("bin/sh", stat.S_IFLNK | 0o777, b"busybox")
-    cpio.add("init", program, (PARTS / "init").read_bytes())
+    cpio.add("init", program, init.read_bytes())
     shutdown = (PARTS / "shutdown").read_bytes()
     cpio.add("sbin/shutdown", program, shutdown)
     # The name that busybox's acpid runs for the power button.
