@@ -10,9 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import rados
+import rbd
 
 from nova_rbd_backend.ceph import cluster
 from tests.testbed.ceph.cluster import CephCluster
+from tests.testbed.process import TestbedError, wait_for
+
+# An OSD looks for ended watches now and then.
+_LATE_SECONDS = 10
 
 
 @contextlib.contextmanager
@@ -44,6 +49,41 @@ def client_requests(ceph: CephCluster, admin: rados.Rados) -> int:
         assert code == 0, why
         count += json.loads(answer)["osd"]["op"]
     return count
+
+
+def wait_for_dead_clients(ceph: CephCluster, pool: str) -> None:
+    """Wait until no image of a pool has a watcher.
+
+    The watch of a dead client lasts for the cluster's watch timeout. Until
+    then nobody can remove the image, and afterwards everybody can.
+    """
+    limit = ceph.settings.watch_timeout_seconds + _LATE_SECONDS
+    with ceph.admin() as admin, admin.open_ioctx(pool) as ioctx:
+
+        def unwatched() -> bool:
+            return not any(_watched(ioctx, each) for each in _image_ids(ioctx))
+
+        what = f"the watches on images of {pool} end"
+        try:
+            wait_for(what, unwatched, limit, 0.5)
+        except TestbedError:
+            make_osds_read_objects_again(ceph)
+            wait_for(what, unwatched, limit, 0.5)
+
+
+def _image_ids(ioctx: rados.Ioctx) -> list[str]:
+    """Return the ids of all images, whatever their names say."""
+    keys = (entry.key for entry in ioctx.list_objects())
+    header = "rbd_header."
+    return [key.removeprefix(header) for key in keys if key.startswith(header)]
+
+
+def _watched(ioctx: rados.Ioctx, image_id: str) -> bool:
+    try:
+        with rbd.Image(ioctx, image_id=image_id, read_only=True) as image:
+            return bool(list(image.watchers_list()))
+    except rbd.ImageNotFound:  # removed, except for what a snap still keeps
+        return False
 
 
 def make_osds_read_objects_again(ceph: CephCluster) -> None:

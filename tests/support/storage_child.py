@@ -30,6 +30,8 @@ from tests.support import dying
 META = {"nova.instance": "it", "nova.project": "mine"}
 GROWN_BYTES = 32 << 20
 LIMIT_SECONDS = 60
+# Short, to keep tests from waiting half a minute for a dead maker's lease.
+LEASE_SECONDS = 3
 
 
 def _command(ceph, flow, name, argument, step):
@@ -83,8 +85,7 @@ def import_(vms, name, argument):
 
 
 def base(vms, name, argument):
-    # Keep the test from waiting half a minute for a lease to end.
-    lease.SECONDS, lease._RENEW_SECONDS = 3, 1.0
+    lease.SECONDS, lease._RENEW_SECONDS = LEASE_SECONDS, 1.0
     making = bases.begin(vms, name)
     bases.finish(vms, making, argument, META, workers=2)
 

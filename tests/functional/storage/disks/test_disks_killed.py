@@ -17,7 +17,7 @@ from nova_rbd_backend.storage.images import purge
 from tests.support import storage_child
 from tests.support.blank_disks import blank_disk
 from tests.support.clients import in_threads
-from tests.support.clusters import make_osds_read_objects_again
+from tests.support.clusters import wait_for_dead_clients
 from tests.testbed.process import TestbedError, wait_for
 
 MIB = 1 << 20
@@ -38,43 +38,40 @@ def is_there(ioctx, key):
 
 @pytest.fixture
 def nothing_left(ceph, vms):
-    """Check that the pool has the same objects after the test as before it."""
+    """Check that one purge leaves the pool as it was before the test."""
 
-    def objects(with_data=False):
+    def purge_once():
+        wait_for_dead_clients(ceph, "vms")
+        report = purge.purge(vms)
+        return [*report.stuck, *report.waiting]
+
+    def objects():
         with ceph.admin() as admin:
             ioctx = admin.open_ioctx("vms")
             found = {entry.key for entry in ioctx.list_objects()}
-            if with_data:
-                found = {key for key in found if is_there(ioctx, key)}
+            there = {key for key in found if is_there(ioctx, key)}
         # A pool gets these with its first image, clone or trashed image.
-        kept = ("rbd_directory", "rbd_info", "rbd_trash", "rbd_children")
-        return found - {*kept, journal.OBJECT}
-
-    def settled():
-        report = purge.purge(vms)
-        return not (report.purged or report.stuck)
+        kept = {"rbd_directory", "rbd_info", "rbd_trash", "rbd_children"}
+        kept.add(journal.OBJECT)
+        return found - kept, there - kept
 
     # Otherwise objects of earlier tests would disappear during the test.
-    wait_for("everything deleted before is purged", settled, 60, 1)
-    before = objects()
-    there = objects(with_data=True)
+    assert purge_once() == []
+    before, there = objects()
     yield
+    assert purge_once() == []
+    assert vms.objects.omap_get(journal.OBJECT, "") == {}
 
-    def left():
+    def changed():
         """Return what must not have changed, so that a failure shows it."""
-        report = purge.purge(vms)
-        if report.stuck:
-            make_osds_read_objects_again(ceph)
-        now = objects()
-        changed = [f"{key} is left" for key in now - before]
-        changed += [f"{key} is gone" for key in there - now]
-        entries = vms.objects.omap_get(journal.OBJECT, "")
-        return [*report.stuck, *report.waiting, *changed, *entries]
+        now, _ = objects()
+        return [f"{key} is left" for key in now - before] + [
+            f"{key} is gone" for key in there - now
+        ]
 
-    # Watches of dead clients last for the cluster's watch timeout.
     with contextlib.suppress(TestbedError):
-        wait_for("everything is purged", lambda: not left(), 40, 1)
-    assert left() == []
+        wait_for("the OSDs remove the snaps", lambda: not changed(), 40)
+    assert changed() == []
 
 
 def _new_name():

@@ -20,7 +20,7 @@ from nova_rbd_backend.storage.snapshots import detach
 from tests.support import storage_child
 from tests.support.blank_disks import blank_disk
 from tests.support.clients import connect
-from tests.testbed.process import wait_for
+from tests.support.clusters import wait_for_dead_clients
 
 MIB = 1 << 20
 CONTENT = random.Random(4).randbytes(5 * MIB)
@@ -32,7 +32,7 @@ def here(ceph):
 
 
 @pytest.fixture
-def new_disk(here):
+def new_disk(ceph, here):
     """Return a function that makes a disk.
 
     After the test the disks must exist without snaps; they are deleted.
@@ -53,12 +53,9 @@ def new_disk(here):
         with vms.open(name) as image:
             assert image.snaps() == ()
         delete.delete_disk(vms, name)
+    wait_for_dead_clients(ceph, "vms")
     purge.purge(vms)
-
-    def trashed():
-        return {entry.name for entry in vms.trash.entries()} & set(made)
-
-    wait_for("the disks are purged", lambda: not trashed(), 40, 1)
+    assert {each.name for each in vms.trash.entries()}.isdisjoint(made)
 
 
 def _run_once(target):
@@ -76,7 +73,9 @@ def _run_once(target):
     return asked, done, purge.purge(target)
 
 
-def _left(target):
+def _left_after_one_run(ceph, target):
+    """Return what one run leaves once no dead client has an image open."""
+    wait_for_dead_clients(ceph, target.name)
     _run_once(target)
     return [
         *target.directory.names("snapshot_"),
@@ -91,7 +90,7 @@ def test_making(ceph, here, new_disk):
     asked, done, _ = _run_once(target)
     assert (asked, done) == ([], [])
     print(f"\nsnapshot: {len(killed)} steps")
-    wait_for("nothing is left", lambda: not _left(target), 40, 1)
+    assert _left_after_one_run(ceph, target) == []
 
 
 def test_detaching(ceph, here, new_disk):
@@ -110,4 +109,4 @@ def test_detaching(ceph, here, new_disk):
     print(f"\ndetaching: {len(killed)} steps, {len(found)} snapshots kept")
     for name in found:
         discard.discard(target, name)
-    wait_for("nothing is left", lambda: not _left(target), 40, 1)
+    assert _left_after_one_run(ceph, target) == []
