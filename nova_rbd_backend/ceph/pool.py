@@ -3,6 +3,7 @@
 """One pool: its images, open or not, and its own objects."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import rbd
 from nova_rbd_backend import errors, notices
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.cluster import Cluster
+from nova_rbd_backend.ceph.connection import Connection
 from nova_rbd_backend.ceph.directory import Directory
 from nova_rbd_backend.ceph.headers import Headers
 from nova_rbd_backend.ceph.holders import Holders
@@ -186,10 +188,19 @@ class Pool:
         except BaseException:
             # The error of the block says more than an error of close().
             with contextlib.suppress(Exception):
-                handle.close()
+                self._close(handle, connection)
             raise
         with self._access.reach("close", image=shown, connection=connection):
-            handle.close()
+            self._close(handle, connection)
+
+    def _close(self, handle: rbd.Image, connection: Connection) -> None:
+        """librbd: rbd_close, which reports no time-out (16.2)."""
+        began = time.monotonic()
+        handle.close()
+        limit = self.cluster.settings.operation_timeout_seconds
+        if limit and time.monotonic() - began >= limit:
+            # The image may have kept its lock; see Cluster.reach.
+            self.cluster.drop(connection)
 
     def snap_size_bytes(self, image: str, snap: str) -> int:
         """Return the size of an image's snap without opening the image.

@@ -13,6 +13,7 @@ import rados
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph import lease as lease_
 from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.bases import make as bases
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import discard, purge
@@ -116,6 +117,43 @@ def test_blocklisted_while_it_makes_a_base(ceph, tmp_path):
     discard.discard(vms, name)
 
 
+def _lost_once(ceph, vms, call):
+    """Return a function whose first call finds its connection lost."""
+    lost = []
+
+    def lose(*args):
+        if not lost:
+            lost.append(address(vms.cluster))
+            _blocklist(ceph, vms.cluster)
+            _until_blocklisted(vms)
+        return call(*args)
+
+    return lose
+
+
+def test_blocklisted_while_it_undoes_a_draft(ceph, instance, monkeypatch):
+    """The purge goes on, over a new connection, in the same run."""
+    vms = Pool(connect(ceph, connect_timeout_seconds=15), "vms")
+    entry = journal.begin_creation(vms, f"{instance}_disk")
+    vms.create(entry.draft, MIB)
+    monkeypatch.setattr(purge, "settle", _lost_once(ceph, vms, purge.settle))
+    report = purge.purge(vms)
+    assert report.stuck == ()
+    assert not vms.directory.exists(entry.draft)
+
+
+def test_blocklisted_while_it_frees_an_image(ceph, instance, monkeypatch):
+    vms = Pool(connect(ceph, connect_timeout_seconds=16), "vms")
+    name = f"{instance}_disk"
+    blank_disk(vms, name, MIB)
+    delete.delete_disks(vms, instance)
+    remove = _lost_once(ceph, vms, vms.trash.remove)
+    monkeypatch.setattr(vms.trash, "remove", remove)
+    report = purge.purge(vms)
+    assert report.stuck == ()
+    assert name in report.purged
+
+
 @pytest.fixture
 def paused(ceph):
     # A PG that is silent for longer than its read lease (16 s) is "laggy"
@@ -166,6 +204,42 @@ def test_paused_osds_end_an_operation(paused, parent, instance, tmp_path):
         assert took < 10
     assert provision.clone_disk(vms, f"{name}.c", parent).created
     assert provision.grow(vms, name, 8 * MIB)
+
+
+@pytest.fixture
+def hasty(paused):
+    return connect(
+        paused, connect_timeout_seconds=17, operation_timeout_seconds=2
+    )
+
+
+# librbd may leave an image locked when it could not close it. It breaks no
+# lock of its own client: each write fails with EINVAL (16.2).
+
+
+def test_time_out_ends_the_connection(paused, hasty, instance):
+    """librbd opens and closes the image by itself."""
+    vms = Pool(hasty, "vms")
+    blank_disk(vms, f"{instance}_disk", MIB)
+    old = address(hasty)
+    paused.pause_osds()
+    with pytest.raises(errors.OperationTimedOut):
+        vms.remove(f"{instance}_disk")
+    paused.resume_osds()
+    assert address(hasty) != old
+
+
+def test_time_out_of_a_close_ends_the_connection(paused, hasty, instance):
+    """rbd_close reports no time-out."""
+    vms = Pool(hasty, "vms")
+    blank_disk(vms, f"{instance}_disk", MIB)
+    old = address(hasty)
+    with vms.open(f"{instance}_disk", read_only=False) as disk:
+        disk.write(b"whole", 0)
+        disk.flush()
+        paused.pause_osds()
+    paused.resume_osds()
+    assert address(hasty) != old
 
 
 def test_osds_paused_during_an_import(paused, instance, tmp_path):
