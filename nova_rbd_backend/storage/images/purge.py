@@ -31,8 +31,8 @@ _CLAIM_SECONDS = 2 * 3600.0
 class Kept:
     """An image that was not freed, and why."""
 
-    image: str
-    image_id: str
+    image: str  # its name when it was deleted, or the name of a draft
+    image_id: str  # empty: it is not deleted, but a draft
     reason: str
     age_seconds: float
 
@@ -44,7 +44,7 @@ class PurgeReport:
     purged: tuple[str, ...]
     waiting: tuple[Kept, ...]  # not due yet, or needed or freed elsewhere
     stuck: tuple[Kept, ...]  # due, but held: the operator has to know
-    left: int  # not tried, because a limit was reached
+    left: int  # not tried, or not tried again, because a limit was reached
     seconds: float
 
 
@@ -63,7 +63,7 @@ def purge(
         if journal.is_abandoned(pool, entry):
             run.settle(entry)
         elif entry.age_seconds > _LONGEST_CREATION_SECONDS:
-            reason = f"made by {entry.host} since then, as {entry.draft}"
+            reason = f"{entry.host} may still be making an image of it"
             run.stuck.append(_kept(entry, reason))
     _adopt(pool)
     left = 0
@@ -73,6 +73,7 @@ def purge(
         for entry in entries:
             full = len(run.purged) >= max_images
             if full or time.monotonic() - started > limit_seconds:
+                run.held.pop(entry.image_id, None)
                 left += 1
             else:
                 run.free(entry)
@@ -148,7 +149,8 @@ class _Run:
 
 
 def _kept(entry: journal.Entry, reason: str) -> Kept:
-    return Kept(entry.image, entry.image_id, reason, entry.age_seconds)
+    image = entry.draft or entry.image
+    return Kept(image, entry.image_id, reason, entry.age_seconds)
 
 
 def retention(pool: Pool, image_id: str) -> str | None:

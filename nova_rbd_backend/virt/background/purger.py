@@ -15,7 +15,7 @@ from nova_rbd_backend.virt.background.worker import Background
 
 LOG = logging.getLogger(__name__)
 
-#: A disk that could not be purged for longer than this is logged as an error.
+#: What could not be purged for longer than this is logged as an error.
 #: The cause will not go away by itself, as a dead client's watch does after
 #: 30 s (osd_client_watch_timeout).
 PATIENCE_SECONDS = 120
@@ -42,11 +42,11 @@ def _log(report: purge.PurgeReport) -> bool:
     for kept in report.stuck:
         log = LOG.info if kept in soon else LOG.error
         log(
-            "Deleted disk %(disk)s (image id %(id)s) still takes space, "
-            "after %(age)d s: %(reason)s",
+            "%(what)s still takes space, after %(age)d s: %(reason)s",
             {
-                "disk": kept.image,
-                "id": kept.image_id,
+                "what": f"Deleted disk {kept.image} (image id {kept.image_id})"
+                if kept.image_id
+                else f"Draft {kept.image}",
                 "age": kept.age_seconds,
                 "reason": kept.reason,
             },
