@@ -38,10 +38,10 @@ def settings_of(ceph, **changed):
     return Settings(**good | changed)
 
 
-def secret_xml(secret_uuid):
+def secret_xml(secret_uuid, private="no"):
     """Return the XML of a libvirt secret for a Ceph key."""
     return (
-        f"<secret private='no'><uuid>{secret_uuid}</uuid>"
+        f"<secret private='{private}'><uuid>{secret_uuid}</uuid>"
         f"<usage type='ceph'><name>{secret_uuid}</name></usage></secret>"
     )
 

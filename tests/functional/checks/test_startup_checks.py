@@ -6,6 +6,7 @@ Each failure is reported in one line, with the cause and the remedy.
 """
 
 import base64
+import contextlib
 import dataclasses
 import socket
 
@@ -278,3 +279,34 @@ def test_secret_without_a_ceph_key(secrets, good, define, capfd):
 
     assert "holds no Ceph key" in line
     assert "swordfish" not in line + "".join(capfd.readouterr())
+
+
+def test_secret_with_more_than_a_key(ceph, secrets, good, define):
+    """librados would log in with it, and ignore what follows the key."""
+    define(base64.b64decode(ceph.key("nova")) + b"\n")
+
+    assert "holds no Ceph key" in _secret_refusal(secrets, good)
+
+
+def test_private_secret(ceph, compute_host, good):
+    """libvirtd gives its value to no client; nova-compute starts."""
+    key = base64.b64decode(ceph.key("nova"))
+    with contextlib.closing(libvirt.open(compute_host.libvirt_uri)) as here:
+        private = secret_xml(good.secret_uuid, private="yes")
+        defined = here.secretDefineXML(private)
+        defined.setValue(key)
+
+        doubt = secret.check(here, good)
+
+        defined.undefine()
+    assert f"the libvirt secret {good.secret_uuid} is private" in doubt
+    assert "the key of client.nova" in doubt
+
+
+def test_libvirt_without_secrets(good):
+    """libvirt's test driver has none, like a libvirtd without its driver."""
+    with contextlib.closing(libvirt.open("test:///default")) as connection:
+        line = _secret_refusal(connection, good)
+
+    assert f"the libvirt secret {good.secret_uuid} cannot be read" in line
+    assert "this function is not supported" in line

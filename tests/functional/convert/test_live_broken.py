@@ -67,6 +67,14 @@ def is_converted(local, vms, content):
     }
 
 
+def is_as_before(local, vms):
+    assert state(local) == libvirt.VIR_DOMAIN_RUNNING
+    assert local.sources(live=True) == local.sources()
+    assert local.sources()["vda"] == str(local.path("disk"))
+    assert local.files() == {"disk", "disk.eph0"}
+    assert vms.directory.names(local.uuid) == []
+
+
 def state(local):
     return local.domain.state()[0]
 
@@ -88,6 +96,37 @@ def write_as_guest(local, number=0):
 
 def written(data):
     return b"G" * 512 + data[512:]
+
+
+@pytest.fixture
+def while_it_copies(monkeypatch):
+    """Return a function: do something once QEMU copies both disks."""
+
+    def install(do):
+        real, count = rbd_disk.Mirror.hide, 0
+
+        def hide(mirror):
+            nonlocal count
+            real(mirror)
+            count += 1
+            if count == 2:
+                do()
+
+        monkeypatch.setattr(rbd_disk.Mirror, "hide", hide)
+
+    return install
+
+
+def test_copy_is_ended_by_somebody(
+    vms, running, content, while_it_copies, capsys
+):
+    while_it_copies(lambda: running.domain.blockJobAbort("vdb"))
+    assert running.convert_here("--live") == 1
+    line = f"the copy of {running.path('disk.eph0')} ended"
+    assert line in capsys.readouterr().err
+    is_as_before(running, vms)
+    assert running.convert_here("--live") == 0
+    is_converted(running, vms, content)
 
 
 def test_mark_fails(vms, running, content, fails):
