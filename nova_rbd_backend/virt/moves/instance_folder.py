@@ -50,9 +50,10 @@ def remove_left_behind(instance: Any) -> None:
     # After a resize on this same host Nova renames that folder to this one.
     if not os.path.isdir(folder) or os.path.exists(f"{folder}_resize"):
         return
-    if filesystem_type(folder) not in LOCAL_FILESYSTEMS or is_exported(folder):
-        return
     try:
+        local = filesystem_type(folder) in LOCAL_FILESYSTEMS
+        if not local or is_exported(folder):
+            return
         shutil.rmtree(folder)
     except OSError as error:
         # Not raised: it would end a nova-compute that is starting (Nova 26 to
@@ -75,21 +76,23 @@ def remove_left_behind(instance: Any) -> None:
 def filesystem_type(path: str) -> str:
     """Return the type of the file system that a path is on; empty: not known.
 
-    Compares paths, because a btrfs subvolume has a device of its own.
+    Asks the kernel for the path's mount. Other mounts may be hidden by later
+    ones, and a btrfs subvolume has a device of its own.
     """
-    path = os.path.realpath(path)
-    longest, found = "", ""
+    fd = os.open(path, os.O_PATH)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as facts:
+            mount_id = dict(line.split()[:2] for line in facts)[b"mnt_id:"]
+    finally:
+        os.close(fd)
     # In bytes, because mount points need not be UTF-8.
     with open("/proc/self/mountinfo", "rb") as mounts:
         for line in mounts:
             # proc(5): id, parent, device, root, mount point, ... - type, ...
             before, _, after = line.partition(b" - ")
-            point = _unescaped(before.split(b" ")[4])
-            inside = f"{path}/".startswith(f"{point.rstrip('/')}/")
-            # A later mount hides an earlier one.
-            if inside and len(point) >= len(longest):
-                longest, found = point, after.split()[0].decode()
-    return found
+            if before.split()[0] == mount_id:
+                return after.split()[0].decode()
+    return ""
 
 
 def is_exported(path: str) -> bool:

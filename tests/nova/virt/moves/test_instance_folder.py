@@ -185,8 +185,36 @@ def mounted(request, tmp_path):
 def test_filesystem_type_of_a_mount_with_an_odd_name(mounted, tmp_path):
     from nova_rbd_backend.virt.moves.instance_folder import filesystem_type
 
-    assert filesystem_type(f"{mounted}/uuid") == "ramfs"
+    assert filesystem_type(mounted) == "ramfs"
     assert filesystem_type(str(tmp_path)) == filesystem_type("/tmp")
+
+
+@pytest.mark.parametrize("hides", ["itself", "its folder"])
+def test_filesystem_type_below_a_hidden_mount(tmp_path, hides):
+    """The tmpfs is not where its path leads any more."""
+    from nova_rbd_backend.virt.moves.instance_folder import filesystem_type
+
+    folder = tmp_path / "state"
+    point = folder / "instances"
+    point.mkdir(parents=True)
+    over = point if hides == "itself" else folder
+
+    def mount(kind, at):
+        command = ("mount", "-t", kind, kind, str(at))
+        subprocess.run(command, check=True, timeout=10)
+
+    mount("tmpfs", point)
+    try:
+        assert filesystem_type(str(point)) == "tmpfs"
+        mount("ramfs", over)
+        point.mkdir(exist_ok=True)
+        (point / "uuid").mkdir()
+        try:
+            assert filesystem_type(f"{point}/uuid") == "ramfs"
+        finally:
+            subprocess.run(("umount", over), check=True, timeout=10)
+    finally:
+        subprocess.run(("umount", point), check=True, timeout=10)
 
 
 def test_folder_stays_if_its_export_is_not_ascii(
