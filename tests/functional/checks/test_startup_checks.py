@@ -80,7 +80,7 @@ def test_no_conf_file(good):
         errors.ConfFileNotFound,
     )
 
-    assert "ceph.conf" in line
+    assert "/nonexistent/ceph.conf" in line
 
 
 def test_no_keyring(good):
@@ -95,6 +95,7 @@ def test_no_pool(good):
     line = refusal(dataclasses.replace(good, pool="vmz"))
 
     assert "has no pool 'vmz' (libvirt_images_store)" in line
+    assert "rbd pool init" in line
 
 
 def test_options_for_new_images(ceph, good):
@@ -243,6 +244,7 @@ def test_secret_missing(secrets, good):
     line = _secret_refusal(secrets, good)
 
     assert f"libvirt has no secret {good.secret_uuid}" in line
+    assert "virsh secret-define" in line
 
 
 def test_secret_without_a_value(secrets, good, define):
@@ -258,6 +260,7 @@ def test_secret_with_another_key(secrets, good, define):
     line = _secret_refusal(secrets, good)
 
     assert "holds another key than that of client.nova" in line
+    assert "ceph auth get-key client.nova" in line
     assert key not in line
 
 

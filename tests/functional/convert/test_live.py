@@ -88,13 +88,18 @@ def test_guest_runs_on(vms, running):
     assert running.files() == set()
 
 
-def test_refusals(running):
-    refuse = running.program.refused
-    running.domain.suspend()
-    assert "is paused" in refuse("convert", running.uuid, "--live")
-    running.domain.resume()
-    running.stop()
-    assert "leave out --live" in refuse("convert", running.uuid, "--live")
+def test_refusals(local):
+    """The domain has no operating system."""
+    qemu_img("create", "-f", "qcow2", local.path("disk"), "8M")
+    local.add("disk", "vda", "qcow2")
+    local.define()
+    local.start()
+    refuse = local.program.refused
+    local.domain.suspend()
+    assert "is paused" in refuse("convert", local.uuid, "--live")
+    local.domain.resume()
+    local.stop()
+    assert "leave out --live" in refuse("convert", local.uuid, "--live")
 
 
 def test_killed_while_it_copies(vms, running):
