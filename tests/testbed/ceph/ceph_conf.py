@@ -158,6 +158,9 @@ def _osd(settings: ClusterSettings, folder: pathlib.Path) -> dict[str, object]:
         "osd_op_num_threads_per_shard": 1,
         "osd_mon_report_interval": 1,
         "osd_scrub_load_threshold": 0.01,
+        # By default an OSD asks Linux for 2048 of the 65536 events in
+        # fs.aio-max-nr, and an OSD beyond the 32nd of a machine can't start.
+        "bdev_aio_max_queue_depth": 128,
         "bluestore_block_create": "true",
         "bluestore_block_size": settings.osd_store_bytes,
         "bluestore_block_preallocate_file": "false",
