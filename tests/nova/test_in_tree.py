@@ -13,6 +13,8 @@ import pytest
 
 from tests.nova.in_tree import not_applicable, run, suites
 
+pytestmark = pytest.mark.timeout(1800)
+
 CHECKOUT = pathlib.Path(__file__).parents[2]
 RELEASE = int(importlib.metadata.version("nova").split(".")[0])
 

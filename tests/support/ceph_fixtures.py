@@ -7,8 +7,8 @@ A conftest takes over each fixture that its tests use by assigning it, as in
 """
 
 import contextlib
-import os
 import pathlib
+import random
 import tempfile
 from collections.abc import Iterator
 
@@ -24,9 +24,6 @@ from tests.testbed.host.compute_host import ComputeHost
 
 # Kept between runs, and listed in .gitignore.
 KEPT = paths.CHECKOUT / ".testbed"
-# The hosts' addresses differ from those of other test runs, and from those of
-# a testbed (127.0.0).
-NETWORK = f"127.{os.getpid() // 250 % 200 + 16}.{os.getpid() % 250}"
 
 
 @pytest.fixture(scope="session")
@@ -50,12 +47,11 @@ def guest_image() -> building.GuestImage:
 
 @contextlib.contextmanager
 def started_host() -> Iterator[ComputeHost]:
-    """Start a compute host.
-
-    Only one can run at a time, as they all have the same addresses.
-    """
+    """Start a compute host, with addresses that no other host has."""
+    # A testbed's hosts are in 127.0.0. The others take one of 50 000 networks.
+    network = f"127.{random.randrange(16, 216)}.{random.randrange(250)}"
     with tempfile.TemporaryDirectory(prefix="hosts-", dir="/tmp") as folder:
-        host = ComputeHost(pathlib.Path(folder), 1, network=NETWORK)
+        host = ComputeHost(pathlib.Path(folder), 1, network=network)
         try:
             host.start()
             yield host

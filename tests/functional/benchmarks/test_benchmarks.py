@@ -13,6 +13,7 @@ CHECKOUT = pathlib.Path(__file__).parents[3]
 SIDES = {"plugin", "in-tree", "floor"}
 TOOLS = {"plugin", "in-tree", "rbd import", "qemu-img convert"}
 SECONDS = 600
+pytestmark = pytest.mark.timeout(SECONDS + 30)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import rados
 import rbd
 
-from tests.support.ceph_fixtures import KEPT, NETWORK
+from tests.support.ceph_fixtures import KEPT
 from tests.support.guest_domain import CD_ROM, FILE_DISK, SECRET, domain_xml
 from tests.testbed.guest import building as guest
 from tests.testbed.guest import console as console_
@@ -147,7 +147,9 @@ def test_counter_survives_a_crash_of_the_host(
 
 
 def test_guest_moves_live_to_another_host(ceph, compute_host, disk, console):
-    second = ComputeHost(compute_host.folder.parent, 2, network=NETWORK)
+    second = ComputeHost(
+        compute_host.folder.parent, 2, network=compute_host.network
+    )
     xml = domain_xml(disk, ceph.settings, console)
     try:
         second.start()
@@ -169,7 +171,9 @@ def test_guest_moves_live_to_another_host(ceph, compute_host, disk, console):
 
 
 def test_same_path_on_two_hosts_is_two_folders(compute_host):
-    second = ComputeHost(compute_host.folder.parent, 2, network=NETWORK)
+    second = ComputeHost(
+        compute_host.folder.parent, 2, network=compute_host.network
+    )
     try:
         second.start()
         state = str(compute_host.state_path / "file")

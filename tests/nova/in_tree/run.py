@@ -37,7 +37,7 @@ class Verdict:
         )
 
 
-def run(suite, threading, python=sys.executable, limit_seconds=1800):
+def run(suite, threading, python=sys.executable, limit_seconds=1700):
     """Run all of a suite's tests.
 
     :returns: full name -> the outcome and, for a failure, its traceback

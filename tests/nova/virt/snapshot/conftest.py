@@ -39,7 +39,7 @@ guest_image = ceph_fixtures.guest_image
 
 @pytest.fixture(scope="module")
 def compute_host():
-    """A compute host, which is gone when other files' tests start theirs."""
+    """A compute host for the guest of one file's tests."""
     with ceph_fixtures.started_host() as host:
         yield host
 
