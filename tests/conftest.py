@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Share the tests out between two workers; print what the tests measure."""
+"""Share the tests out between two workers; print what they measure."""
 
 import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from tests.durations import Durations
 
 _TOLD = "told"
 # Takes as long as all of tests/functional. It runs in their worker, on an
@@ -16,6 +18,20 @@ APART = "tests/e2e/virt/test_killed.py"
 Tell = Callable[[str], None]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--durations-file", help="keep the seconds of each test in this file"
+    )
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give the mark ``quick`` to the two suites that run in a minute."""
+    if item.nodeid.startswith(("tests/unit/", "tests/contract/")):
+        item.add_marker("quick")
+
+
+# The reporter of the terminal registers itself in this hook too.
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Print what tests tell; stop all servers on SIGTERM, as on Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -27,6 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
     terminal = config.pluginmanager.getplugin("terminalreporter")
     if terminal and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Shown(terminal))
+        shown = config.getoption("durations") is not None
+        path = config.getoption("durations_file")
+        config.pluginmanager.register(Durations(terminal, shown, path))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,6 +2,8 @@
 # Run the linters, then the tests. Without arguments, all tests run in a single
 # pytest, whose summary is the last line of the output; tests/e2e runs in
 # parallel with all others (tests/conftest.py).
+#   --quick        tests/unit, tests/contract, and a few tests on real parts: a
+#                  boot, a snapshot and a delete; takes under four minutes
 #   --unit         tests/unit, without Ceph, and tests/contract, on a real Ceph
 #   --nova         tests/nova: Nova's code, on a real Ceph
 #   --functional   tests/functional: a real Ceph, libvirt and QEMU
@@ -16,6 +18,7 @@ export PATH="$("$PYTHON" -m tests.testbed venv)/bin:$PATH"
 what=() more=()
 for word; do
     case $word in
+        --quick) what+=(-m quick) ;;
         --unit) what+=(tests/unit tests/contract) ;;
         --functional) what+=(tests/functional) ;;
         --nova) what+=(tests/nova) ;;
@@ -25,7 +28,7 @@ for word; do
 done
 # tests/e2e is first because it takes longest and has a worker of its own.
 [ $# -gt 0 ] || what=(tests/e2e tests/unit tests/contract tests/nova \
-    tests/functional)
+    tests/functional --durations-file .testbed/durations.json)
 
 echo "==> ruff check"
 ruff check .

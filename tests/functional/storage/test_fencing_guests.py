@@ -68,6 +68,7 @@ def boot(ceph, compute_host, guest_disk, tmp_path):
     connection.close()
 
 
+@pytest.mark.quick
 def test_killed_guest_starts_again(
     vms, instance, guest_disk, boot, compute_host, noted
 ):

@@ -23,6 +23,7 @@ from tests.nova.images import (
 )
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("disk_format", ["raw", "iso"])
 def test_clone(pools, glance, instance, parent, disk_format):
     other = f"rbd://{uuid.uuid4()}/images/x/snap"

@@ -40,6 +40,7 @@ def rbd_driver():
 # -- deleting disks
 
 
+@pytest.mark.quick
 def test_cleanup_takes_the_instances_disks_and_no_others(pools, driver):
     mine, other = nova_instance(), nova_instance()
     for one in (mine, other):
@@ -184,6 +185,7 @@ def snapshot(pools, monkeypatch):
     return make_one
 
 
+@pytest.mark.quick
 def test_snapshots_location_is_given_to_glance(pools, snapshot):
     found = TakingGlance()
     assert snapshot(found) == ""  # Nova has nothing left to send

@@ -156,6 +156,7 @@ def test_is_whole_and_the_guest_writes_on(ceph, vms, target, disk):
     assert snaps_of(vms, disk) == ()
 
 
+@pytest.mark.quick
 def test_detached_snapshot_needs_no_disk(vms, target, disk):
     snapshot = make(target, vms, disk)
     accept(target, snapshot)
