@@ -9,12 +9,12 @@ import pytest
 from nova_rbd_backend import names
 from nova_rbd_backend.ceph.pool import Pool
 from tests.support.clients import connect
-from tests.support.clusters import started_ceph
+from tests.support.clusters import shared_ceph
 
 
 @pytest.fixture(scope="session")
 def ceph():
-    with started_ceph() as cluster:
+    with shared_ceph() as cluster:
         yield cluster
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from nova_rbd_backend.ceph.pool import Pool
 from tests.support.clients import connect
-from tests.support.clusters import started_ceph
+from tests.support.clusters import shared_ceph
 from tests.testbed import paths
 from tests.testbed.ceph.cluster import CephCluster
 from tests.testbed.guest import building
@@ -29,7 +29,7 @@ KEPT = paths.CHECKOUT / ".testbed"
 @pytest.fixture(scope="session")
 def ceph() -> Iterator[CephCluster]:
     """A cluster where the watches of dead clients end after 10 s."""
-    with started_ceph(watch_timeout_seconds=10) as cluster:
+    with shared_ceph(watch_timeout_seconds=10) as cluster:
         yield cluster
 
 

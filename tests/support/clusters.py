@@ -4,7 +4,9 @@
 
 import contextlib
 import json
+import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -14,10 +16,16 @@ import rbd
 
 from nova_rbd_backend.ceph import cluster
 from tests.testbed.ceph.cluster import CephCluster
+from tests.testbed.ceph.pools import REPLICATED_POOLS, command
 from tests.testbed.process import TestbedError, wait_for
 
 # An OSD looks for ended watches now and then.
 _LATE_SECONDS = 10
+# Names a folder whose clusters outlive a run of pytest, so that the next run
+# need not start its own.
+KEPT = "NOVA_RBD_KEPT_CLUSTERS"
+# librbd's own, which it would not make anew.
+OBJECTS_OF_POOLS = {"rbd_info", "rbd_namespace"}
 
 
 @contextlib.contextmanager
@@ -31,6 +39,63 @@ def started_ceph(**how: Any) -> Iterator[CephCluster]:
         finally:
             _disconnect(ceph)
             ceph.destroy()
+
+
+@contextlib.contextmanager
+def shared_ceph(**how: Any) -> Iterator[CephCluster]:
+    """Give the cluster that most tests share, which none of them breaks."""
+    kept = os.environ.get(KEPT)
+    if not kept:
+        with started_ceph(**how) as ceph:
+            yield ceph
+        return
+    name = "-".join(f"{word}-{value}" for word, value in how.items())
+    folder = pathlib.Path(kept) / (name or "default")
+    folder.parent.mkdir(exist_ok=True)
+    ceph = CephCluster(folder, **how)
+    ceph.start()
+    try:
+        yield ceph
+    finally:
+        _disconnect(ceph)
+
+
+def empty_kept(folder: pathlib.Path) -> None:
+    """Remove all that the tests have left in the clusters of a folder.
+
+    Clusters that don't do what they are told are removed.
+    """
+    for ceph in _kept(folder):
+        try:
+            ceph.start()
+            with ceph.admin() as admin:
+                command(admin, "osd blocklist clear")
+                for pool in REPLICATED_POOLS:
+                    _empty(admin, pool)
+        except Exception:
+            ceph.destroy()
+
+
+def end_kept(folder: pathlib.Path) -> None:
+    """Stop and remove the clusters of a folder."""
+    for ceph in _kept(folder):
+        ceph.destroy()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kept(folder: pathlib.Path) -> list[CephCluster]:
+    found = sorted(folder.iterdir()) if folder.exists() else []
+    return [CephCluster(path) for path in found]
+
+
+def _empty(admin: rados.Rados, pool: str) -> None:
+    with admin.open_ioctx(pool) as ioctx:
+        ioctx.set_namespace(rados.LIBRADOS_ALL_NSPACES)
+        found = [(each.nspace, each.key) for each in ioctx.list_objects()]
+        for namespace, key in found:
+            if key not in OBJECTS_OF_POOLS:
+                ioctx.set_namespace(namespace)
+                ioctx.remove_object(key)
 
 
 def _disconnect(ceph: CephCluster) -> None:

@@ -14,6 +14,7 @@ from tests.testbed.process import TestbedError
 NOVA = os.environ.get("NOVA_VERSION", "34.0.0")
 
 REQUIREMENTS = (
+    "coverage",
     "glance",
     "gunicorn",
     "hacking",

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which tests run a line, and how long they take: recorded once, then read."""
+
+import collections
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+
+from tests.mutants import recording, tree
+from tests.testbed import paths
+
+RECORD = paths.CHECKOUT / ".testbed/mutants/record"
+SUITES = ("tests/unit", "tests/contract", "tests/nova", "tests/functional")
+# They run the product only in ways that other tests do too, and take long.
+PRODUCT = "nova_rbd_backend"
+# Stands for a test where Python ran a line before any test did.
+IMPORT = ""
+LEFT_OUT = (
+    "tests/nova/test_in_tree.py",
+    "tests/functional/benchmarks",
+    "tests/functional/testbed",
+)
+CONFIG = """\
+[run]
+source = {tree}/nova_rbd_backend
+parallel = true
+data_file = {record}/coverage
+patch =
+    subprocess
+    _exit
+context = ${{PYTEST_CURRENT_TEST-}}
+disable_warnings = no-data-collected,module-not-measured,module-not-imported
+"""
+
+
+def record(wanted: Sequence[str]) -> None:
+    """Run tests in a copy of the checkout, and note which lines each runs.
+
+    What was noted of the same tests is forgotten, that of others stays.
+
+    :param wanted: folders and files of tests; all suites without e2e if empty
+    """
+    import coverage
+
+    RECORD.mkdir(parents=True, exist_ok=True)
+    place = tree.Tree(RECORD.parent / "recorded")
+    place.refresh()
+    config = RECORD / "coveragerc"
+    config.write_text(CONFIG.format(tree=place.folder, record=RECORD))
+    # A file that an interrupted run has left would be read as a new one's.
+    for old in RECORD.glob("coverage.*"):
+        old.unlink()
+    seconds = RECORD / "seconds.new"
+    seconds.unlink(missing_ok=True)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "coverage", "run", "--rcfile", config),
+            *("-m", "pytest", "-q", "-p", "tests.mutants.recording"),
+            *("-p", "no:xdist", "-p", "no:cacheprovider"),
+            *(f"--ignore={path}" for path in LEFT_OUT),
+            *(wanted or SUITES),
+        ],
+        cwd=place.folder,
+        env={**place.environment(), recording.FILE: str(seconds)},
+    )
+    measured = coverage.CoverageData(str(RECORD / "coverage.new"))
+    for path in sorted(RECORD.glob("coverage.*.*")):
+        part = coverage.CoverageData(str(path))
+        part.read()
+        measured.update(part)
+        path.unlink()
+    _merge(measured, place, seconds)
+
+
+def _merge(measured, place: tree.Tree, seconds: pathlib.Path) -> None:
+    known = load()
+    found = _read_seconds(seconds)
+    for lines in known.lines.values():
+        for tests in lines.values():
+            tests -= found.keys()
+    for path in measured.measured_files():
+        name = str(pathlib.Path(path).relative_to(place.folder))
+        lines = known.lines.setdefault(name, {})
+        for line, contexts in measured.contexts_by_lineno(path).items():
+            tests = {_test(context) for context in contexts}
+            tests &= found.keys() | {IMPORT}
+            lines.setdefault(line, set()).update(tests)
+    known.seconds.update(found)
+    known.save()
+    seconds.unlink()
+
+
+def _test(context: str) -> str:
+    """Return the test of a context: of the process itself or of a child.
+
+    A child's context has the phase too: "tests/x.py::test_y (call)".
+    """
+    name, _, phase = context.partition("|")[0].rpartition(" (")
+    return name if phase in ("setup)", "call)", "teardown)") else context
+
+
+def _read_seconds(path: pathlib.Path) -> dict[str, float]:
+    """Return the seconds of each test that passed.
+
+    The first test of a file waits for what the file's tests share; it counts
+    as if it was one of the others.
+    """
+    reports = [json.loads(line) for line in path.read_text().splitlines()]
+    failed = {test for test, _, outcome, _ in reports if outcome != "passed"}
+    setups = collections.defaultdict(list)
+    for test, when, _, seconds in reports:
+        if when == "setup":
+            setups[test.partition("::")[0]].append(seconds)
+    found: collections.Counter[str] = collections.Counter()
+    for test, when, _, seconds in reports:
+        if when == "setup":
+            usual = statistics.median(setups[test.partition("::")[0]])
+            seconds = min(seconds, usual)
+        found[test] += seconds
+    return {t: s for t, s in found.items() if t not in failed}
+
+
+class Covering:
+    """Which tests run a line, and how long each test takes."""
+
+    def __init__(
+        self,
+        lines: dict[str, dict[int, set[str]]],
+        seconds: dict[str, float],
+    ):
+        self.lines = lines
+        self.seconds = seconds
+
+    def tests(self, path: str, lines: Iterable[int]) -> list[str]:
+        """Return the tests that run one of the lines.
+
+        The tests of the file's own folder are first, as they most likely fail,
+        and then the quickest. Lines that Python runs when it imports the file
+        belong to all tests of the file.
+        """
+        of_file = self.lines.get(path, {})
+        found = set().union(*(of_file.get(line, ()) for line in lines))
+        if IMPORT in found:
+            found = set().union(*of_file.values()) - {IMPORT}
+        folder = "/" + str(pathlib.PurePath(path).parent.relative_to(PRODUCT))
+        return sorted(
+            found,
+            key=lambda test: (
+                folder not in pathlib.PurePath(test).parent.as_posix(),
+                self.seconds.get(test, 0),
+            ),
+        )
+
+    def save(self) -> None:
+        RECORD.mkdir(parents=True, exist_ok=True)
+        lines = {
+            path: {line: sorted(tests) for line, tests in found.items()}
+            for path, found in self.lines.items()
+        }
+        text = json.dumps({"lines": lines, "seconds": self.seconds})
+        (RECORD / "covering.json").write_text(text)
+
+
+def load() -> Covering:
+    """Return what has been recorded so far."""
+    path = RECORD / "covering.json"
+    if not path.exists():
+        return Covering({}, {})
+    found = json.loads(path.read_text())
+    lines = {
+        path: {int(line): set(tests) for line, tests in each.items()}
+        for path, each in found["lines"].items()
+    }
+    return Covering(lines, found["seconds"])
