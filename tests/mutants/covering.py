@@ -3,6 +3,7 @@
 """Which tests run a line, and how long they take: recorded once, then read."""
 
 import collections
+import difflib
 import json
 import pathlib
 import statistics
@@ -77,7 +78,7 @@ def record(wanted: Sequence[str]) -> None:
 
 
 def _merge(measured, place: tree.Tree, seconds: pathlib.Path) -> None:
-    known = load()
+    known = load(place.folder)
     found = _read_seconds(seconds)
     for lines in known.lines.values():
         for tests in lines.values():
@@ -89,6 +90,8 @@ def _merge(measured, place: tree.Tree, seconds: pathlib.Path) -> None:
             tests = {_test(context) for context in contexts}
             tests &= found.keys() | {IMPORT}
             lines.setdefault(line, set()).update(tests)
+    for name in known.lines:
+        known.sources[name] = _source(place.folder / name)
     known.seconds.update(found)
     known.save()
     seconds.unlink()
@@ -125,15 +128,20 @@ def _read_seconds(path: pathlib.Path) -> dict[str, float]:
 
 
 class Covering:
-    """Which tests run a line, and how long each test takes."""
+    """Which tests run a line, and how long each test takes.
+
+    :param sources: what the lines are of
+    """
 
     def __init__(
         self,
         lines: dict[str, dict[int, set[str]]],
         seconds: dict[str, float],
+        sources: dict[str, str] | None = None,
     ):
         self.lines = lines
         self.seconds = seconds
+        self.sources = sources or {}
 
     def tests(self, path: str, lines: Iterable[int]) -> list[str]:
         """Return the tests that run one of the lines.
@@ -161,12 +169,38 @@ class Covering:
             path: {line: sorted(tests) for line, tests in found.items()}
             for path, found in self.lines.items()
         }
-        text = json.dumps({"lines": lines, "seconds": self.seconds})
-        (RECORD / "covering.json").write_text(text)
+        found = {
+            "lines": lines,
+            "seconds": self.seconds,
+            "sources": self.sources,
+        }
+        (RECORD / "covering.json").write_text(json.dumps(found))
+
+    def follow(self, path: str, source: str) -> None:
+        """Give the lines of a file the numbers that they have now.
+
+        A line that is new gets the tests of the lines that it replaces, or
+        else of the line before it.
+        """
+        old = self.sources[path].splitlines()
+        new = source.splitlines()
+        lines = self.lines[path]
+        found: dict[int, set[str]] = {}
+        matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+        for what, i1, i2, j1, j2 in matcher.get_opcodes():
+            for j in range(j1, j2):
+                if what == "equal":
+                    known = [i1 + j - j1 + 1]
+                else:
+                    known = [*range(i1 + 1, i2 + 1)] or [i1]
+                tests = [lines[each] for each in known if each in lines]
+                if tests:
+                    found[j + 1] = set().union(*tests)
+        self.lines[path], self.sources[path] = found, source
 
 
-def load() -> Covering:
-    """Return what has been recorded so far."""
+def load(checkout: pathlib.Path = paths.CHECKOUT) -> Covering:
+    """Return what has been recorded so far, for the files as they are now."""
     path = RECORD / "covering.json"
     if not path.exists():
         return Covering({}, {})
@@ -175,4 +209,13 @@ def load() -> Covering:
         path: {int(line): set(tests) for line, tests in each.items()}
         for path, each in found["lines"].items()
     }
-    return Covering(lines, found["seconds"])
+    covering = Covering(lines, found["seconds"], found["sources"])
+    for path, source in found["sources"].items():
+        now = _source(checkout / path)
+        if now != source:
+            covering.follow(path, now)
+    return covering
+
+
+def _source(path: pathlib.Path) -> str:
+    return path.read_text() if path.exists() else ""

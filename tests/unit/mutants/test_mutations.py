@@ -116,3 +116,13 @@ def test_slow_tests_are_left_out():
     seconds = {"a": 3, "b": 2, "c": 9}
     assert program.within(["a", "b", "c"], seconds, 5) == ["a", "b"]
     assert program.within(["c", "a"], seconds, 5) == ["c"]
+
+
+def test_tests_of_a_line_follow_it_when_the_file_changes():
+    seconds = {"tests/a.py::t": 1.0, "tests/b.py::t": 1.0}
+    a, b = ({test} for test in seconds)
+    old, new = "1\n2\n3\n4\n", "0\n1\n2\n2.5\nthree\n4\n"
+    path = "nova_rbd_backend/x.py"
+    covered = Covering({path: {2: a, 3: b, 4: a}}, seconds, {path: old})
+    covered.follow(path, new)
+    assert covered.lines[path] == {3: a, 4: b, 5: b, 6: a}
