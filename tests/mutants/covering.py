@@ -146,22 +146,24 @@ class Covering:
     def tests(self, path: str, lines: Iterable[int]) -> list[str]:
         """Return the tests that run one of the lines.
 
-        The tests of the file's own folder are first, as they most likely fail,
-        and then the quickest. Lines that Python runs when it imports the file
-        belong to all tests of the file.
+        First are those that most likely fail: the tests of the file and of its
+        folder, by their names; then the quickest. Lines that Python runs when
+        it imports the file belong to all tests of the file.
         """
         of_file = self.lines.get(path, {})
         found = set().union(*(of_file.get(line, ()) for line in lines))
         if IMPORT in found:
             found = set().union(*of_file.values()) - {IMPORT}
-        folder = "/" + str(pathlib.PurePath(path).parent.relative_to(PRODUCT))
-        return sorted(
-            found,
-            key=lambda test: (
-                folder not in pathlib.PurePath(test).parent.as_posix(),
-                self.seconds.get(test, 0),
-            ),
-        )
+        of_product = pathlib.PurePath(path)
+        folder = of_product.relative_to(PRODUCT).parent
+
+        def order(test: str) -> tuple[bool, bool, float]:
+            file = pathlib.PurePath(test.partition("::")[0])
+            elsewhere = pathlib.PurePath(*file.parts[2:-1]) != folder
+            other = elsewhere or of_product.stem not in file.stem
+            return other, elsewhere, self.seconds.get(test, 0)
+
+        return sorted(found, key=order)
 
     def save(self) -> None:
         RECORD.mkdir(parents=True, exist_ok=True)

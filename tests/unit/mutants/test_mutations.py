@@ -97,17 +97,17 @@ def test_changed_lines():
     assert program.changed_lines(diff) == {"x.py": {1, 2, 19}}
 
 
-def test_tests_of_the_own_folder_are_first_and_then_the_quickest():
+def test_tests_of_the_file_are_first_then_of_its_folder_then_quick_ones():
     path = "nova_rbd_backend/storage/x.py"
-    tests = ("tests/contract/ceph/a.py::t", "tests/contract/storage/b.py::t")
-    seconds = {tests[0]: 1, tests[1]: 2, "tests/unit/c.py::t": 0}
+    seconds = {
+        "tests/functional/storage/test_x.py::t": 4,
+        "tests/contract/storage/test_y.py::t": 3,
+        "tests/unit/storage/disks/test_x.py::t": 1,
+        "tests/contract/ceph/test_x.py::t": 2,
+    }
     covered = Covering({path: {1: {IMPORT}, 2: set(seconds)}}, seconds)
     for line in (1, 2):
-        assert covered.tests(path, [line]) == [
-            tests[1],
-            "tests/unit/c.py::t",
-            tests[0],
-        ]
+        assert covered.tests(path, [line]) == list(seconds)
     assert covered.tests(path, [3]) == []
     assert covered.tests("nova_rbd_backend/y.py", [1]) == []
 
