@@ -21,7 +21,8 @@ from nova_rbd_backend.ceph.pool import Pool
 OBJECT = "nova_rbd_leases"
 #: The longest wait for a dead holder.
 SECONDS = 30
-_RENEW_SECONDS = 8.0
+# In SECONDS, so that a lease outlives renewals that fail.
+_RENEWALS = 4
 
 
 class Lease:
@@ -50,7 +51,7 @@ class Lease:
         self._thread.start()
 
     def _renew(self) -> None:
-        while not self._ending.wait(_RENEW_SECONDS):
+        while not self._ending.wait(SECONDS / _RENEWALS):
             # Ceph may answer again at the next try.
             with contextlib.suppress(errors.StorageError):
                 key = (self._pool, self._name, self.cookie)

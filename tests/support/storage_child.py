@@ -85,7 +85,7 @@ def import_(vms, name, argument):
 
 
 def base(vms, name, argument):
-    lease.SECONDS, lease._RENEW_SECONDS = LEASE_SECONDS, 1.0
+    lease.SECONDS = LEASE_SECONDS
     making = bases.begin(vms, name)
     bases.finish(vms, making, argument, META, workers=2)
 

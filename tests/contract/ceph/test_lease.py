@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 
+from nova_rbd_backend import errors
 from nova_rbd_backend.ceph import lease
 
 
@@ -43,8 +44,18 @@ def test_lease_expires(pool, key):
 
 def test_lease_is_renewed_while_its_holder_lives(pool, key, monkeypatch):
     monkeypatch.setattr(lease, "SECONDS", 2)
-    monkeypatch.setattr(lease, "_RENEW_SECONDS", 0.3)
     held = lease.take(pool, key)
+    taken = lease._taken
+
+    def fail_once(*_):
+        monkeypatch.setattr(lease, "_taken", taken)
+        raise errors.OperationTimedOut
+
+    monkeypatch.setattr(lease, "_taken", fail_once)
+    limit = time.monotonic() + 1.5
+    while lease._taken is not taken:
+        assert time.monotonic() < limit, "it is not renewed in time"
+        time.sleep(0.05)
     until = time.monotonic() + 3
     while time.monotonic() < until:
         assert lease.take(pool, key) is None
@@ -57,7 +68,7 @@ def test_lease_is_renewed_while_its_holder_lives(pool, key, monkeypatch):
 
 
 def test_holder_learns_that_its_lease_is_lost(pool, key, monkeypatch):
-    monkeypatch.setattr(lease, "_RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(lease, "SECONDS", 1)
     held = lease.take(pool, key)
     assert not held.lost
     # As if Ceph had been unreachable for longer than the lease lasts.

@@ -62,7 +62,7 @@ def test_disk_beyond_the_hard_limit_is_a_copy(pool, chain):
     chain(2)
     disk, _ = chain(1, depth_limit=5)
     assert depth(pool, disk) == 5
-    disk, snapshot = chain(1, depth_limit=5)
+    disk, snapshot = chain(1, depth_limit=6)  # a clone would have 7
     assert (depth(pool, disk), depth(pool, snapshot)) == (0, 1)
     with pool.open(disk) as opened:
         assert opened.read(4096, 4) == b"base"

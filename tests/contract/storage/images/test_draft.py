@@ -2,11 +2,14 @@
 
 """An image gets its name when it is whole; a failed one leaves nothing."""
 
+import uuid
+
 import pytest
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.images import draft, purge
+from nova_rbd_backend.storage.snapshots import make as snapshots
 
 MIB = 1 << 20
 
@@ -64,4 +67,29 @@ def test_draft_is_removed_meanwhile(pool, name, looked_up):
     with pytest.raises(errors.TakenOver):
         make()
     assert left(pool, name) == []
+    purge.purge(pool)
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_source_snap_stays_for_a_snapshot_that_is_published(
+    pool, name, published
+):
+    """Until it is detached; a snapshot that is undone needs it no more."""
+    pool.create(name, MIB)
+    glance_id = str(uuid.uuid4())
+    attempt = snapshots.begin(pool, pool, name, glance_id)
+    snapshots.snap(attempt)
+    if published:
+        snapshots.publish(pool, attempt, {})
+        # As if the process had died before it ended the entry.
+        entry = attempt.creation
+        assert pool.objects.omap_swap(
+            journal.OBJECT, entry.key, None, entry.stored
+        )
+    draft.settle(pool, attempt.creation)
+    assert not journal.creations(pool, attempt.creation.image)
+    with pool.open(name) as disk:
+        found = [snap.name for snap in disk.snaps()]
+    assert found == ([attempt.source.snap] if published else [])
+    snapshots.undo(pool, attempt)
     purge.purge(pool)
