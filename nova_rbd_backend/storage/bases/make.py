@@ -125,7 +125,6 @@ def finish(
 
     with attempt.done:
         try:
-            attempt.require_right()
             with draft(pool, attempt.name) as begun:
                 written = make_from_file(
                     pool, begun.name, path, None, checked_progress, workers
