@@ -91,6 +91,8 @@ def test_question_that_an_osd_leaves_unanswered_is_an_error(
     ceph, hasty, image_id
 ):
     def answer():
+        # The OSD says first that it has the question.
+        time.sleep(0.7)
         ceph.pause_osds()
         time.sleep(2 * STANDSTILL_SECONDS)
         ceph.resume_osds()
@@ -99,7 +101,7 @@ def test_question_that_an_osd_leaves_unanswered_is_an_error(
         watching(ceph, f"rbd_header.{image_id}", answer),
         pytest.raises(errors.OperationTimedOut, match="no answer"),
     ):
-        hasty.holders.ask_watchers([image_id], 1)
+        hasty.holders.ask_watchers([image_id], 2)
 
 
 def test_refused_question_is_an_error(ceph, vms, image_id):
