@@ -86,11 +86,17 @@ def test_nothing_is_logged_without_another_client(driver, instance, caplog):
     assert not [w for w in warnings(caplog) if "Fenced" in w]
 
 
-def test_living_client_keeps_the_guest_from_starting(driver, instance, client):
+@pytest.mark.parametrize(
+    "how", [{}, {"pause": True}, {"power_on": False, "pause": True}]
+)
+def test_living_client_keeps_the_guest_from_starting(
+    driver, instance, client, how
+):
+    """Nova starts a guest paused until its ports are plugged in."""
     from nova import exception
 
     with pytest.raises(exception.StorageError) as caught:
-        start(driver, instance)
+        start(driver, instance, **how)
     assert f"vms/{instance.uuid}_disk" in str(caught.value)
     assert "stop the guest or power the host off" in str(caught.value)
     with pytest.raises(exception.InstanceNotFound):

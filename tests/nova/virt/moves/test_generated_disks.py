@@ -17,6 +17,14 @@ from nova_rbd_backend.storage.images import purge
 from tests.nova.images import MIB, VOLUME
 
 DISKS = {"disk.local": 1 << 30, "disk.swap": 4 * MIB}
+# The block device mapping of disk.eph0.
+EPHEMERAL = {
+    "device_type": "disk",
+    "disk_bus": "virtio",
+    "device_name": "/dev/vdd",
+    "guest_format": None,
+    "size": 1,
+}
 NO_IMAGES = dict.fromkeys(("image_id", "kernel_id", "ramdisk_id"))
 
 
@@ -67,14 +75,17 @@ def make(driver, monkeypatch):
     def make(instance, disks=DISKS, resize=False):
         mapping = {
             disk: {"bus": "virtio", "dev": f"vd{letter}", "type": "disk"}
-            for disk, letter in zip(disks, "bc", strict=False)
+            for disk, letter in zip(disks, "bcd", strict=False)
         }
         driver._create_image(
             None,
             instance,
             mapping,
             disk_images=NO_IMAGES,
-            block_device_info=VOLUME,
+            block_device_info={
+                **VOLUME,
+                "ephemerals": [EPHEMERAL] if "disk.eph0" in disks else [],
+            },
             ignore_bdi_for_swap=resize,
         )
 
@@ -172,6 +183,17 @@ def test_migration_without_a_disk(make, migrated, vms, missing):
     with pytest.raises(exception.DiskNotFound, match=missing):
         make(migrated, resize=True)
     assert there(vms, migrated) == sorted(DISKS.keys() - {missing})
+
+
+def test_migration_without_a_disk_of_no_flavor(make, migrated, vms):
+    """The user asked for the disk, so the flavors do not tell of it."""
+    from nova import exception
+
+    disks = {**DISKS, "disk.eph0": 1 << 30}
+    lay(vms, migrated)
+    with pytest.raises(exception.DiskNotFound, match="disk.eph0"):
+        make(migrated, disks, resize=True)
+    assert there(vms, migrated) == sorted(DISKS)
 
 
 def test_resize_makes_new_disks(make, migrated, vms):
