@@ -191,7 +191,7 @@ def test_migration_without_a_disk_of_no_flavor(make, migrated, vms):
 
     disks = {**DISKS, "disk.eph0": 1 << 30}
     lay(vms, migrated)
-    with pytest.raises(exception.DiskNotFound, match="disk.eph0"):
+    with pytest.raises(exception.DiskNotFound, match=r"disk\.eph0"):
         make(migrated, disks, resize=True)
     assert there(vms, migrated) == sorted(DISKS)
 

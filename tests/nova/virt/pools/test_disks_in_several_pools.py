@@ -5,12 +5,15 @@
 The class ``fast`` has the pool ``snapshots``, which Nova's user may use.
 """
 
+import functools
 import types
 import uuid
 
 import pytest
+import rbd as rbd_
 
 from tests.nova.images import GIB, MIB, cache, fetcher, generated, never, rbd
+from tests.support.clients import connect
 
 FAST = {"nova_rbd:class": "fast"}
 
@@ -178,6 +181,34 @@ def test_delete_finds_the_disks_in_all_pools(pools, classes, glance, parent):
     for pool in ("vms", "snapshots"):
         names = [t.name for t in pools.vms.beside(pool).trash.entries()]
         assert not [name for name in names if instance.uuid in name]
+
+
+def test_nova_is_told_of_a_disk_that_is_busy(
+    ceph, pools, classes, driver, monkeypatch
+):
+    """The disks in the pools after it are deleted nevertheless."""
+    from nova import exception
+
+    from nova_rbd_backend.storage import store
+
+    impatient = functools.partial(
+        store.delete.delete_disks, busy_limit_seconds=1
+    )
+    monkeypatch.setattr(store.delete, "delete_disks", impatient)
+    instance = new_instance({})
+    name = f"{instance.uuid}_disk"
+    pools.vms.create(name, MIB)
+    pools.vms.beside("snapshots").create(f"{name}.swap", MIB)
+    # Another client than the driver's.
+    other = connect(ceph, connect_timeout_seconds=14)
+    with rbd_.Image(other.connection().ioctx("vms", ""), name) as disk:
+        disk.lock_acquire(rbd_.RBD_LOCK_MODE_EXCLUSIVE)
+        with pytest.raises(exception.StorageError) as caught:
+            driver._cleanup_rbd(instance)
+    assert f"vms/{name}" in str(caught.value)
+    assert where(pools, instance) == {"disk": "vms"}
+    driver._cleanup_rbd(instance)
+    assert where(pools, instance) == {}
 
 
 def test_half_made_disk_in_another_pool_goes_with_the_instance(pools, classes):
