@@ -6,6 +6,7 @@ The tests answer in Glance's place, and make the file that Nova fetches.
 """
 
 import os
+import subprocess
 import uuid
 
 import pytest
@@ -21,6 +22,7 @@ from tests.nova.images import (
     never,
     rbd,
 )
+from tests.testbed.process import wait_for
 
 
 @pytest.mark.quick
@@ -133,3 +135,49 @@ def test_parent_that_cannot_be_read_is_fetched(pools, glance, instance, pool):
     fetched = []
     cache(rbd(instance), fetcher(b"fetched", fetched))
     assert len(fetched) == 1
+
+
+def test_disk_of_a_failed_build_is_undone_in_the_background(
+    pools, glance, instance, parent, monkeypatch
+):
+    """Nova may delete the instance without asking this host again."""
+    from nova import exception
+
+    from nova_rbd_backend import errors
+    from nova_rbd_backend.ceph import headers
+    from nova_rbd_backend.storage import journal
+    from nova_rbd_backend.storage.images import draft
+
+    def no_answer(*_args, **_kwargs):
+        raise errors.OperationTimedOut("no answer", operation="make")
+
+    glance(urls=(parent,))
+    with monkeypatch.context() as patch:
+        patch.setattr(headers.Headers, "set_metadata", no_answer)
+        patch.setattr(draft, "settle", no_answer)
+        with pytest.raises(exception.StorageError, match="no answer"):
+            cache(rbd(instance), never)
+
+    wait_for(
+        "the draft is gone",
+        lambda: pools.vms.directory.names(instance.uuid) == [],
+        30,
+    )
+    assert journal.creations(pools.vms, instance.uuid) == []
+
+
+def test_disk_is_copied_into_a_file(pools, instance, tmp_path):
+    """Nova's Image has the method for snapshots that are not direct."""
+    image, target = rbd(instance), tmp_path / "disk.qcow2"
+    pools.vms.create(image.disk.image, 8 * MIB)
+    with pools.vms.open(image.disk.image, read_only=False) as disk:
+        disk.write(b"content", 5 * MIB)
+
+    image.snapshot_extract(str(target), "qcow2")
+
+    raw = tmp_path / "disk.raw"
+    command = ("qemu-img", "convert", "-f", "qcow2", "-O", "raw", target, raw)
+    subprocess.run(command, check=True, timeout=60)
+    assert raw.read_bytes() == (bytes(5 * MIB) + b"content").ljust(
+        8 * MIB, b"\0"
+    )

@@ -2,6 +2,7 @@
 
 """Uploads of snapshots by Nova's own Glance client that break off."""
 
+import contextlib
 import random
 import subprocess
 import uuid
@@ -61,6 +62,7 @@ def taken_snapshot(pools, tmp_path, monkeypatch):
             ).run()
         return server.data
 
+    make.disks = lambda: pools.vms.directory.names(instance.uuid)
     yield make
     from nova_rbd_backend.virt import edge
 
@@ -131,3 +133,29 @@ def test_snapshot_that_glance_took_waits_for_no_long_job(
     (entry,) = journal.detachments(pools.vms)
     assert entry.offer is journal.Offer.ACCEPTED
     make.remove(pools.vms, entry)
+
+
+def test_snapshot_whose_guest_was_thawed_too_early_leaves_nothing(
+    taken_snapshot, pools, monkeypatch
+):
+    """The snap of the disk is gone before Nova gets the error."""
+    from nova import exception
+
+    from nova_rbd_backend.storage import journal
+    from nova_rbd_backend.virt.snapshot import quiesce
+
+    @contextlib.contextmanager
+    def thawed_early():
+        yield
+        raise exception.InstanceQuiesceFailed(reason="it took too long")
+
+    monkeypatch.setattr(quiesce, "frozen", thawed_early)
+
+    with pytest.raises(exception.InstanceQuiesceFailed):
+        taken_snapshot("raw")
+
+    (disk,) = taken_snapshot.disks()
+    with pools.vms.open(disk) as image:
+        assert image.snaps() == ()
+    assert journal.creations(pools.vms) == []
+    assert journal.detachments(pools.vms) == []
