@@ -28,6 +28,8 @@ CONF = nova.conf.CONF
 _MARK = "nova-rbd"
 # It keeps the whole name below 255 bytes, the limit for a file's name.
 _LONGEST_POOL = 160
+# Of a longer name; each byte takes up to three characters when quoted.
+_SHOWN_BYTES = 40
 
 
 def make_test_file() -> str:
@@ -46,15 +48,17 @@ def check_source(instance: Any, filename: str) -> None:
         host, or gives this as the reason
     """
     mark, *there = filename.split(",")
-    if mark != _MARK or len(there) < 2:
+    if mark != _MARK or len(there) < 3:
         return
+    # The last part is mkstemp's.
+    *_, pool, _ = there
     here = _here()
-    if there[:2] != here and (pools := _pools_with_disks(instance)):
+    if there[:2] != here[:2] and (pools := _pools_with_disks(instance)):
         raise exception.MigrationPreCheckError(
             reason=f"its disks are in pool {' and '.join(pools)} of Ceph "
             f"cluster {here[0]}, where libvirt_images_store is pool "
             f"{edge.settings().pool}, but that of the destination is pool "
-            f"{urllib.parse.unquote(there[1])} of cluster {there[0]}: "
+            f"{urllib.parse.unquote(pool)} of cluster {there[0]}: "
             "libvirt_images_store and ceph.conf of the two hosts must agree"
         )
 
@@ -86,7 +90,7 @@ def check_destination(context: Any, instance: Any) -> None:
 def _here() -> list[str]:
     """Return the cluster's fsid and the pool, as the file's name has them."""
     store = edge.store()
-    return [edge.run(store.cluster.fsid), _quoted(store.settings.pool)]
+    return [edge.run(store.cluster.fsid), *_quoted(store.settings.pool)]
 
 
 def _pools_with_disks(instance: Any) -> list[str]:
@@ -95,9 +99,16 @@ def _pools_with_disks(instance: Any) -> list[str]:
     return [pool for pool, disks in found.items() if disks]
 
 
-def _quoted(pool: str) -> str:
-    """Return a pool's name in characters that a file's name can have."""
+def _quoted(pool: str) -> list[str]:
+    """Return a pool's name in characters that a file's name can have.
+
+    :returns: the name; or, if it is too long, its hash and how it begins
+    """
     quoted = urllib.parse.quote(pool, safe="")
     if len(quoted) <= _LONGEST_POOL:
-        return quoted
-    return hashlib.sha256(pool.encode()).hexdigest()
+        return [quoted]
+    begin = pool.encode()[:_SHOWN_BYTES].decode(errors="ignore")
+    return [
+        hashlib.sha256(pool.encode()).hexdigest(),
+        f"{urllib.parse.quote(begin, safe='')}...",
+    ]

@@ -185,8 +185,33 @@ def test_refusal_of_the_source_names_the_pools_of_the_disks(
     assert "libvirt_images_store is pool vms" in str(caught.value)
 
 
-def test_long_pool_names_fit(driver, on_host, instance, monkeypatch):
-    from nova_rbd_backend.virt.moves import live_migration
+@pytest.mark.parametrize(
+    ("pool", "shown"),
+    [
+        ("a,b/c", "a,b/c"),
+        ("p" * 200, f"{'p' * 40}..."),
+        # This character has three bytes in UTF-8.
+        ("\u6570" * 100, "\u6570" * 13 + "..."),
+    ],
+)
+def test_refusal_names_the_pool_of_the_destination(
+    driver, on_host, instance, pool, shown
+):
+    from nova import exception
 
-    assert live_migration._quoted("a,b/c") == "a%2Cb%2Fc"
-    assert len(live_migration._quoted("ä" * 200)) == 64
+    on_host("destination", pool=pool)
+    filename = driver._create_shared_storage_test_file(instance)
+    check_source(driver, instance, filename)
+    on_host("source")
+    with pytest.raises(exception.MigrationPreCheckError) as caught:
+        check_source(driver, instance, filename)
+    assert f"that of the destination is pool {shown} of" in str(caught.value)
+
+
+def test_long_pool_names_that_begin_alike_differ(driver, on_host, instance):
+    told = set()
+    for last in "qr":
+        on_host("destination", pool="p" * 200 + last)
+        filename = driver._create_shared_storage_test_file(instance)
+        told.add(filename.rpartition(",")[0])
+    assert len(told) == 2
