@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Share the tests out between two workers; print what they measure."""
+"""Share the tests out between two workers; print what they measure.
 
+Stop all servers, whenever the run is interrupted.
+"""
+
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -14,6 +18,8 @@ _TOLD = "told"
 # Takes as long as all of tests/functional. It runs in their worker, on an
 # OpenStack of its own, so that both workers end at about the same time.
 APART = "tests/e2e/virt/test_killed.py"
+# How long an interrupted worker may take to stop its OpenStack.
+STOP_SECONDS = 60
 
 Tell = Callable[[str], None]
 
@@ -33,19 +39,33 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 # The reporter of the terminal registers itself in this hook too.
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Print what tests tell; stop all servers on SIGTERM, as on Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if config.pluginmanager.hasplugin("dsession"):
+    """Print what tests tell; end on SIGTERM as on Ctrl-C."""
+    config.pluginmanager.register(_Interrupts())
+    if config.pluginmanager.hasplugin("xdist"):
         from xdist.workermanage import NodeManager
 
-        # Seconds that an interrupted worker has to stop its OpenStack.
-        NodeManager.EXIT_TIMEOUT = 60
+        NodeManager.EXIT_TIMEOUT = STOP_SECONDS
+    if hasattr(config, "workerinput"):
+        from execnet.gateway_base import WorkerGateway
+
+        WorkerGateway._terminate_execution = _stop_worker
     terminal = config.pluginmanager.getplugin("terminalreporter")
     if terminal and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Shown(terminal))
         shown = config.getoption("durations") is not None
         path = config.getoption("durations_file")
         config.pluginmanager.register(Durations(terminal, shown, path))
+
+
+def _stop_worker(gateway: Any) -> None:
+    """Interrupt this worker, and give it time to stop its servers.
+
+    execnet 2.1 would wait for 10 s and then call os._exit().
+    """
+    gateway._execpool.trigger_shutdown()
+    if not gateway._execpool.waitall(5):
+        os.kill(os.getpid(), signal.SIGINT)
+        gateway._execpool.waitall(STOP_SECONDS)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -76,6 +96,42 @@ def tell(record_property: Callable[[str, object], None]) -> Tell:
         record_property(_TOLD, text)
 
     return say
+
+
+class _Interrupts:
+    """Interrupts the run on the first signal, but not during a teardown.
+
+    A fixture that was interrupted while it stopped its servers would leave
+    them. A further signal would do so, too: pytest stops servers after the
+    first one, and execnet sends a second one 5 s later.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._busy = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._interrupt)
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        if not self._asked:
+            self._asked = True
+            if not self._busy:
+                raise KeyboardInterrupt
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self) -> Generator[None]:
+        asked, self._busy = self._asked, True
+        try:
+            yield
+        finally:
+            self._busy = False
+            if self._asked and not asked:
+                raise KeyboardInterrupt
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self) -> Generator[None]:
+        self._busy = True
+        yield
 
 
 class _Shown:

@@ -33,12 +33,11 @@ def started_ceph(**how: Any) -> Iterator[CephCluster]:
     """Start a cluster; by default with Ceph's own watch timeout, 30 s."""
     with tempfile.TemporaryDirectory(prefix="ceph-", dir="/tmp") as folder:
         ceph = CephCluster(pathlib.Path(folder) / "c", **how)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(ceph.destroy)
             ceph.start()
+            stack.callback(_disconnect, ceph)
             yield ceph
-        finally:
-            _disconnect(ceph)
-            ceph.destroy()
 
 
 @contextlib.contextmanager
