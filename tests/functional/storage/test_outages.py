@@ -89,7 +89,6 @@ def test_blocklisted_during_an_import(ceph, instance, tmp_path):
 def test_blocklisted_while_it_makes_a_base(ceph, tmp_path, monkeypatch):
     """The maker learns that it was taken for dead, and can begin again."""
     monkeypatch.setattr(lease_, "SECONDS", 5)
-    monkeypatch.setattr(lease_, "_RENEW_SECONDS", 1.0)
     vms = Pool(connect(ceph, connect_timeout_seconds=14), "vms")
     path = tmp_path / "source.raw"
     path.write_bytes(os.urandom(64 * MIB))
