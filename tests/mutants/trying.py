@@ -46,9 +46,10 @@ class Lane:
     """A copy of the checkout and its clusters; tries one fault at a time."""
 
     def __init__(self, number: int):
-        self._tree = Tree(RESULTS.parent / f"lane-{number}")
+        me = f"{os.getpid()}-{number}"
+        self._tree = Tree(RESULTS.parent / f"lane-{me}")
         # Short, because Unix sockets are in it.
-        self._ceph = pathlib.Path(f"/tmp/mutants-{os.getpid()}-{number}")
+        self._ceph = pathlib.Path(f"/tmp/mutants-{me}")
         self._process: subprocess.Popen[bytes] | None = None
 
     def open(self) -> None:

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which snapshots are detached: those that Glance has accepted."""
+
+import uuid
+
+import pytest
+
+from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage.images import purge
+from nova_rbd_backend.storage.snapshots import detach
+from nova_rbd_backend.storage.snapshots import make as snapshots
+
+
+@pytest.fixture
+def made(pool, name):
+    """The entry of a snapshot that Glance has not answered for."""
+    pool.create(name, 8 << 20)
+    glance_id = str(uuid.uuid4())
+    with snapshots.sole_maker(pool, glance_id):
+        making = snapshots.begin(pool, pool, name, glance_id)
+        snapshots.snap(making)
+        entry = snapshots.publish(pool, making, {}).detachment
+    yield entry
+    snapshots.remove(pool, entry)
+    purge.purge(pool)
+    pool.remove(name)
+
+
+def waiting(pool):
+    return [each.image for each in detach.waiting(pool, held_seconds=0)]
+
+
+def test_snapshot_waits_once_glance_has_accepted_it(pool, made):
+    assert made.image not in waiting(pool)
+    for offer in (journal.Offer.UNDER_WAY, journal.Offer.ACCEPTED):
+        journal.record_offer(pool, made, offer)
+        accepted = offer is journal.Offer.ACCEPTED
+        assert (made.image in waiting(pool)) is accepted
+
+
+def test_snapshot_that_a_process_detaches_waits_for_no_other(pool, made):
+    entry = journal.record_offer(pool, made, journal.Offer.ACCEPTED)
+    with journal.claimed(pool, entry, 60) as claim:
+        assert claim is not None
+        assert made.image not in waiting(pool)
+    assert made.image in waiting(pool)
