@@ -41,15 +41,16 @@ def _blocklist(ceph, here):
 
 def _until_blocklisted(vms):
     """Wait until the OSDs refuse the client, which loses its connection."""
-    connection = vms.cluster.connection()
-    ioctx = connection.ioctx("vms", "")
-    for _ in range(300):
+    ioctx = vms.cluster.connection().ioctx("vms", "")
+
+    def refused():
         try:
             ioctx.stat("rbd_directory")
         except rados.ConnectionShutdown:
-            return
-        time.sleep(0.02)
-    raise AssertionError("not blocklisted within 6 s")
+            return True
+        return False
+
+    wait_for("the client is refused", refused, 60, 0.02)
 
 
 def test_blocklisted_client_recovers(ceph, parent, instance):
