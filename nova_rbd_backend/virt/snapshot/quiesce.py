@@ -73,6 +73,8 @@ def frozen() -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+        # A thaw that goes on could undo the freeze of the next snapshot.
+        timer.join()
         was_frozen = guest.thaw()
     if not was_frozen:
         guest.do_without(

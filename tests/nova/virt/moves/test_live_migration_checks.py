@@ -193,6 +193,7 @@ def test_refusal_of_the_source_names_the_pools_of_the_disks(
         # This character has three bytes in UTF-8.
         ("\u6570" * 100, "\u6570" * 13 + "..."),
     ],
+    ids=["short", "long", "UTF-8"],
 )
 def test_refusal_names_the_pool_of_the_destination(
     driver, on_host, instance, pool, shown

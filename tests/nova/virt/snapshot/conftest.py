@@ -15,7 +15,7 @@ from tests.testbed.process import wait_for
 
 DOMAIN = """
 <domain type='qemu'>
-  <name>frozen</name><uuid>{uuid}</uuid>
+  <name>{name}</name><uuid>{uuid}</uuid>
   <memory unit='MiB'>128</memory><vcpu>1</vcpu>
   <os><type arch='x86_64' machine='pc'>hvm</type></os>
   <features><acpi/></features>
@@ -52,7 +52,9 @@ def guest(compute_host, guest_image, tmp_path_factory):
     connection = libvirt.open(compute_host.libvirt_uri)
     domain = connection.createXML(
         DOMAIN.format(
-            uuid=uuid.uuid4(), disk=FILE_DISK.format(path=disk, dev="vda")
+            name="frozen",
+            uuid=uuid.uuid4(),
+            disk=FILE_DISK.format(path=disk, dev="vda"),
         )
     )
     try:
@@ -62,7 +64,7 @@ def guest(compute_host, guest_image, tmp_path_factory):
         yield domain
     finally:
         with contextlib.suppress(libvirt.libvirtError):
-            domain.destroy()  # unless a test did so
+            domain.destroy()
         connection.close()
 
 

@@ -2,14 +2,18 @@
 
 """A nova-compute is killed while a real guest is frozen for a snapshot."""
 
+import contextlib
 import signal
 import subprocess
 import sys
+import uuid
 
+import libvirt
 import pytest
 
 from tests.nova.drivers import new_driver
 from tests.nova.virt.snapshot.agent import marks, state_of
+from tests.nova.virt.snapshot.conftest import DOMAIN
 from tests.testbed.process import wait_for
 
 # Freezes the guest as a snapshot does, and is killed before it thaws it.
@@ -106,10 +110,20 @@ def test_dead_agent_does_not_delay_a_start(
     wait_for("it is thawed", lambda: state_of(guest) == "thawed", 30)
 
 
-def test_mark_of_a_destroyed_guest_is_removed(
-    started, settings, guest, tmp_path
+@pytest.mark.parametrize("left", ["nothing", "its domain"])
+def test_mark_of_a_guest_that_does_not_run_is_removed(
+    started, settings, compute_host, tmp_path, left
 ):
-    kill_between_freeze_and_thaw(settings, guest)
-    guest.destroy()
-    started()
-    wait_for("its mark is gone", lambda: not marks(tmp_path), 10)
+    from nova_rbd_backend.virt.snapshot import frozen
+
+    instance_uuid = str(uuid.uuid4())
+    frozen.mark(instance_uuid)
+    with contextlib.closing(libvirt.open(compute_host.libvirt_uri)) as here:
+        if left == "its domain":
+            xml = DOMAIN.format(name="off", uuid=instance_uuid, disk="")
+            domain = here.defineXML(xml)
+        started()
+        wait_for("its mark is gone", lambda: not marks(tmp_path), 10)
+        if left == "its domain":
+            assert not domain.isActive()
+            domain.undefine()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A real guest agent that takes its time to freeze or thaw file systems.
+"""A real guest agent that takes its time, and a Ceph that does.
 
-It answers libvirt's guest-sync, and then runs a hook that does not end.
+The agent answers libvirt's guest-sync, and then runs a hook that takes long to
+freeze or thaw the file systems.
 """
 
 import json
@@ -51,6 +52,8 @@ def slow(guest):
     wait_for("the agent answers", lambda: state_of(guest), 30, 0.5)
 
     def become(freeze=0, thaw=0):
+        # It may still do what an earlier test has asked for.
+        wait_for("the agent answers", lambda: state_of(guest), 60, 0.5)
         run(
             guest,
             f"echo {freeze} >/run/slow-freeze; echo {thaw} >/run/slow-thaw",
@@ -64,7 +67,8 @@ def slow(guest):
 def snapshot(settings, guest, monkeypatch):
     """Return a function that freezes and thaws the guest as a snapshot does.
 
-    It notes the guest's state meanwhile, and how long that took.
+    It notes the guest's state meanwhile, and how long that took. Ceph makes
+    the snap while ``ceph`` is called.
     """
     from nova import objects
 
@@ -73,7 +77,7 @@ def snapshot(settings, guest, monkeypatch):
     monkeypatch.setattr(frozen, "ANSWER_SECONDS", LIMIT_SECONDS)
     made = new_driver()
 
-    def snapshot(**properties):
+    def snapshot(ceph=lambda: None, **properties):
         properties["hw_qemu_guest_agent"] = "yes"
         instance = objects.Instance(
             id=1,
@@ -85,6 +89,7 @@ def snapshot(settings, guest, monkeypatch):
         try:
             with quiesce.scope(made, None, instance), quiesce.frozen():
                 snapshot.state = state_of(guest)
+                ceph()
         finally:
             snapshot.seconds = time.monotonic() - began
 
@@ -107,8 +112,47 @@ def test_agent_that_freezes_late(snapshot, slow, guest, tmp_path):
     assert state_of(guest) == "thawed"
 
 
+def test_guest_is_thawed_while_ceph_hangs(snapshot, slow, guest, caplog):
+    from nova import exception
+
+    def hang():
+        wait_for("it is thawed", lambda: state_of(guest) == "thawed", 20, 0.1)
+
+    caplog.set_level("INFO")
+    slow()
+    snapshot(ceph=hang)
+    assert snapshot.state == "frozen"
+    assert "as after a power loss" in caplog.text
+    with pytest.raises(exception.InstanceQuiesceFailed, match="Ceph took"):
+        snapshot(ceph=hang, os_require_quiesce="yes")
+
+
+def test_snapshot_waits_for_a_thaw_under_way(snapshot, slow, tmp_path):
+    """Otherwise the thaw could undo the freeze of the next snapshot."""
+    slow(thaw=1)
+    # The thaw begins after 0.8 s, and takes 1 s.
+    snapshot(ceph=lambda: time.sleep(1.2))
+    assert snapshot.state == "frozen"
+    assert marks(tmp_path) == []
+
+
+def test_guest_that_is_still_to_be_thawed(snapshot, slow, guest, monkeypatch):
+    """That thaw would undo a freeze; see test_frozen.py."""
+    from nova import exception
+
+    from nova_rbd_backend.virt.snapshot import frozen
+
+    slow()
+    monkeypatch.setattr(frozen, "_left", {guest.UUIDString()})
+    snapshot()
+    assert snapshot.state == "thawed"
+    with pytest.raises(exception.InstanceQuiesceFailed, match="still to be"):
+        snapshot(os_require_quiesce="yes")
+
+
 def test_agent_that_never_thaws(snapshot, slow, guest, tmp_path, caplog):
-    slow(thaw=600)
+    """It does after 30 s, for the tests after this one."""
+    slow(thaw=30)
     snapshot()
     assert snapshot.state == "frozen"
     assert snapshot.seconds < 40
