@@ -93,10 +93,8 @@ class _Move:
                 mirror.hide()
             for plan, _ in self._mirrors:
                 self._wait(plan)
-        except BaseException:
-            # The guest is as before. What cannot be undone now, the next run
-            # finds in the record.
-            cutover.settle(self._job)
+        except BaseException as error:
+            self._give_up(error)
             raise
         written = self._note(Stage.SWITCHING)
         if self._mirrors:
@@ -108,6 +106,21 @@ class _Move:
         for plan in fixed:
             self._guest.change_medium(self._on_rbd(plan))
         return cutover.switch(self._job, written, lambda: None)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Leave the guest as it was before.
+
+        :raises ConversionError: its copies could not be removed; the next run
+            finds them in the record
+        """
+        try:
+            cutover.settle(self._job)
+        except Exception as again:
+            raise errors.ConversionError(
+                f"{error}. {self._job.instance} has its old disks, but what "
+                "was copied is still there: mend that and run this again, or "
+                f"use --undo ({again})"
+            ) from again
 
     def _note(self, state: Stage) -> Record:
         job = self._job

@@ -3,6 +3,7 @@
 """The door to libvirt: the domain of one instance, and its block jobs."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,9 @@ with contextlib.suppress(ImportError):  # see domains.connection
     import libvirt
 
 from nova_rbd_backend import errors
+
+_END_SECONDS = 60.0
+_TICK_SECONDS = 0.05
 
 
 @contextlib.contextmanager
@@ -130,10 +134,24 @@ class Guest:
     def give_up(self, dev: str) -> bool:
         """End the copying; the guest keeps its old disk.
 
+        libvirt: virDomainBlockJobAbort; without ABORT_ASYNC it waits without a
+        limit while Ceph does not answer.
+
         :returns: whether a copy was being made
+        :raises ConversionError: also if the copying does not end in time
         """
         if self.copied_bytes(dev) is None:
             return False
         with _doing(f"end the copy of {dev}"):
-            self._domain.blockJobAbort(dev)
+            self._domain.blockJobAbort(
+                dev, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC
+            )
+        until = time.monotonic() + _END_SECONDS
+        while self.copied_bytes(dev) is not None:
+            if time.monotonic() > until:
+                raise errors.ConversionError(
+                    f"QEMU has not ended the copy of {dev} after "
+                    f"{_END_SECONDS:g} s"
+                )
+            time.sleep(_TICK_SECONDS)
         return True

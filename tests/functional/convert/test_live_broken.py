@@ -12,9 +12,11 @@ import libvirt_qemu
 import pytest
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.convert import rbd_disk
+from nova_rbd_backend.convert import live, rbd_disk
 from nova_rbd_backend.domains.guest import Guest
-from tests.functional.convert.local_instance import MIB
+from tests.functional.convert.local_instance import ASIDE, MIB
+from tests.testbed.ceph import pools
+from tests.testbed.process import wait_for
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -127,6 +129,70 @@ def test_copy_is_ended_by_somebody(
     is_as_before(running, vms)
     assert running.convert_here("--live") == 0
     is_converted(running, vms, content)
+
+
+@pytest.fixture
+def big(local):
+    """A running domain with a disk whose copy takes a while."""
+    local.path("disk").write_bytes(os.urandom(64 * MIB))
+    local.add("disk", "vda", "raw")
+    local.define()
+    local.start()
+    return local
+
+
+@pytest.fixture
+def slowly(monkeypatch):
+    """Let QEMU copy slowly, and return what ends that."""
+    real = Guest.mirror
+
+    def mirror(guest, dev, xml):
+        real(guest, dev, xml)
+        guest._domain.blockJobSetSpeed(dev, 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Guest, "mirror", mirror)
+        yield patch.undo
+
+
+@pytest.fixture
+def stalled(ceph):
+    """Return a function that lets Ceph answer no client, or answer again."""
+    with ceph.admin() as admin:
+
+        def stall(ends=False):
+            verb = "unset" if ends else "set"
+            pools.command(admin, f"osd {verb}", key="pause")
+
+        yield stall
+        stall(ends=True)
+
+
+@pytest.mark.timeout(150)
+def test_ceph_does_not_answer_while_it_copies(
+    vms, big, slowly, stalled, monkeypatch, capsys
+):
+    """The program ends, and once Ceph answers again QEMU's copying too."""
+    monkeypatch.setattr(live, "STALL_SECONDS", 2)
+    hide = rbd_disk.Mirror.hide
+
+    def then_stalled(mirror):
+        hide(mirror)
+        stalled()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rbd_disk.Mirror, "hide", then_stalled)
+        assert big.convert_here("--live") == 1
+    line = capsys.readouterr().err
+    assert f"the copy of {big.path('disk')} made no progress for 2 s" in line
+    assert "has its old disks" in line
+    stalled(ends=True)
+    wait_for("it ends", lambda: not big.domain.blockJobInfo("vda"), 30)
+    assert state(big) == libvirt.VIR_DOMAIN_RUNNING
+    assert big.sources(live=True) == {"vda": str(big.path("disk"))}
+    slowly()
+    assert big.convert_here("--live") == 0
+    assert big.is_same(vms, "disk", big.path(f"disk{ASIDE}"), "raw")
 
 
 def test_mark_fails(vms, running, content, fails):
