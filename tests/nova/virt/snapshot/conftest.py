@@ -44,28 +44,62 @@ def compute_host():
         yield host
 
 
-@pytest.fixture(scope="module")
-def guest(compute_host, guest_image, tmp_path_factory):
-    """A running guest whose agent answers."""
-    disk = tmp_path_factory.mktemp("guest") / "disk"
-    disk.write_bytes(guest_image.raw.read_bytes())
-    connection = libvirt.open(compute_host.libvirt_uri)
-    domain = connection.createXML(
-        DOMAIN.format(
-            name="frozen",
-            uuid=uuid.uuid4(),
-            disk=FILE_DISK.format(path=disk, dev="vda"),
+class Guests:
+    """Boots a guest whenever a test has left no usable one."""
+
+    def __init__(self, uri, image, folder):
+        self._connection = libvirt.open(uri)
+        self._image = image
+        self._disk = folder / "disk"
+        self._domain = None
+
+    def usable(self):
+        """Return a running guest that is thawed, and whose agent answers."""
+        if self._domain is None or state_of(self._domain) != "thawed":
+            self._end()
+            self._domain = self._boot()
+        return self._domain
+
+    def close(self):
+        self._end()
+        self._connection.close()
+
+    def _boot(self):
+        self._disk.write_bytes(self._image.raw.read_bytes())
+        disk = FILE_DISK.format(path=self._disk, dev="vda")
+        domain = self._connection.createXML(
+            DOMAIN.format(name="frozen", uuid=uuid.uuid4(), disk=disk)
         )
-    )
-    try:
-        wait_for(
-            "the agent answers", lambda: state_of(domain), BOOT_SECONDS, 0.5
-        )
-        yield domain
-    finally:
-        with contextlib.suppress(libvirt.libvirtError):
+        try:
+            wait_for(
+                "the agent answers",
+                lambda: state_of(domain),
+                BOOT_SECONDS,
+                0.5,
+            )
+        except BaseException:
             domain.destroy()
-        connection.close()
+            raise
+        return domain
+
+    def _end(self):
+        if self._domain is not None:
+            with contextlib.suppress(libvirt.libvirtError):
+                self._domain.destroy()  # unless a test did so
+
+
+@pytest.fixture(scope="module")
+def guests(compute_host, guest_image, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("guest")
+    made = Guests(compute_host.libvirt_uri, guest_image, folder)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def guest(guests):
+    """A running guest whose agent answers; tests may share it."""
+    return guests.usable()
 
 
 @pytest.fixture
