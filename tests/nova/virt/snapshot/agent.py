@@ -8,14 +8,22 @@ import libvirt
 import libvirt_qemu
 
 
+def ask(domain, command, **arguments):
+    """Return an agent's answer to a command.
+
+    :raises libvirt.libvirtError: it does not answer
+    """
+    text = json.dumps({"execute": command, "arguments": arguments})
+    answer = libvirt_qemu.qemuAgentCommand(domain, text, 5, 0)
+    return json.loads(answer)["return"]
+
+
 def state_of(domain):
     """Return "frozen" or "thawed", or "" if the agent does not answer."""
-    command = json.dumps({"execute": "guest-fsfreeze-status"})
     try:
-        answer = libvirt_qemu.qemuAgentCommand(domain, command, 5, 0)
+        return ask(domain, "guest-fsfreeze-status")
     except libvirt.libvirtError:
         return ""
-    return json.loads(answer)["return"]
 
 
 def marks(tmp_path):
