@@ -25,6 +25,11 @@ STEP = 20
 # the work.
 WRITE_SECONDS = 60
 
+# QEMU broke the guest in 4 of 116 live migrations (see standstill), and a run
+# has about 20. More broken guests than these must have another cause. One of
+# them is the guest that test_standstill breaks.
+MOST_BROKEN = 4
+
 #: How often a guest was started again because QEMU had broken it, by the id
 #: of its server.
 started_again: collections.Counter[str] = collections.Counter()
@@ -72,7 +77,7 @@ def _come_to(stack: Testbed, server: Server, at_least: int, safe: int) -> int:
     """Wait until the guest's counter has come so far, with no fault.
 
     A guest that QEMU has broken in a live migration, although its disk works,
-    is started again; all that it had flushed must be on the disk.
+    is started again, once; all that it had flushed must be on the disk.
     """
     try:
         with explained(stack, server):
@@ -81,12 +86,18 @@ def _come_to(stack: Testbed, server: Server, at_least: int, safe: int) -> int:
         failed = console_.read(stack.console(server)).failed
         if failed or not standstill.is_qemus_fault(stack, server):
             raise
-        return _start_again(stack, server, safe)
+        return start_again(stack, server, safe)
     assert not console.failed
     return console.counter
 
 
-def _start_again(stack: Testbed, server: Server, safe: int) -> int:
+def start_again(stack: Testbed, server: Server, safe: int) -> int:
+    """Start a guest that QEMU has broken; return its counter then.
+
+    Fails if more guests are broken than QEMU breaks.
+    """
+    broken = started_again.total()
+    assert broken < MOST_BROKEN, f"{broken} guests were broken before this one"
     stack.openstack.connection().compute.reboot_server(server.id, "HARD")
     stack.servers().wait(server)
     started_again[server.id] += 1
@@ -94,7 +105,12 @@ def _start_again(stack: Testbed, server: Server, safe: int) -> int:
         marker = stack.wait_for_guest(server).markers[-1]
     assert marker["counter"] >= safe
     assert marker["missing"] == 0
-    return went_on(stack, server, int(marker["counter"]))
+    with explained(stack, server):
+        console = stack.wait_for_counter(
+            server, int(marker["counter"]) + 1, WRITE_SECONDS
+        )
+    assert not console.failed
+    return console.counter
 
 
 class Watch:

@@ -94,7 +94,10 @@ def test_disk_that_takes_no_writes(
 
 
 def test_guest_that_hangs_after_a_live_migration(
-    stack: Testbed, server: Server, other_host: ComputeHost
+    stack: Testbed,
+    server: Server,
+    other_host: ComputeHost,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = stack.hosts[0]
     safe = proof.written(stack, server)
@@ -113,6 +116,9 @@ def test_guest_that_hangs_after_a_live_migration(
     servers.wait(server)
     # kept() does not count the boot that the test did not ask for.
     proof.kept(stack, server, safe, boots=2)
+    monkeypatch.setattr(proof, "MOST_BROKEN", proof.started_again.total())
+    with pytest.raises(AssertionError, match="were broken before"):
+        proof.start_again(stack, server, safe)
 
 
 def test_incomplete_line_is_left_out() -> None:

@@ -2,8 +2,10 @@
 
 """nova-rbd orphans with Nova's API: no server's disk is an orphan."""
 
+import contextlib
 import json
 import pathlib
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from tests.support.program import Program
 from tests.testbed.ceph import rbd_view
 from tests.testbed.conf_file import Conf
 from tests.testbed.openstack.servers import Servers
+from tests.testbed.process import Process, wait_for
 from tests.testbed.whole import Testbed
 
 # The first test of a run waits for the whole OpenStack.
@@ -162,12 +165,34 @@ def test_server_that_is_being_built(
     tool: Program,
 ) -> None:
     """From the request until the deletion its disks are no orphans."""
-    server = servers.create("under-way", images.raw, flavor)
-    while servers.get(server).status == "BUILD":
+    compute = stack.compute(stack.hosts[0])
+    with paused(compute.process):
+        server = servers.create("under-way", images.raw, flavor)
         assert orphans(tool) == {orphan: "orphan"}
+    disk = f"{server.id}_disk"
+    wait_for(
+        "the disk is made",
+        lambda: disk in rbd_view.images(stack.cluster, "vms"),
+        60,
+        interval_seconds=0.02,
+    )
+    with paused(compute.process):
+        assert orphans(tool) == {orphan: "orphan"}
+        assert servers.get(server).status == "BUILD"
     servers.wait(server)
+    assert orphans(tool) == {orphan: "orphan"}
     servers.delete(server)
     assert orphans(tool) == {orphan: "orphan"}
+
+
+@contextlib.contextmanager
+def paused(process: Process) -> Iterator[None]:
+    """Stop a process for less time than Nova takes to call its host down."""
+    process.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.signal(signal.SIGCONT)
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_image_damaged_in_glances_store(
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(bytes(data))
-    with pytest.raises(ServerFault):
+    with pytest.raises(ServerFault, match="Corrupt image download"):
         servers.boot("damaged", image, flavor)
     assert bases(stack, image) == []
     assert not stack.cached_images(stack.hosts[0])
