@@ -2,6 +2,7 @@
 
 """One OpenStack for the whole run; each test must leave the pools empty."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -106,6 +107,13 @@ def images(stack: Testbed, guest_image: guest.GuestImage) -> Images:
 
 @pytest.fixture
 def servers(stack: Testbed) -> Iterator[Servers]:
+    """Act as a user; afterwards delete all servers, and wait for that."""
+    with all_deleted(stack) as user:
+        yield user
+
+
+@contextlib.contextmanager
+def all_deleted(stack: Testbed) -> Iterator[Servers]:
     """Act as a user; afterwards delete all servers, and wait for that."""
     user = stack.servers()
     yield user

@@ -36,36 +36,6 @@ def in_pool(stack: Testbed) -> dict[str, rbd_view.ImageView]:
     return rbd_view.images(stack.cluster, "snapshots")
 
 
-def test_boots_with_all_that_was_flushed(
-    stack: Testbed,
-    images: Images,
-    servers: Servers,
-    flavor: Flavor,
-    tell: Tell,
-) -> None:
-    """The snapshot is deleted while a server that booted from it runs."""
-    server = servers.boot("snapshot", images.raw, flavor)
-    safe = proof.written(stack, server)
-    took = proof.Watch()
-    image = snapshot(stack, server, "of-a-server")
-    tell(f"image-create of a running server: {took}")
-    proof.went_on(stack, server, safe)
-    (location,) = image.locations
-    assert location["url"] == (
-        f"rbd://{stack.cluster.fsid}/snapshots/snapshot_{image.id}/snap"
-    )
-    again = servers.boot("from-snapshot", image, flavor)
-    marker = proof.kept(stack, again, safe, boots=2)
-    wait_for(
-        "the snapshot is detached",
-        lambda: in_pool(stack)[f"snapshot_{image.id}"].parent is None,
-        DETACH_SECONDS,
-    )
-    servers.delete_image(image)
-    servers.delete(server)
-    proof.went_on(stack, again, marker["counter"])
-
-
 def test_server_is_deleted_first(
     stack: Testbed, images: Images, servers: Servers, flavor: Flavor
 ) -> None:
@@ -102,26 +72,45 @@ def wait_for_agent(stack: Testbed, server: Server) -> None:
     )
 
 
-def test_file_systems_are_frozen_for_a_moment(
+def test_boots_with_all_that_was_flushed(
     stack: Testbed,
     agent_image: Image,
     servers: Servers,
     flavor: Flavor,
     tell: Tell,
 ) -> None:
-    server = servers.boot("frozen", agent_image, flavor)
+    """The guest's file systems are frozen for a moment.
+
+    The snapshot is deleted while a server that booted from it runs.
+    """
+    server = servers.boot("snapshot", agent_image, flavor)
     safe = proof.written(stack, server)
     wait_for_agent(stack, server)
     log = stack.compute(stack.hosts[0]).log
     before = log.stat().st_size
-    image = snapshot(stack, server, "frozen")
+    took = proof.Watch()
+    image = snapshot(stack, server, "of-a-server")
+    tell(f"image-create of a running server: {took}")
     with log.open() as file:
         file.seek(before)
         (seconds,) = re.findall(r"were frozen for ([\d.]+) s", file.read())
     tell(f"the guest's file systems were frozen for {seconds} s")
     assert float(seconds) < 1
     proof.went_on(stack, server, safe)
+    (location,) = image.locations
+    assert location["url"] == (
+        f"rbd://{stack.cluster.fsid}/snapshots/snapshot_{image.id}/snap"
+    )
+    again = servers.boot("from-snapshot", image, flavor)
+    marker = proof.kept(stack, again, safe, boots=2)
+    wait_for(
+        "the snapshot is detached",
+        lambda: in_pool(stack)[f"snapshot_{image.id}"].parent is None,
+        DETACH_SECONDS,
+    )
     servers.delete_image(image)
+    servers.delete(server)
+    proof.went_on(stack, again, marker["counter"])
 
 
 @pytest.fixture
@@ -162,14 +151,14 @@ def test_uploaded_where_glance_takes_no_location(
     stack: Testbed,
     images: Images,
     servers: Servers,
-    flavor: Flavor,
     tell: Tell,
 ) -> None:
-    server = servers.boot("uploaded", images.raw, flavor)
+    as_image = servers.flavor("as-large-as-the-image", disk_gib=0)
+    server = servers.boot("uploaded", images.raw, as_image)
     safe = proof.written(stack, server)
     took = proof.Watch()
     image = snapshot(stack, server, "uploaded")
-    tell(f"image-create by upload of 1 GiB: {took}")
+    tell(f"image-create by upload of {image.size >> 20} MiB: {took}")
     (location,) = image.locations
     assert "/images/" in location["url"]
     proof.went_on(stack, server, safe)
@@ -178,7 +167,7 @@ def test_uploaded_where_glance_takes_no_location(
         lambda: rbd_view.left(stack.cluster, "vms") == [f"{server.id}_disk"],
         60,
     )
-    again = servers.boot("from-upload", image, flavor)
+    again = servers.boot("from-upload", image, as_image)
     proof.kept(stack, again, safe, boots=2)
     servers.delete(again)
     servers.delete_image(image)
