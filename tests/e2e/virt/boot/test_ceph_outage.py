@@ -2,25 +2,27 @@
 
 """Ceph stops while a server is being built, and comes back."""
 
-import os
-import pathlib
+import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+import rados
+import rbd
 from openstack.compute.v2.flavor import Flavor
 
 from nova_rbd_backend import errors
 from tests.e2e.conftest import Images, wait_until_empty
 from tests.testbed.ceph import rbd_view
-from tests.testbed.guest.disk import run
+from tests.testbed.guest import building as guest
 from tests.testbed.openstack.servers import ServerFault, Servers
 from tests.testbed.process import wait_for
 from tests.testbed.whole import Testbed
 
 pytestmark = pytest.mark.timeout(400)
 
-MIB = 1 << 20
+# The guest's 37 MiB then take at least five seconds.
+LIMIT, BYTES_PER_SECOND = "conf_rbd_qos_bps_limit", 4 << 20
 
 
 @pytest.fixture
@@ -30,20 +32,27 @@ def ceph_back(stack: Testbed, servers: Servers) -> Iterator[None]:
     stack.cluster.start()
 
 
-@pytest.fixture(scope="module")
-def full_qcow2(
-    stack: Testbed, tmp_path_factory: pytest.TempPathFactory
-) -> pathlib.Path:
-    """An image whose copy into Ceph takes seconds: 600 MiB of noise."""
-    folder = tmp_path_factory.mktemp("full")
-    raw, qcow2 = folder / "full.raw", folder / "full.qcow2"
-    with raw.open("wb") as file:
-        file.seek(MIB)
-        for _ in range(600):
-            file.write(os.urandom(MIB))
-    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2)
-    raw.unlink()
-    return qcow2
+@pytest.fixture
+def usual_pool(stack: Testbed) -> Iterator[Callable[[], None]]:
+    """Let clients write slowly to new images in pool vms, while the test runs.
+
+    The function ends that earlier.
+    """
+
+    def end() -> None:
+        with vms(stack) as ioctx, contextlib.suppress(KeyError):
+            rbd.RBD().pool_metadata_remove(ioctx, LIMIT)
+
+    with vms(stack) as ioctx:
+        rbd.RBD().pool_metadata_set(ioctx, LIMIT, str(BYTES_PER_SECOND))
+    yield end
+    end()
+
+
+@contextlib.contextmanager
+def vms(stack: Testbed) -> Iterator[rados.Ioctx]:
+    with stack.cluster.admin() as admin, admin.open_ioctx("vms") as ioctx:
+        yield ioctx
 
 
 def test_stopped_before_the_disk_is_made(
@@ -69,10 +78,11 @@ def test_stopped_while_an_image_is_copied(
     servers: Servers,
     images: Images,
     flavor: Flavor,
-    full_qcow2: pathlib.Path,
+    guest_image: guest.GuestImage,
+    usual_pool: Callable[[], None],
     ceph_back: None,
 ) -> None:
-    image = servers.upload("full", full_qcow2, "qcow2", "file")
+    image = servers.upload("slow", guest_image.qcow2, "qcow2", "file")
     server = servers.create("half", image, flavor)
     wait_for(
         "the copy into Ceph has begun",
@@ -84,6 +94,7 @@ def test_stopped_while_an_image_is_copied(
     with pytest.raises(ServerFault) as raised:
         servers.wait(server)
     stack.cluster.start()
+    usual_pool()
     assert_clear(raised.value.message)
     servers.delete(server)
     wait_until_empty(stack)
@@ -95,6 +106,7 @@ def test_stopped_while_an_image_is_copied(
     again = servers.boot("whole", image, flavor)
     disk = rbd_view.images(stack.cluster, "vms")[f"{again.id}_disk"]
     assert disk.size_bytes == flavor.disk << 30
+    stack.wait_for_guest(again)
 
 
 def assert_clear(fault: str) -> None:
