@@ -10,8 +10,10 @@ from nova_rbd_backend import names, notices
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage.disks import delete
 from nova_rbd_backend.storage.images import purge
-from tests.support import ceph_fixtures
+from tests.functional.convert import convert_child
+from tests.support import ceph_fixtures, storage_child
 from tests.support.clients import Client, connect
+from tests.support.forks import ForkServer
 from tests.support.program import Program
 
 ceph = ceph_fixtures.ceph
@@ -83,6 +85,14 @@ def deaf_conf(tmp_path):
         "[global]\nmon_host = v1:127.0.0.1:1\nauth_client_required = none\n"
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """The server that forks the processes which die in the middle."""
+    modules = (storage_child, convert_child)
+    with ForkServer(*(each.__name__ for each in modules)) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

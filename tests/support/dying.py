@@ -9,12 +9,15 @@ nova-compute imports this module before it loads anything else, so only the
 standard library is imported at module level.
 """
 
+import contextlib
 import functools
+import mmap
 import os
 import pathlib
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -24,31 +27,42 @@ Table = Mapping[Any, tuple[str, ...]]
 Step = Callable[[str], object]
 
 
+def librbd_calls() -> Table:
+    """Return the methods that have librbd change something."""
+    from nova_rbd_backend.ceph import image, pool
+    from nova_rbd_backend.ceph.trash import Trash
+
+    return {
+        pool.Pool: ("create", "clone", "remove"),
+        Trash: ("move", "remove", "restore"),
+        image.Image: (
+            *("resize", "shrink", "set_conf", "flatten", "rollback"),
+            *("create_snap", "protect_snap", "remove_snap"),
+        ),
+    }
+
+
 def changes() -> Table:
     """Return the methods that make one change each to the cluster.
 
     These are the methods that call Ceph themselves. Methods that pass the
     call on are left out, so that each step counts once.
     """
-    from nova_rbd_backend.ceph import cluster, image, pool
+    from nova_rbd_backend.ceph import cluster, trash
     from nova_rbd_backend.ceph.directory import Directory
     from nova_rbd_backend.ceph.headers import Headers
     from nova_rbd_backend.ceph.holders import Holders
     from nova_rbd_backend.ceph.objects import Objects
-    from nova_rbd_backend.ceph.trash import Trash
 
+    found = librbd_calls()
     return {
+        **found,
+        trash.Trash: (*found[trash.Trash], "finish_move"),
         cluster.Cluster: ("blocklist",),
-        pool.Pool: ("create", "clone", "remove"),
         Directory: ("_rename_listed", "_set_id", "remove_id", "remove_listed"),
         Headers: ("set_metadata",),
         Holders: ("break_lock",),
         Objects: ("omap_swap", "lease", "end_lease"),
-        Trash: ("move", "remove", "restore", "finish_move"),
-        image.Image: (
-            *("resize", "shrink", "set_conf", "flatten", "rollback"),
-            *("create_snap", "protect_snap", "remove_snap"),
-        ),
     }
 
 
@@ -62,10 +76,11 @@ def writes() -> Table:
     return {image.Image: ("write", "zero", "flush")}
 
 
-def hook(
-    step: Step, *tables: Table, before: bool = False, after: bool = False
+def surround(
+    around: Callable[[str], contextlib.AbstractContextManager[object]],
+    *tables: Table,
 ) -> None:
-    """Call ``step`` before each call of these methods, after it, or both.
+    """Have these methods run inside ``around``, called with their name.
 
     The methods stay hooked for the life of the process.
     """
@@ -73,12 +88,8 @@ def hook(
     def hooked(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            if before:
-                step(method.__name__)
-            result = method(*args, **kwargs)
-            if after:
-                step(method.__name__)
-            return result
+            with around(method.__name__):
+                return method(*args, **kwargs)
 
         return wrapper
 
@@ -86,6 +97,75 @@ def hook(
         for owner, methods in table.items():
             for name in methods:
                 setattr(owner, name, hooked(getattr(owner, name)))
+
+
+def hook(
+    step: Step, *tables: Table, before: bool = False, after: bool = False
+) -> None:
+    """Call ``step`` before each call of these methods, after it, or both.
+
+    A call that raises has no step after it.
+    """
+
+    @contextlib.contextmanager
+    def around(name: str) -> Iterator[None]:
+        if before:
+            step(name)
+        yield
+        if after:
+            step(name)
+
+    surround(around, *tables)
+
+
+class CallTimer:
+    """Kills this process in its n-th call of a method, some time after entry.
+
+    The file says in which call it has died.
+
+    :param number: of the call, from 0; -1 for never
+    :param seconds: from the begin of the call
+    :param path: a file for :meth:`died_in`
+    :ivar seconds_of_calls: how long each call has taken
+    """
+
+    _BYTES = 32
+
+    def __init__(self, number: int, seconds: float, path: pathlib.Path):
+        self._number = number
+        self._seconds = seconds
+        path.write_bytes(bytes(self._BYTES))
+        with path.open("r+b") as file:
+            self._shown = mmap.mmap(file.fileno(), self._BYTES)
+        self._lock = threading.Lock()
+        self._count = 0
+        self.seconds_of_calls: list[float] = []
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        with self._lock:
+            number = self._count
+            self._count += 1
+        if number == self._number:
+            self._show(name)
+            # The default action of SIGALRM ends the process in the kernel, as
+            # SIGKILL does. A timer is exact, however busy the machine is.
+            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds_of_calls.append(time.monotonic() - began)
+            if number == self._number:
+                self._show("")
+
+    def _show(self, name: str) -> None:
+        self._shown[:] = name.encode().ljust(self._BYTES, b"\0")
+
+    @staticmethod
+    def died_in(path: pathlib.Path) -> str:
+        """Return the call in which the process died; "": in none."""
+        return path.read_bytes().rstrip(b"\0").decode()
 
 
 class Countdown:
@@ -152,18 +232,46 @@ def killed(done: subprocess.CompletedProcess[str]) -> bool:
 
 
 def deaths(
-    work: Callable[[int], bool], at_least: int, at_most: int = 80
-) -> Iterator[int]:
-    """Have the work die at each step in turn, and yield each of these steps.
+    work: Callable[[int], bool],
+    at_least: int,
+    at_most: int = 80,
+    at_once: int = 1,
+) -> int:
+    """Have the work die at each step in turn; return how many steps it has.
 
     :param work: called with the number of a step; returns whether the process
-        died at it. The first call that returns False is the last one.
+        died at it. The step after the last one survives.
     :param at_least: number of steps; fewer show that no method was hooked
-    :param at_most: number of steps; no work has as many
+    :param at_most: number of steps; no work has more
+    :param at_once: number of threads that call ``work``, each with a step of
+        its own
     """
-    for step in range(1, at_most):
-        if not work(step):
-            assert step > at_least, "the steps were not hooked"
-            return
-        yield step
-    raise AssertionError(f"there are more than {at_most} steps")
+    import concurrent.futures  # not in nova-compute, see above
+
+    numbers = iter(range(1, at_most + 2))
+    survived: list[int] = []
+    failed: list[BaseException] = []
+    lock = threading.Lock()
+
+    def next_step() -> int | None:
+        with lock:
+            ended = survived or failed
+            return None if ended else next(numbers, None)
+
+    def lane() -> None:
+        while (step := next_step()) is not None:
+            try:
+                if not work(step):
+                    survived.append(step)
+            except BaseException as error:
+                failed.append(error)
+                raise
+
+    with concurrent.futures.ThreadPoolExecutor(at_once) as threads:
+        lanes = [threads.submit(lane) for _ in range(at_once)]
+    for each in lanes:
+        each.result()
+    assert survived, f"there are more than {at_most} steps"
+    steps = min(survived) - 1
+    assert steps >= at_least, "the steps were not hooked"
+    return steps

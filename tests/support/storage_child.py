@@ -1,28 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A process that runs one storage flow and kills itself at its n-th step.
+"""A process that runs one storage flow and dies in the middle of it.
 
-Tests call :func:`start` and :func:`kill_at_each_step`; the process itself uses
-the rest.
-
-There is a step before each call that changes the cluster, and one after it.
-Run as ``python -m tests.support.storage_child CONF FLOW NAME ARGUMENT STEP``;
-with STEP 0 the process runs to its end.
+Tests call :func:`kill_at_each_step` and :func:`kill_inside_librbd`; the
+process itself uses the rest.
 """
 
-import subprocess
-import sys
+import collections
+import json
+import pathlib
+import signal
+import statistics
 import uuid
 
 from nova_rbd_backend import names
 from nova_rbd_backend.ceph import cluster, lease
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.settings import ClusterSettings
-from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage import fencing, journal
 from nova_rbd_backend.storage.bases import make as bases
 from nova_rbd_backend.storage.disks import delete as delete_
-from nova_rbd_backend.storage.disks import provision
-from nova_rbd_backend.storage.images import purge
+from nova_rbd_backend.storage.disks import provision, rollback
+from nova_rbd_backend.storage.images import purge, restore
 from nova_rbd_backend.storage.snapshots import detach as detach_
 from nova_rbd_backend.storage.snapshots import make as snapshots
 from tests.support import dying
@@ -32,45 +31,75 @@ GROWN_BYTES = 32 << 20
 LIMIT_SECONDS = 60
 # Short, to keep tests from waiting half a minute for a dead maker's lease.
 LEASE_SECONDS = 3
+# Each run has images of its own, so that no run disturbs another one.
+AT_ONCE = 4
 
 
-def _command(ceph, flow, name, argument, step):
-    command = [sys.executable, "-m", __name__, str(ceph.conf)]
-    return [*command, flow, name, argument, str(step)]
-
-
-def start(ceph, flow, name, argument):
-    """Start a process that prints READY, then runs a flow to its end."""
-    return subprocess.Popen(
-        _command(ceph, flow, name, argument, 0),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-
-
-def kill_at_each_step(ceph, flow, prepare):
+def kill_at_each_step(forks, ceph, flow, prepare, at_least=8):
     """Run a flow again and again, and have it die one step later each time.
 
-    :param prepare: returns the name and the argument of the next run
-    :returns: (step, name) of each run; the last run survived to its end
+    There is a step before each call that changes the cluster, and one after
+    it.
+
+    :param prepare: returns the name and the argument of the next run; called
+        in several threads
+    :returns: (step, name) of each run, in the order of the steps; the last
+        run survived to its end
     """
     runs = []
 
     def run(step):
         name, argument = prepare()
-        done = subprocess.run(
-            _command(ceph, flow, name, argument, step),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_SECONDS,
-            check=False,
+        done = forks.run(
+            die_at_step,
+            *(str(ceph.conf), flow, name, argument, str(step)),
+            limit_seconds=LIMIT_SECONDS,
         )
+        print(done.stdout.strip())
         runs.append((step, name))
         return dying.killed(done)
 
-    for _ in dying.deaths(run, at_least=8):
-        pass
+    dying.deaths(run, at_least, at_once=AT_ONCE)
+    return sorted(runs)
+
+
+def kill_inside_librbd(forks, ceph, flow, prepare, folder, kills=30):
+    """Run a flow again and again, and have it die inside calls of librbd.
+
+    The kills are spread over the time of these calls, each of which takes
+    several steps of its own.
+
+    :param folder: for files of the processes
+    :returns: (number, name) of each run, in the order of the kills
+    """
+    runs = []
+
+    def run(kill, call=-1, seconds=0.0):
+        name, argument = prepare()
+        path = folder / f"died-{kill}"
+        done = forks.run(
+            die_in_call,
+            *(str(ceph.conf), flow, name, argument),
+            *(str(call), str(seconds), str(path)),
+            limit_seconds=LIMIT_SECONDS,
+        )
+        assert done.returncode in (0, -signal.SIGALRM), done.stderr
+        runs.append((kill, name))
+        return done.stdout, dying.CallTimer.died_in(path)
+
+    survivors = [json.loads(run(kill)[0]) for kill in (-3, -2, -1)]
+    # How long each of the calls takes.
+    calls = list(map(statistics.median, zip(*survivors, strict=True)))
+    inside = []
+    for kill in range(kills):
+        call, seconds = 0, (kill + 0.5) / kills * sum(calls)
+        while seconds > calls[call]:
+            call, seconds = call + 1, seconds - calls[call]
+        inside.append(run(kill, call, seconds)[1])
+    found = collections.Counter(name for name in inside if name)
+    print(f"{flow}: {found.total()} of {kills} kills fell inside {found}")
+    # Not all, because a call may be faster than those before it.
+    assert found.total() >= kills / 3
     return runs
 
 
@@ -84,6 +113,14 @@ def import_(vms, name, argument):
     provision.import_disk(vms, name, argument, GROWN_BYTES, META, workers=2)
 
 
+def grow(vms, name, argument):
+    provision.grow(vms, name, int(argument))
+
+
+def roll_back(vms, name, argument):
+    rollback.roll_back(vms, name, argument)
+
+
 def base(vms, name, argument):
     lease.SECONDS = LEASE_SECONDS
     making = bases.begin(vms, name)
@@ -91,8 +128,24 @@ def base(vms, name, argument):
 
 
 def delete(vms, name, argument):
+    """Delete an instance's disks, and purge these alone.
+
+    A purge of the whole pool would free what the runs beside this one have
+    left.
+    """
+    found = vms.directory.ids(names.DiskName.prefix(argument))
     delete_.delete_disks(vms, argument)
-    purge.purge(vms)
+    for disk, image_id in found.items():
+        purge.purge_one(vms, disk, image_id)
+
+
+def restore_(vms, name, argument):
+    (trashed,) = restore.find(vms, argument)
+    restore.restore(vms, trashed)
+
+
+def fence(vms, name, argument):
+    fencing.fence_for_start(vms, argument)
 
 
 def snapshot(vms, name, argument):
@@ -120,21 +173,34 @@ def detach(vms, name, argument):
 FLOWS = {
     "base": base,
     "clone": clone,
-    "import": import_,
     "delete": delete,
-    "snapshot": snapshot,
     "detach": detach,
+    "fence": fence,
+    "grow": grow,
+    "import": import_,
+    "restore": restore_,
+    "roll back": roll_back,
+    "snapshot": snapshot,
 }
 
 
-def main():
-    conf, flow, name, argument, number = sys.argv[1:]
+def _pool(conf, name):
+    """Return the pool of the disks, once the connection is open."""
     settings = ClusterSettings(conf, "nova", 10, 30)
     vms = Pool(cluster.connect(settings), "vms")
     vms.directory.exists(name)
-    print("READY", flush=True)
+    return vms
+
+
+def die_at_step(conf, flow, name, argument, number):
+    """Run a flow, and die at its n-th step."""
+    vms = _pool(conf, name)
+
+    def say(text):
+        print(text, flush=True)
+
     dying.hook(
-        dying.Countdown(int(number)),
+        dying.Countdown(int(number), say),
         dying.changes(),
         dying.writes(),
         before=True,
@@ -143,5 +209,13 @@ def main():
     FLOWS[flow](vms, name, argument)
 
 
-if __name__ == "__main__":
-    main()
+def die_in_call(conf, flow, name, argument, number, seconds, path):
+    """Run a flow, and die in its n-th call of librbd; see dying.CallTimer.
+
+    With number -1, run to the end, and print how long each call took.
+    """
+    vms = _pool(conf, name)
+    timer = dying.CallTimer(int(number), float(seconds), pathlib.Path(path))
+    dying.surround(timer, dying.librbd_calls(), dying.writes())
+    FLOWS[flow](vms, name, argument)
+    print(json.dumps(timer.seconds_of_calls))

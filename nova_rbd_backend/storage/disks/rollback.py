@@ -10,6 +10,7 @@ these are few, it is faster to copy them back.
 from nova_rbd_backend.ceph import transfer
 from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage import fencing
 
 # Copying an object takes about eight times what the OSDs take to roll it back.
 _COPY_COST = 8
@@ -20,11 +21,17 @@ def roll_back(pool: Pool, name: str, snap: str) -> int | None:
     """Make the disk as it was at the snap, also in size.
 
     May be repeated, and must be if the process died half-way. The disk must
-    not be in use.
+    not be in use. Fences dead clients of the disk first.
 
     :returns: bytes copied; None: librbd has rolled the disk back
+    :raises ImageNotFound: there is no such disk
     :raises SnapNotFound: the disk has no such snap
     """
+    # librbd waits for a dead client's lock before it writes, for as long as
+    # the client's watch lasts. It does not wait before it rolls back: it
+    # reports that the image is read-only (EROFS, 16.2.15).
+    image_id = pool.directory.existing_id(name, "roll back")
+    fencing.fence(pool, {name: image_id})
     with (
         pool.open(name, snap=snap) as before,
         pool.open(name, read_only=False) as disk,

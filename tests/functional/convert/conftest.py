@@ -11,11 +11,27 @@ from tests.support.guest_domain import SECRET
 
 
 @pytest.fixture
-def local(ceph, vms, compute_host, tmp_path):
-    """An instance without disks; its disks in Ceph are deleted afterwards."""
+def new_local(ceph, vms, compute_host, tmp_path):
+    """Return a function that makes instances without disks.
+
+    Their disks in Ceph are deleted afterwards.
+    """
     compute_host.set_secret(SECRET, "nova", ceph.key("nova"))
-    made = LocalInstance(tmp_path, ceph, compute_host)
-    yield made
-    made.remove()
-    delete.delete_disks(vms, made.uuid)
+    made = []
+
+    def make():
+        folder = tmp_path / f"host-of-{len(made)}"
+        made.append(LocalInstance(folder, ceph, compute_host))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.remove()
+        delete.delete_disks(vms, each.uuid)
     purge.purge(vms)
+
+
+@pytest.fixture
+def local(new_local):
+    """An instance without disks."""
+    return new_local()

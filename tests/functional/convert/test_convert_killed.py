@@ -2,18 +2,16 @@
 
 """nova-rbd convert is killed after each of its steps, and run again.
 
-The guest has no operating system; test_live.py has a guest that writes.
+The guests have no operating system; test_live.py has a guest that writes.
 """
 
 import os
-import subprocess
-import sys
+import queue
 
 import libvirt
 import pytest
 
 from nova_rbd_backend import names
-from nova_rbd_backend.cmd import main as program
 from nova_rbd_backend.storage.disks import provision
 from tests.functional.convert import convert_child
 from tests.functional.convert.local_instance import ASIDE, MIB
@@ -21,12 +19,17 @@ from tests.support import dying
 
 pytestmark = pytest.mark.timeout(900)
 
+LIMIT_SECONDS = 120
+# Several runs are killed at the same time, each with an instance of its own.
+AT_ONCE = 4
+
 
 class Killed:
     """An instance with two disks, and runs of nova-rbd that are killed."""
 
-    def __init__(self, local):
+    def __init__(self, local, forks):
         self.local = local
+        self._forks = forks
         self.content = {
             name: os.urandom(MIB) + bytes(MIB)
             for name in ("disk", "disk.eph0")
@@ -38,44 +41,29 @@ class Killed:
             local.add(name, dev, "raw")
         local.define()
 
-    def at_each_step(self, *words, prepare=lambda: None):
-        """Run a conversion that dies after each step in turn.
-
-        Yields after each run, once the old disks were found intact.
-
-        :param prepare: called before each run
-        """
-
-        def run(step):
-            prepare()
-            done = subprocess.run(
-                [
-                    *(sys.executable, "-m", convert_child.__name__),
-                    *(str(step), *self.words(*words)),
-                ],
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-            print(done.stdout.strip())
-            return dying.killed(done)
-
-        for _ in dying.deaths(run, at_least=4):
-            self.nothing_is_lost()
-            yield
-
-    def words(self, *words):
-        conf = str(self.local.program.conf)
-        return ["--config-file", conf, "convert", self.local.uuid, *words]
+    def dies(self, step, *words):
+        """Run a conversion; return whether it died after that step."""
+        done = self._nova_rbd(step, *words)
+        print(done.stdout.strip())
+        return dying.killed(done)
 
     def run(self, *words):
-        assert program.main(self.words(*words)) == 0
+        done = self._nova_rbd(0, *words)
+        assert done.returncode == 0, done.stderr
 
     def run_again(self, *words, unless):
         """Run after a kill; it succeeds, or refuses with this text."""
-        done = self.local.program.run("convert", self.local.uuid, *words)
+        done = self._nova_rbd(0, *words)
         assert done.returncode == 0 or unless in done.stderr
+
+    def _nova_rbd(self, step, *words):
+        conf = str(self.local.program.conf)
+        command = ["--config-file", conf, "convert", self.local.uuid, *words]
+        return self._forks.run(
+            convert_child.nova_rbd,
+            *(str(step), *command),
+            limit_seconds=LIMIT_SECONDS,
+        )
 
     def nothing_is_lost(self):
         for name, data in self.content.items():
@@ -120,39 +108,81 @@ class Killed:
 
 
 @pytest.fixture
-def killed(local):
-    return Killed(local)
+def at_each_step(new_local, forks):
+    """Return a function that kills a conversion after each of its steps."""
+
+    def kill(*words, check, survived, prepare=lambda killed: None):
+        """Kill a conversion after one step after the other.
+
+        :param prepare: called with the instance before each run
+        :param check: called with the instance after each kill
+        :param survived: called with the instance after a run to the end
+        """
+        idle = queue.SimpleQueue()
+        for _ in range(AT_ONCE):
+            idle.put(Killed(new_local(), forks))
+
+        def run(step):
+            killed = idle.get()
+            prepare(killed)
+            died = killed.dies(step, *words)
+            (check if died else survived)(killed)
+            idle.put(killed)
+            return died
+
+        dying.deaths(run, at_least=4, at_once=AT_ONCE)
+
+    return kill
 
 
-def test_shut_off(vms, killed):
-    for _ in killed.at_each_step():
+def test_shut_off(vms, at_each_step):
+    def check(killed):
+        killed.nothing_is_lost()
         killed.run_again(unless="is converted")
         killed.is_converted(vms)
         killed.run("--undo")
         killed.is_as_before(vms)
 
+    at_each_step(check=check, survived=lambda each: each.is_converted(vms))
 
-def test_killed_run_is_undone(vms, killed):
-    for _ in killed.at_each_step():
+
+def test_killed_run_is_undone(vms, at_each_step):
+    def check(killed):
+        killed.nothing_is_lost()
         killed.run_again("--undo", unless="no conversion to be undone")
         # Unfinished images stay until the next run, or until the instance is
         # deleted.
         killed.is_as_before(vms, half_made=True)
 
+    def survived(killed):
+        killed.is_converted(vms)
+        killed.run("--undo")
 
-def test_undo(vms, killed):
-    killed.run()
-    for _ in killed.at_each_step("--undo"):
-        killed.run_again("--undo", unless="no conversion to be undone")
-        killed.is_as_before(vms)
+    at_each_step(check=check, survived=survived)
+
+
+def test_undo(vms, at_each_step):
+    def prepare(killed):
         killed.run()
         killed.is_converted(vms)
 
+    def check(killed):
+        killed.nothing_is_lost()
+        killed.run_again("--undo", unless="no conversion to be undone")
+        killed.is_as_before(vms)
 
-def test_live(vms, killed):
-    local = killed.local
-    local.start()
-    for _ in killed.at_each_step("--live"):
+    at_each_step(
+        "--undo",
+        prepare=prepare,
+        check=check,
+        survived=lambda each: each.is_as_before(vms),
+    )
+
+
+def test_live(vms, at_each_step):
+    def check(killed):
+        local = killed.local
+        killed.nothing_is_lost()
         killed.run_again("--live", unless="is converted")
         assert local.domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
         killed.is_converted(vms)
@@ -160,27 +190,38 @@ def test_live(vms, killed):
         local.stop()
         killed.run("--undo")
         killed.is_as_before(vms)
-        local.start()
+
+    at_each_step(
+        "--live",
+        prepare=lambda each: each.local.start(),
+        check=check,
+        survived=lambda each: each.is_converted(vms),
+    )
 
 
-def test_live_run_is_resumed_with_the_guest_shut_off(vms, killed):
+def test_live_run_is_resumed_with_the_guest_shut_off(vms, at_each_step):
     """As if the host was switched off: the next run finds no guest running."""
-    local = killed.local
-    local.start()
-    for _ in killed.at_each_step("--live"):
-        local.stop()
+
+    def check(killed):
+        killed.local.stop()
+        killed.nothing_is_lost()
         killed.run_again(unless="is converted")
         killed.is_converted(vms)
         killed.run("--undo")
         killed.is_as_before(vms)
-        local.start()
+
+    at_each_step(
+        "--live",
+        prepare=lambda each: each.local.start(),
+        check=check,
+        survived=lambda each: each.is_converted(vms),
+    )
 
 
-def test_finish(vms, killed):
+def test_finish(vms, at_each_step):
     """Only the old disks are deleted."""
-    killed.nothing_is_lost = lambda: killed.is_converted(vms)
 
-    def prepare():
+    def prepare(killed):
         # A finished conversion cannot be undone, so go back by hand.
         for name in vms.directory.names(killed.local.uuid):
             vms.remove(name)
@@ -189,11 +230,16 @@ def test_finish(vms, killed):
         killed.local.define()
         killed.run()
 
-    for _ in killed.at_each_step("--finish", prepare=prepare):
+    def check(killed):
+        killed.is_converted(vms)
         killed.run_again("--finish", unless="its end")
+        survived(killed)
+
+    def survived(killed):
         killed.is_converted(vms)
         assert killed.local.files() == set()
         for name in killed.content:
             with vms.open(killed.local.image(name)) as disk:
                 assert disk.snaps() == ()
-    assert killed.local.files() == set()
+
+    at_each_step("--finish", prepare=prepare, check=check, survived=survived)

@@ -45,7 +45,7 @@ def _check_whole(vms, name, content):
         assert base.read(0, len(content)) == content
 
 
-def test_each_step(ceph, vms, tmp_path, age):
+def test_each_step(forks, ceph, vms, tmp_path, age):
     path = tmp_path / "source.raw"
     content = random.Random(3).randbytes(6 * MIB)
     path.write_bytes(content)
@@ -55,7 +55,7 @@ def test_each_step(ceph, vms, tmp_path, age):
 
     age(-1)  # removes bases that other tests have left
     before = _objects(ceph)
-    killed = storage_child.kill_at_each_step(ceph, "base", prepare)
+    killed = storage_child.kill_at_each_step(forks, ceph, "base", prepare)
 
     def make_again(entry):
         step, name = entry

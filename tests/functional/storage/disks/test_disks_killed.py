@@ -4,7 +4,6 @@
 
 import contextlib
 import random
-import time
 import uuid
 
 import pytest
@@ -12,7 +11,7 @@ import rados
 
 from nova_rbd_backend import names
 from nova_rbd_backend.storage import journal
-from nova_rbd_backend.storage.disks import delete, provision
+from nova_rbd_backend.storage.disks import delete, provision, rollback
 from nova_rbd_backend.storage.images import purge
 from tests.support import storage_child
 from tests.support.blank_disks import blank_disk
@@ -117,10 +116,10 @@ def _recover_clones(vms, killed, parent):
     return _recover(vms, killed, make, 4096, b"base")
 
 
-def test_clone(ceph, vms, parent, nothing_left):
+def test_clone(forks, ceph, vms, parent, nothing_left):
     argument = f"{parent.pool}/{parent.image}/{parent.snap}"
     killed = storage_child.kill_at_each_step(
-        ceph, "clone", lambda: (_new_name(), argument)
+        forks, ceph, "clone", lambda: (_new_name(), argument)
     )
 
     whole = _recover_clones(vms, killed, parent)
@@ -129,12 +128,12 @@ def test_clone(ceph, vms, parent, nothing_left):
     assert whole[-1]
 
 
-def test_import(ceph, vms, tmp_path, nothing_left):
+def test_import(forks, ceph, vms, tmp_path, nothing_left):
     path = tmp_path / "source.raw"
     content = random.Random(2).randbytes(10 * MIB)
     path.write_bytes(content)
     killed = storage_child.kill_at_each_step(
-        ceph, "import", lambda: (_new_name(), str(path))
+        forks, ceph, "import", lambda: (_new_name(), str(path))
     )
 
     def make(name):
@@ -152,10 +151,8 @@ def test_import(ceph, vms, tmp_path, nothing_left):
     assert whole[-1]
 
 
-def test_delete(ceph, vms, nothing_left):
+def test_delete(forks, ceph, vms, nothing_left):
     def prepare():
-        # Keep the next child from freeing what the last one left.
-        purge.purge(vms)
         instance = str(uuid.uuid4())
         for disk in ("disk", "disk.swap"):
             blank_disk(vms, f"{instance}_{disk}", 4 * MIB)
@@ -164,7 +161,7 @@ def test_delete(ceph, vms, nothing_left):
             disk.create_snap("nova-resize")
         return name, instance
 
-    killed = storage_child.kill_at_each_step(ceph, "delete", prepare)
+    killed = storage_child.kill_at_each_step(forks, ceph, "delete", prepare)
     for _, name in killed:
         instance = names.DiskName.parse(name).instance_uuid
         delete.delete_disks(vms, instance)
@@ -172,18 +169,102 @@ def test_delete(ceph, vms, nothing_left):
     print(f"\ndelete: {len(killed)} steps")
 
 
-def test_clone_killed_inside_librbd(ceph, vms, parent, nothing_left):
-    """The process is killed at any time, not only between its calls."""
-    argument = f"{parent.pool}/{parent.image}/{parent.snap}"
-    killed = []
-    for number in range(30):
-        name = _new_name()
-        child = storage_child.start(ceph, "clone", name, argument)
-        assert child.stdout.readline() == "READY\n"
-        time.sleep(number * 0.003)
-        child.kill()
-        child.communicate(timeout=60)
-        killed.append((number, name))
+SNAP = "nova-resize"
+OBJECTS = 12
+OBJECT_BYTES = 4 * MIB
 
+
+def _write_to_each_object(vms, name, count, data):
+    with vms.open(name, read_only=False) as disk:
+        for number in range(count):
+            disk.write(data, number * OBJECT_BYTES)
+
+
+def _old_disk(vms, changed=0):
+    """Make a disk with old data, its snap, and new data on some objects."""
+    name = _new_name()
+    size = OBJECTS * OBJECT_BYTES
+    blank_disk(vms, name, size)
+    _write_to_each_object(vms, name, OBJECTS, b"old")
+    with vms.open(name, read_only=False) as disk:
+        disk.create_snap(SNAP)
+        if changed:
+            # A resize that is rolled back has grown the disk.
+            disk.resize(size + OBJECT_BYTES)
+            disk.write(b"new", size)
+    _write_to_each_object(vms, name, changed, b"newer" + bytes(MIB))
+    return name
+
+
+def _check_old(vms, name, size=OBJECTS * OBJECT_BYTES):
+    """Check that the disk is as it was at its snap, but for its size."""
+    with vms.open(name) as disk:
+        assert disk.size_bytes() == size
+        assert [snap.name for snap in disk.snaps()] == [SNAP]
+        for number in range(OBJECTS):
+            data = disk.read(number * OBJECT_BYTES, 2 * MIB)
+            assert data == b"old".ljust(2 * MIB, b"\0")
+
+
+def _delete(vms, name):
+    delete.delete_disks(vms, names.DiskName.parse(name).instance_uuid)
+
+
+def _roll_back_again(vms, killed):
+    def recover(entry):
+        _, name = entry
+        rollback.roll_back(vms, name, SNAP)
+        _check_old(vms, name)
+        _delete(vms, name)
+
+    in_threads(recover, killed)
+
+
+# With few changes they are copied back, with many librbd rolls back.
+@pytest.mark.parametrize(("changed", "steps"), [(1, 8), (2, 2)])
+def test_roll_back(forks, ceph, vms, nothing_left, changed, steps):
+    """The snap stays as it is, so that the roll-back can be repeated."""
+    killed = storage_child.kill_at_each_step(
+        *(forks, ceph, "roll back"),
+        lambda: (_old_disk(vms, changed), SNAP),
+        at_least=steps,
+    )
+    _roll_back_again(vms, killed)
+    print(f"roll back: {len(killed)} steps")
+
+
+@pytest.mark.parametrize("changed", [1, 2])
+def test_roll_back_killed_inside_librbd(
+    forks, ceph, vms, tmp_path, nothing_left, changed
+):
+    killed = storage_child.kill_inside_librbd(
+        *(forks, ceph, "roll back"),
+        lambda: (_old_disk(vms, changed), SNAP),
+        tmp_path,
+    )
+    _roll_back_again(vms, killed)
+
+
+def test_grow(forks, ceph, vms, nothing_left):
+    size = (OBJECTS + 1) * OBJECT_BYTES
+    killed = storage_child.kill_at_each_step(
+        *(forks, ceph, "grow"),
+        lambda: (_old_disk(vms), str(size)),
+        at_least=2,
+    )
+    for _, name in killed:
+        provision.grow(vms, name, size)
+        _check_old(vms, name, size)
+        _delete(vms, name)
+
+
+def test_clone_killed_inside_librbd(
+    forks, ceph, vms, parent, tmp_path, nothing_left
+):
+    """The process dies inside librbd, not only between its calls."""
+    argument = f"{parent.pool}/{parent.image}/{parent.snap}"
+    killed = storage_child.kill_inside_librbd(
+        forks, ceph, "clone", lambda: (_new_name(), argument), tmp_path
+    )
     whole = _recover_clones(vms, killed, parent)
-    print(f"\nkilled 30 clones within 90 ms: {sum(whole)} were whole")
+    print(f"{sum(whole)} of {len(whole)} were whole")

@@ -84,18 +84,18 @@ def _left_after_one_run(ceph, target):
     ]
 
 
-def test_making(ceph, here, new_disk):
+def test_making(forks, ceph, here, new_disk):
     target = Pool(here, "snapshots")
-    killed = storage_child.kill_at_each_step(ceph, "snapshot", new_disk)
+    killed = storage_child.kill_at_each_step(forks, ceph, "snapshot", new_disk)
     asked, done, _ = _run_once(target)
     assert (asked, done) == ([], [])
     print(f"\nsnapshot: {len(killed)} steps")
     assert _left_after_one_run(ceph, target) == []
 
 
-def test_detaching(ceph, here, new_disk):
+def test_detaching(forks, ceph, here, new_disk):
     target = Pool(here, "snapshots")
-    killed = storage_child.kill_at_each_step(ceph, "detach", new_disk)
+    killed = storage_child.kill_at_each_step(forks, ceph, "detach", new_disk)
     _run_once(target)
     found = target.directory.names("snapshot_")
     # Glance was told of the last snapshots, but not of the first ones.
