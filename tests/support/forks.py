@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, NoReturn
 
 # The standard streams of a run, and the pipe for its pid and its exit code.
@@ -63,16 +63,28 @@ class Fork:
 
 
 class ForkServer:
-    """A process that has imported modules, and forks; use it in a ``with``."""
+    """A process that has imported modules, and forks; use it in a ``with``.
 
-    def __init__(self, *modules: str):
+    :param command: makes a command line of another one, to run it elsewhere
+    :param env: its environment; this process's by default
+    """
+
+    def __init__(
+        self,
+        *modules: str,
+        command: Callable[[list[str]], list[str]] = lambda words: words,
+        env: Mapping[str, str] | None = None,
+    ):
         self._end, other = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_SEQPACKET
         )
         with other:
             number = other.fileno()
             self._server = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(number), *modules],
+                command(
+                    [sys.executable, "-m", __name__, str(number), *modules]
+                ),
+                env=env,
                 pass_fds=[number],
             )
 
@@ -174,14 +186,15 @@ def _watch(work: Sequence[str], *files: int) -> NoReturn:
         _run(work, streams)
     for file in streams:
         os.close(file)
-    with open(status, "w", buffering=1) as report:
-        # The one who started it may be gone.
-        with contextlib.suppress(BrokenPipeError):
-            print(pid, file=report)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        with contextlib.suppress(BrokenPipeError):
-            print(code, file=report)
+    _report(status, pid)
+    _report(status, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     os._exit(0)
+
+
+def _report(status: int, number: int) -> None:
+    # The one who started it may be gone.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(status, f"{number}\n".encode())
 
 
 def _run(work: Sequence[str], streams: Sequence[int]) -> NoReturn:
