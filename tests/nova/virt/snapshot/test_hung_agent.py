@@ -43,8 +43,12 @@ def run(domain, script):
 
 def is_hooked(domain):
     """Return whether the agent that answers is the one with the hook."""
-    # The brackets keep the pattern from matching its own process.
-    look = "grep -qe '-[F]/run/hook' /proc/[0-9]*/cmdline"
+    look = """
+    for comm in $(grep -l '^ld.so' /proc/[0-9]*/comm); do
+        grep -q -e -F/run/hook ${comm%comm}cmdline && exit
+    done
+    exit 1
+    """
     with contextlib.suppress(libvirt.libvirtError):
         pid = run(domain, look)
         time.sleep(0.5)
