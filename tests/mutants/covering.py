@@ -30,9 +30,7 @@ CONFIG = """\
 source = {tree}/nova_rbd_backend
 parallel = true
 data_file = {record}/coverage
-patch =
-    subprocess
-    _exit
+patch = _exit
 context = ${{PYTEST_CURRENT_TEST-}}
 disable_warnings = no-data-collected,module-not-measured,module-not-imported
 """
@@ -66,7 +64,11 @@ def record(wanted: Sequence[str]) -> None:
             *(wanted or SUITES),
         ],
         cwd=place.folder,
-        env={**place.environment(), recording.FILE: str(seconds)},
+        env={
+            **place.environment(),
+            recording.FILE: str(seconds),
+            recording.CONFIG: str(config),
+        },
     )
     measured = coverage.CoverageData(str(RECORD / "coverage.new"))
     for path in sorted(RECORD.glob("coverage.*.*")):

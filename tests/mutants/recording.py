@@ -3,7 +3,8 @@
 """A plugin of pytest that tells coverage which test runs.
 
 Processes that a test starts know it by PYTEST_CURRENT_TEST, which pytest sets
-and covering.CONFIG reads.
+and covering.CONFIG reads. They are given the file with that configuration;
+coverage's patch "subprocess" would give them what this process has read.
 """
 
 import json
@@ -15,6 +16,11 @@ import coverage
 import pytest
 
 FILE = "NOVA_RBD_MUTANTS_SECONDS"
+CONFIG = "NOVA_RBD_MUTANTS_COVERAGERC"
+
+
+def pytest_configure() -> None:
+    os.environ["COVERAGE_PROCESS_START"] = os.environ[CONFIG]
 
 
 @pytest.hookimpl(wrapper=True)
