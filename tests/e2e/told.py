@@ -5,6 +5,7 @@
 The report has the end of its log, which is removed with the testbed.
 """
 
+import pathlib
 import signal
 import time
 
@@ -33,8 +34,11 @@ def _of(compute: Compute) -> str:
         return "It was never started."
     before = compute.log.read_text(errors="replace").splitlines()
     said = [line for line in before if " DEBUG " not in line][-_LINES:]
-    if compute.process.pid() is None:
+    pid = compute.process.pid()
+    if pid is None:
         return "\n".join([*said, "It is not running."])
+    if not _catches_signal(pid):
+        return "\n".join([*said, "It has just been started."])
     compute.process.signal(_REPORT_SIGNAL)
     time.sleep(_REPORT_SECONDS)
     after = compute.log.read_text(errors="replace").splitlines()[len(before) :]
@@ -42,3 +46,13 @@ def _of(compute: Compute) -> str:
     if not begins:
         return "\n".join([*said, "It runs but does not answer SIGUSR2."])
     return "\n".join([*said, *after[begins[0] :][:_REPORT_LINES]])
+
+
+def _catches_signal(pid: int) -> bool:
+    """Whether the signal would not end the process, as it would by default."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (_REPORT_SIGNAL - 1) & 1)
