@@ -96,10 +96,7 @@ class Testbed:
             lambda: self.openstack.up(steps),
         )
         with steps.step(f"start {len(self.hosts)} nova-compute"):
-            for host in self.hosts:
-                self.start_compute(host, wait=False)
-            for host in self.hosts:
-                self.compute(host).wait_up(self.openstack.connection())
+            self._start_computes()
 
     def down(self) -> None:
         """End all processes, whoever started them, and remove the folder."""
@@ -188,6 +185,11 @@ class Testbed:
         """End the host's nova-compute, start it with another configuration."""
         self.compute(host).stop()
         return self.start_compute(host, overrides, backend=backend)
+
+    def restart_computes(self, overrides: Conf | None = None) -> None:
+        """Restart the nova-computes of all hosts, side by side."""
+        _side_by_side(*(self.compute(host).stop for host in self.hosts))
+        self._start_computes(overrides)
 
     def cut_power(self, host: ComputeHost) -> None:
         """SIGKILL all that runs on a host: nova-compute, libvirtd, QEMUs.
@@ -324,6 +326,15 @@ class Testbed:
         with steps.step(f"start {len(self.hosts)} compute host(s)"):
             for host in self.hosts:
                 self.start_host(host)
+
+    def _start_computes(self, overrides: Conf | None = None) -> None:
+        """Start the nova-computes of all hosts side by side, and wait."""
+        started = [
+            self.start_compute(host, overrides, wait=False)
+            for host in self.hosts
+        ]
+        for compute in started:
+            compute.wait_up(self.openstack.connection())
 
     def _service(self, host: ComputeHost) -> Service:
         """Nova's record of the host's nova-compute."""

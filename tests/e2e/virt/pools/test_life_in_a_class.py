@@ -44,8 +44,7 @@ def classes(stack: Testbed) -> Iterator[None]:
             rbd.RBD().pool_init(ioctx, True)
         for user, right in rights.items():
             set_caps(admin, user, f", {right} pool={POOL}")
-    for host in stack.hosts:
-        stack.restart_compute(host, CLASSES)
+    stack.restart_computes(CLASSES)
     stack.openstack.restart_nova_api({"nova_rbd": {"storage_classes": "fast"}})
     yield
     nova = stack.openstack.connection().compute
@@ -70,8 +69,7 @@ def classes(stack: Testbed) -> Iterator[None]:
         for user in rights:
             set_caps(admin, user, "")
     # The registry still has the pool; a nova-compute that starts removes it.
-    for host in stack.hosts:
-        stack.restart_compute(host)
+    stack.restart_computes()
     assert RESOURCE not in inventory(stack, stack.hosts[0])
 
 
