@@ -23,6 +23,8 @@ pytestmark = pytest.mark.timeout(400)
 
 # A guest of these tests that has not written by then will not write at all.
 QUIET_SECONDS = 15
+# A living guest writes about fifteen numbers in five of these.
+SAMPLE_SECONDS = 0.2
 GDB_PORT = 47123
 # gdb's numbers for two registers of x86-64.
 RIP, EFLAGS = 16, 17
@@ -68,6 +70,7 @@ def forbid(stack: Testbed) -> Iterator[Callable[[str], None]]:
 @pytest.fixture(autouse=True)
 def in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proof, "WRITE_SECONDS", QUIET_SECONDS)
+    monkeypatch.setattr(standstill, "SAMPLE_SECONDS", SAMPLE_SECONDS)
 
 
 def test_disk_that_takes_no_writes(
