@@ -5,10 +5,11 @@
 A child process hooks the methods that change something. Its parent runs it
 with the numbers 1, 2, 3 and so on until the child survives to its end.
 
-nova-compute imports this module before it loads anything else, so only the
-standard library is imported at module level.
+A nova-compute that dies imports this module before it reads its options, so
+only the standard library is imported at module level.
 """
 
+import concurrent.futures
 import contextlib
 import functools
 import mmap
@@ -246,8 +247,6 @@ def deaths(
     :param at_once: number of threads that call ``work``, each with a step of
         its own
     """
-    import concurrent.futures  # not in nova-compute, see above
-
     numbers = iter(range(1, at_most + 2))
     survived: list[int] = []
     failed: list[BaseException] = []

@@ -70,13 +70,21 @@ class Compute:
         self.process.start(
             self.host.command(self.words()),
             self.log,
-            env=self._environment(env),
+            env=self.environment(env),
         )
 
     def words(self) -> list[str]:
         """nova-compute's command line inside the host."""
         conf = self._site.etc("compute") / f"{self.host.name}.conf"
         return [self._site.bin("nova-compute"), "--config-file", str(conf)]
+
+    def environment(
+        self, more: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """What nova-compute finds in its environment."""
+        env = self._site.environment()
+        env["PATH"] = f"{self.host.programs}:{env['PATH']}"
+        return {**env, **(more or {})}
 
     def run_to_end(
         self, limit_seconds: float, env: Mapping[str, str] | None = None
@@ -90,7 +98,7 @@ class Compute:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=self._environment(env),
+            env=self.environment(env),
             text=True,
             start_new_session=True,
         ) as child:
@@ -153,11 +161,6 @@ class Compute:
             UP_SECONDS,
             interval_seconds=0.3,
         )
-
-    def _environment(self, more: Mapping[str, str] | None) -> dict[str, str]:
-        env = self._site.environment()
-        env["PATH"] = f"{self.host.programs}:{env['PATH']}"
-        return {**env, **(more or {})}
 
     def _reported(self, connection: openstack.connection.Connection) -> bool:
         answer = connection.compute.get(
