@@ -7,7 +7,7 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from openstack.compute.v2.server import Server
 from openstack.compute.v2.service import Service
@@ -157,7 +157,6 @@ class Testbed:
         self,
         host: ComputeHost,
         overrides: Conf | None = None,
-        env: Mapping[str, str] | None = None,
         wait: bool = True,
         backend: str | None = None,
     ) -> Compute:
@@ -171,7 +170,7 @@ class Testbed:
             backend or self.backend,
             conf_file.merged(self.overrides, overrides or {}),
         )
-        compute.start(env)
+        compute.start()
         if wait:
             compute.wait_up(self.openstack.connection())
         return compute

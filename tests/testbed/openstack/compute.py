@@ -63,14 +63,14 @@ class Compute:
             overrides or {},
         )
 
-    def start(self, env: Mapping[str, str] | None = None) -> None:
+    def start(self) -> None:
         """Start with the configuration written last; don't wait."""
         if self.process.pid() is None:
             self._begun = _now()
         self.process.start(
             self.host.command(self.words()),
             self.log,
-            env=self.environment(env),
+            env=self.environment(),
         )
 
     def words(self) -> list[str]:
