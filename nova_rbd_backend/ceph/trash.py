@@ -37,6 +37,7 @@ class Trash:
 
         :raises ImageNotFound: there is no such image
         :raises DiskBusy: the owner of its lock does not release it
+        :raises Conflict: another process has moved it and begun to free it
         """
         with self._access.reach(
             "move to the trash", image=name, frees=True

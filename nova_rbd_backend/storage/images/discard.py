@@ -104,7 +104,11 @@ def discard_fenced(
 
 def _retrying(limit_seconds: float) -> tenacity.Retrying:
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(errors.DiskBusy),
+        # Conflict: a purge frees the image, which another process has moved
+        # meanwhile. The next try finds no image of that name.
+        retry=tenacity.retry_if_exception_type(
+            (errors.DiskBusy, errors.Conflict)
+        ),
         stop=tenacity.stop_after_delay(limit_seconds),
         # The client of a guest that was just destroyed is gone in some
         # milliseconds.

@@ -12,7 +12,7 @@ import libvirt_qemu
 import pytest
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.convert import live, rbd_disk
+from nova_rbd_backend.convert import live, qemu_img, rbd_disk
 from nova_rbd_backend.domains.guest import Guest
 from tests.functional.convert.local_instance import ASIDE, MIB
 from tests.testbed.ceph import pools
@@ -204,6 +204,19 @@ def test_mark_fails(vms, running, content, fails):
     assert running.sources(live=True) == before
     assert vms.directory.names(running.uuid) == []
     assert running.convert_here("--live") == 0
+    is_converted(running, vms, content)
+
+
+def test_copy_of_a_run_without_the_guest(vms, running, content, fails):
+    """QEMU copies the disk anew, as the guest has written to it since."""
+    running.stop()
+    fails(qemu_img, "copy", {2})
+    assert running.convert_here() != 0
+    assert vms.directory.names(running.uuid) == [running.image("disk")]
+    running.start()
+    write_as_guest(running)
+    assert running.convert_here("--live") == 0
+    content["disk"] = written(content["disk"])
     is_converted(running, vms, content)
 
 

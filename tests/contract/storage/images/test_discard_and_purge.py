@@ -8,6 +8,7 @@ import os
 import subprocess
 import time
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -16,6 +17,7 @@ from nova_rbd_backend.storage import process as process_
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import discard, purge
 from tests.support.blank_disks import blank_disk
+from tests.support.clients import in_threads
 
 MIB = 1 << 20
 
@@ -47,6 +49,33 @@ def test_delete(pool, instance):
     assert set(names) <= set(purge.purge(pool).purged)
     assert not [e for e in journal.deletions(pool) if e.image in names]
     assert delete.delete_disks(pool, instance).deleted == ()
+
+
+def test_discarded_while_a_purge_frees_it(pool, instance):
+    """As a purge and Nova's deletion may undo the same half-made disk."""
+
+    def discard_it(name, image_id):
+        discard.discard(pool, name)
+
+    def free_it(name, image_id):
+        discard.discard(pool, name)
+        purge.purge_one(pool, name, image_id)
+
+    image_ids = []
+    for number in range(12):
+        name = f"{instance}_disk.{number}"
+        pool.create(name, MIB)
+        image_ids.append(pool.directory.image_id(name))
+        in_threads(
+            lambda work: work(),
+            [
+                partial(work, name, image_ids[-1])
+                for work in (discard_it, free_it)
+            ],
+        )
+        assert not pool.directory.exists(name)
+    purge.purge(pool)
+    assert not any(pool.trash.get(image_id) for image_id in image_ids)
 
 
 def test_delete_some_disks(pool, instance):
