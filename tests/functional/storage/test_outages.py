@@ -12,6 +12,7 @@ import rados
 
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph import lease as lease_
+from nova_rbd_backend.ceph import transfer
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.bases import make as bases
@@ -32,6 +33,12 @@ def ceph():
     """A cluster for these tests only, as interrupted flows leave traces."""
     with started_ceph(watch_timeout_seconds=10) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def told_often(monkeypatch):
+    """Tell the progress of a copy before a quick machine is done with it."""
+    monkeypatch.setattr(transfer, "_PROGRESS_SECONDS", 0.01)
 
 
 def _blocklist(ceph, here):
@@ -65,7 +72,7 @@ def test_blocklisted_client_recovers(ceph, parent, instance):
     assert provision.is_whole(vms, f"{instance}_disk")
 
 
-def test_blocklisted_during_an_import(ceph, instance, tmp_path):
+def test_blocklisted_during_an_import(ceph, instance, tmp_path, told_often):
     vms = Pool(connect(ceph, connect_timeout_seconds=13), "vms")
     path = tmp_path / "source.raw"
     path.write_bytes(os.urandom(64 * MIB))
@@ -87,7 +94,9 @@ def test_blocklisted_during_an_import(ceph, instance, tmp_path):
         assert disk.read(0, 64 * MIB) == path.read_bytes()
 
 
-def test_blocklisted_while_it_makes_a_base(ceph, tmp_path, monkeypatch):
+def test_blocklisted_while_it_makes_a_base(
+    ceph, tmp_path, monkeypatch, told_often
+):
     """The maker learns that it was taken for dead, and can begin again."""
     monkeypatch.setattr(lease_, "SECONDS", 5)
     vms = Pool(connect(ceph, connect_timeout_seconds=14), "vms")
@@ -244,7 +253,7 @@ def test_time_out_of_a_close_ends_the_connection(paused, hasty, instance):
     assert address(hasty) != old
 
 
-def test_osds_paused_during_an_import(paused, instance, tmp_path):
+def test_osds_paused_during_an_import(paused, instance, tmp_path, told_often):
     """The import is given up in time, and the next one succeeds."""
     vms = Pool(connect(paused, operation_timeout_seconds=2), "vms")
     path = tmp_path / "source.raw"

@@ -51,6 +51,8 @@ def secret_xml(secret_uuid: str, user: str) -> str:
 
 
 def _libvirtd_conf(host: Host) -> str:
+    # Without keepalive, as a test that waits in a call answers no question of
+    # libvirtd, which would end its connection after half a minute.
     return f"""\
 listen_tls = 0
 listen_tcp = 1
@@ -59,6 +61,7 @@ auth_tcp = "none"
 auth_unix_rw = "none"
 auth_unix_ro = "none"
 unix_sock_rw_perms = "0700"
+keepalive_interval = -1
 host_uuid = "{host.uuid}"
 log_outputs = "2:file:/var/log/libvirt/libvirtd.log"
 """
