@@ -41,14 +41,14 @@ def told_often(monkeypatch):
     monkeypatch.setattr(transfer, "_PROGRESS_SECONDS", 0.01)
 
 
-def _blocklist(ceph, here):
+def _cut_off(ceph, vms):
+    """Blocklist this client, and wait until the OSDs refuse it."""
+    # Another thread of the client may take a new connection meanwhile.
+    connection = vms.cluster.connection()
+    ioctx = connection.ioctx("vms", "")
+    here = connection.handle.get_addrs()
     with ceph.admin() as admin:
-        command(admin, "osd blocklist", blocklistop="add", addr=address(here))
-
-
-def _until_blocklisted(vms):
-    """Wait until the OSDs refuse the client, which loses its connection."""
-    ioctx = vms.cluster.connection().ioctx("vms", "")
+        command(admin, "osd blocklist", blocklistop="add", addr=here)
 
     def refused():
         try:
@@ -64,8 +64,7 @@ def test_blocklisted_client_recovers(ceph, parent, instance):
     vms = Pool(connect(ceph, connect_timeout_seconds=12), "vms")
     provision.clone_disk(vms, f"{instance}_disk", parent)
     old = address(vms.cluster)
-    _blocklist(ceph, vms.cluster)
-    _until_blocklisted(vms)
+    _cut_off(ceph, vms)
     facts = provision.clone_disk(vms, f"{instance}_disk.b", parent, 16 * MIB)
     assert facts.created
     assert address(vms.cluster) != old
@@ -81,8 +80,7 @@ def test_blocklisted_during_an_import(ceph, instance, tmp_path, told_often):
     def progress(done_bytes):
         if not times:
             times.append(done_bytes)
-            _blocklist(ceph, vms.cluster)
-            _until_blocklisted(vms)
+            _cut_off(ceph, vms)
 
     name = f"{instance}_disk"
     facts = provision.import_disk(
@@ -107,8 +105,7 @@ def test_blocklisted_while_it_makes_a_base(
 
     def progress(_done_bytes):
         if address(vms.cluster) == old:
-            _blocklist(ceph, vms.cluster)
-            _until_blocklisted(vms)
+            _cut_off(ceph, vms)
 
     making = bases.begin(vms, name)
     with pytest.raises(errors.TakenOver):
@@ -135,8 +132,7 @@ def _lost_once(ceph, vms, call):
     def lose(*args):
         if not lost:
             lost.append(address(vms.cluster))
-            _blocklist(ceph, vms.cluster)
-            _until_blocklisted(vms)
+            _cut_off(ceph, vms)
         return call(*args)
 
     return lose
