@@ -16,10 +16,10 @@ from tests.testbed import paths
 
 RECORD = paths.CHECKOUT / ".testbed/mutants/record"
 SUITES = ("tests/unit", "tests/contract", "tests/nova", "tests/functional")
-# They run the product only in ways that other tests do too, and take long.
 PRODUCT = "nova_rbd_backend"
 # Stands for a test where Python ran a line before any test did.
 IMPORT = ""
+# They run the product only in ways that other tests do too, and take long.
 LEFT_OUT = (
     "tests/nova/test_in_tree.py",
     "tests/functional/benchmarks",
