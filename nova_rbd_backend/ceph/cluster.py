@@ -81,6 +81,10 @@ class Cluster:
                 raise
             return self._connection
 
+    def uses(self, connection: Connection) -> bool:
+        """Return whether a connection is the open one, that nobody dropped."""
+        return self._connection is connection
+
     def drop(self, broken: Connection) -> None:
         """Forget a broken connection, so that the next use opens a new one.
 

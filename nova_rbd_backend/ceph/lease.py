@@ -60,10 +60,15 @@ class Lease:
                     return
 
     def end(self) -> None:
-        """Give the right back. Does nothing if it has been lost."""
+        """Give the right back. Does nothing if it has been lost.
+
+        If Ceph did not answer, the right ends by itself, and nobody waits for
+        further time-outs.
+        """
         self._ending.set()
+        if not self._pool.cluster.uses(self.connection):
+            return
         self._thread.join()
-        # If Ceph does not answer, the right ends by itself.
         with contextlib.suppress(errors.StorageError):
             self._pool.objects.end_lease(
                 OBJECT, self._name, self.cookie, self.connection

@@ -3,13 +3,14 @@
 """One pool: its images, open or not, and its own objects."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import rbd
 
-from nova_rbd_backend import errors, notices
+from nova_rbd_backend import errors, notices, threads
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.cluster import Cluster
 from nova_rbd_backend.ceph.connection import Connection
@@ -185,12 +186,25 @@ class Pool:
             if snap is not None:
                 image.show_snap(snap)
             yield image
-        except BaseException:
-            # The error of the block says more than an error of close().
-            with contextlib.suppress(Exception):
-                self._close(handle, connection)
+        except BaseException as error:
+            close = functools.partial(
+                self._close_after_error, handle, connection
+            )
+            if isinstance(error, errors.OperationTimedOut):
+                # Nobody waits for more: librbd unlocks the object map and the
+                # image, and ends its watch, each with a time-out of its own.
+                threads.start_native(close)
+            else:
+                close()
             raise
         with self._access.reach("close", image=shown, connection=connection):
+            self._close(handle, connection)
+
+    def _close_after_error(
+        self, handle: rbd.Image, connection: Connection
+    ) -> None:
+        """Close an image; that error says more than an error of this."""
+        with contextlib.suppress(Exception):
             self._close(handle, connection)
 
     def _close(self, handle: rbd.Image, connection: Connection) -> None:

@@ -66,8 +66,12 @@ def finishing(pool: Pool, entry: journal.Entry) -> Iterator[Draft]:
     try:
         yield begun
         pool.directory.publish(begun.name, begun.image_id, entry.image)
+    except (errors.ClusterUnreachable, errors.OperationTimedOut):
+        # The entry stays for another process, or for this one when Ceph
+        # answers again: to undo it now would wait for more time-outs.
+        raise
     except BaseException:
-        # If it cannot be undone now, the entry stays for another process.
+        # If it cannot be undone now, the entry stays, too.
         with contextlib.suppress(errors.StorageError):
             settle(pool, entry)
         raise

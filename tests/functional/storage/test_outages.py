@@ -249,6 +249,30 @@ def test_time_out_of_a_close_ends_the_connection(paused, hasty, instance):
     assert address(hasty) != old
 
 
+def test_time_out_is_not_followed_by_others(
+    paused, hasty, tmp_path, told_often
+):
+    """To close the draft, undo it and end the lease would each take some."""
+    vms = Pool(hasty, "vms")
+    path = tmp_path / "source.raw"
+    path.write_bytes(os.urandom(64 * MIB))
+    name = names.base_image(str(uuid.uuid4()), "")
+    paused_at = []
+
+    def progress(_done_bytes):
+        if not paused_at:
+            paused.pause_osds()
+            paused_at.append(time.monotonic())
+
+    making = bases.begin(vms, name)
+    with pytest.raises(errors.OperationTimedOut):
+        bases.finish(vms, making, str(path), {}, progress, workers=1)
+    took = time.monotonic() - paused_at[0]
+    paused.resume_osds()
+    assert took < 4 * vms.cluster.settings.operation_timeout_seconds
+    wait_for("the lease ends", lambda: bases.begin(vms, name), 60, 0.5)
+
+
 def test_osds_paused_during_an_import(paused, instance, tmp_path, told_often):
     """The import is given up in time, and the next one succeeds."""
     vms = Pool(connect(paused, operation_timeout_seconds=2), "vms")
