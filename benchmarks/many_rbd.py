@@ -19,8 +19,8 @@ def run(bench: Bench) -> Report:
     report = Report(NAME, TITLE, ABOUT, COLUMNS)
     virtual, data = bench.size((1024, 200), (64, 16))
     image = images.in_ceph(bench.cluster, bench.raw_file(virtual, data))
-    counts = bench.size([1, 10, 50, 200], [1, 3])
-    host_counts = bench.size([1, 2, 4], [1, 2])
+    counts = bench.size([1, 10, 50, 200], [3])
+    host_counts = bench.size([1, 2, 4], [2])
 
     def rounds(side: str, count: int) -> int:
         if count >= 200 and side == "in-tree":
