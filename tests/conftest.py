@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Share the tests out between two workers; print what they measure.
+"""Share the tests out between the workers; print what they measure.
 
 Stop all servers, whenever the run is interrupted.
 """
@@ -15,9 +15,15 @@ import pytest
 from tests.durations import Durations
 
 _TOLD = "told"
-# Takes as long as all of tests/functional. It runs in their worker, on an
-# OpenStack of its own, so that both workers end at about the same time.
-APART = "tests/e2e/virt/test_killed.py"
+# The tests of tests/e2e, by the lane in which one worker runs them, on an
+# OpenStack of its own; the first prefix of a file's path counts. The lanes end
+# at about the same time, and then help with the other suites.
+LANES = {
+    "tests/e2e/virt/test_killed.py": "killed",
+    "tests/e2e/virt/boot/": "e2e",
+    "tests/e2e/virt/": "virt",
+    "tests/e2e/": "e2e",
+}
 # How long an interrupted worker may take to stop its OpenStack.
 STOP_SECONDS = 60
 
@@ -72,18 +78,18 @@ def _stop_worker(gateway: Any) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the tests of one OpenStack together, and those of one file.
 
-    With ``-n 2`` one worker runs tests/e2e, except the file APART, while the
-    other worker runs all other tests: the first mostly waits for guests, the
-    second computes. (Marks can't do this with pytest-xdist 3.8 and pytest
-    9.2.)
+    The lanes of tests/e2e begin first, one in each of three workers. They
+    mostly wait for guests; all other suites compute. (Marks can't do this with
+    pytest-xdist 3.8 and pytest 9.2.)
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class Lanes(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            with_others = file.startswith("tests/e2e/") and file != APART
-            return "e2e" if with_others else file
+            for prefix, lane in LANES.items():
+                if nodeid.startswith(prefix):
+                    return lane
+            return nodeid.partition("::")[0]
 
     return Lanes(config, log)
 

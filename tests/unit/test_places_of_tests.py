@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from tests.conftest import APART
+from tests.conftest import LANES
 
 TESTS = pathlib.Path(__file__).parents[1]
 PRODUCT = TESTS.parent / "nova_rbd_backend"
@@ -40,5 +40,6 @@ def test_all_suites_are_checked():
     assert suites - {"mutants", "support", "testbed"} == set(SUITES)
 
 
-def test_the_file_that_runs_apart_exists():
-    assert (TESTS.parent / APART).is_file()
+def test_lanes_exist():
+    for path in LANES:
+        assert (TESTS.parent / path).exists(), path
