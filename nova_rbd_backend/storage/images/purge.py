@@ -183,8 +183,8 @@ def _free(
             if held is not None:
                 return held
             pool.trash.remove(entry.image_id, force)
-    except errors.ImageNotFound:
-        return _judge_untrashed(pool, entry)
+    except errors.ImageNotFound as error:
+        return _judge_missing(pool, entry, error)
     except errors.MoveUnfinished as error:
         if entry.age_seconds < BUSY_LIMIT_SECONDS:
             return _Held(str(error))
@@ -200,14 +200,31 @@ def _free(
     return None
 
 
-def _judge_untrashed(pool: Pool, entry: journal.Entry) -> _Held | None:
-    """Judge an image that is not in the trash; None: it is gone."""
-    if pool.directory.listed_name(entry.image_id) is None:
-        return None
+def _judge_missing(
+    pool: Pool, entry: journal.Entry, error: errors.ImageNotFound
+) -> _Held | None:
+    """Judge an image after "no such image"; None: it is gone.
+
+    librbd also says so of an image that is there, while one of its clones is
+    being removed, or if it has a record of a clone that does not exist.
+    """
+    if not _is_listed(pool, entry):
+        # Not earlier: an image that is moved to the trash is there before it
+        # leaves the directory.
+        if pool.trash.get(entry.image_id) is not None:
+            return _Held(f"it is in the trash, but not free: {error}")
+        # An image that is restored is in the directory before it leaves the
+        # trash.
+        if not _is_listed(pool, entry):
+            return None
     if entry.age_seconds < _LONGEST_MOVE_SECONDS:
         return _Held("its move to the trash is under way")
     # An operator has restored it, or it was never moved to the trash.
     return _Held("it is a disk, and stays one", is_disk=True)
+
+
+def _is_listed(pool: Pool, entry: journal.Entry) -> bool:
+    return pool.directory.listed_name(entry.image_id) is not None
 
 
 def _busy_reason(pool: Pool, entry: journal.Entry) -> str | None:

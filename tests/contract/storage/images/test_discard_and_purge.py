@@ -12,6 +12,7 @@ from functools import partial
 
 import pytest
 
+from nova_rbd_backend.ceph import encoding
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage import process as process_
 from nova_rbd_backend.storage.disks import delete, provision
@@ -141,6 +142,43 @@ def test_parent_waits_for_its_clones(pool, instance, name):
     ]
     with pool.open(f"child-{instance}") as child:
         assert child.read(0, 6) == b"parent"
+
+
+def _take_from_directory(pool, name):
+    """Leave of an image what librbd sees of it while it is removed."""
+    image_id = pool.directory.image_id(name)
+    pool.directory.remove_listed(name, image_id)
+    return image_id
+
+
+def _list_again(pool, name, image_id):
+    connection = pool.cluster.connection()
+    connection.ioctx(pool.name, pool.namespace).execute(
+        "rbd_directory",
+        *("rbd", "dir_add_image"),
+        encoding.encoded(name) + encoding.encoded(image_id),
+    )
+
+
+def test_disk_whose_clones_cannot_be_listed_is_not_forgotten(
+    pool, instance, name
+):
+    """A clone goes after librbd has read its id, and before its name."""
+    image_id, child = pool.directory.image_id(name), f"child-{instance}"
+    with pool.open(name, read_only=False) as disk:
+        disk.create_snap("nova-rbd-x")
+    pool.clone(pool, name, "nova-rbd-x", child)
+    child_id = _take_from_directory(pool, child)
+    _, report = _delete_and_purge(pool, instance)
+    assert name not in report.purged
+    (reason,) = _kept(report.stuck, name)
+    assert "list clones" in reason
+    assert pool.trash.get(image_id) is not None
+    assert journal.deletion(pool, image_id) is not None
+    _list_again(pool, child, child_id)
+    pool.remove(child)
+    assert name in purge.purge(pool).purged
+    assert pool.trash.get(image_id) is None
 
 
 def test_half_made_disks_are_undone(pool, instance):
