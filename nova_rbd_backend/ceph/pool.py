@@ -169,6 +169,7 @@ class Pool:
 
         librbd: rbd_open, rbd_open_read_only, rbd_open_by_id.
 
+        :param name: with an id, only for messages
         :param frees: for removing snaps in a full pool; other writes fail
         :raises ImageNotFound: there is no such image
         :raises SnapNotFound: the image has no such snap
@@ -179,7 +180,10 @@ class Pool:
             "open", image=shown, connection=connection, frees=frees
         ) as ioctx:
             handle = rbd.Image(
-                ioctx, name=name, read_only=read_only, image_id=image_id
+                ioctx,
+                name=name if image_id is None else None,
+                read_only=read_only,
+                image_id=image_id,
             )
         image = Image(self._access, connection, handle, shown)
         try:

@@ -30,18 +30,34 @@ class Trash:
         self._access = access
         self._directory = directory
 
-    def move(self, name: str, retention_seconds: int = 0) -> None:
+    def move(
+        self,
+        name: str,
+        retention_seconds: int = 0,
+        image_id: str | None = None,
+    ) -> None:
         """Free the name of an image, which stays in the trash under its id.
 
-        The image may have snaps, clones and watchers. librbd: rbd_trash_move.
+        The image may have snaps, clones and watchers. librbd: rbd_trash_move,
+        which takes names only.
 
-        :raises ImageNotFound: there is no such image
+        :param image_id: of the image that is meant, as another one may have
+            the name by now; None: whatever has the name
+        :raises ImageNotFound: there is no such image, or another one has the
+            name
         :raises DiskBusy: the owner of its lock does not release it
         :raises Conflict: another process has moved it and begun to free it
         """
         with self._access.reach(
             "move to the trash", image=name, frees=True
         ) as ioctx:
+            if image_id not in (None, self._directory.listed_id(name)):
+                raise errors.ImageNotFound(
+                    f"its name is free, or of another image than {image_id}",
+                    operation="move to the trash",
+                    pool=str(self._access),
+                    image=name,
+                )
             rbd.RBD().trash_move(ioctx, name, retention_seconds)
 
     def remove(self, image_id: str, force: bool = False) -> None:

@@ -27,10 +27,12 @@ MARK = "nova-rbd-converted"
 class Copy:
     """A disk that has the name of a copy.
 
+    :ivar image_id: of this disk; another one may have the name later
     :ivar marked: a conversion made the disk, and it was whole
     :ivar written: a guest has written to the disk since then
     """
 
+    image_id: str
     marked: bool
     written: bool
 
@@ -46,8 +48,9 @@ def find(pool: Pool, name: str) -> Copy | None:
         return None
     with pool.open(image_id=image_id) as disk:
         if MARK not in [snap.name for snap in disk.snaps()]:
-            return Copy(False, True)
-        return Copy(True, bool(disk.changes(MARK)))
+            return Copy(image_id, marked=False, written=True)
+        written = bool(disk.changes(MARK))
+        return Copy(image_id, marked=True, written=written)
 
 
 def make(
@@ -145,7 +148,7 @@ class Mirror:
         discard(self._pool, self.draft)
         found = find(self._pool, self._name)
         if found and not (keep_written and found.marked and found.written):
-            discard(self._pool, self._name)
+            discard(self._pool, self._name, image_id=found.image_id)
 
     def _id(self) -> str:
         image_id = self._pool.directory.image_id(self.draft)

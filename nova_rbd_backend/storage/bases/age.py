@@ -62,7 +62,7 @@ def _age(pool: Pool, unused_seconds: int | None) -> AgeReport:
                 _record_use(pool, image_id)
                 in_use += 1
             elif _is_old(pool, image_id, unused_seconds):
-                discard.discard(pool, name)
+                discard.discard(pool, name, image_id=image_id)
                 removed.append(name)
             else:
                 kept += 1

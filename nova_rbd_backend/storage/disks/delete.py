@@ -60,11 +60,12 @@ def delete_disks(
     }
     # All disks at once, because each dead client takes its time.
     held = fencing.fence(pool, found)
-    for name in found:
+    for name, image_id in found.items():
         try:
             discard_fenced(
                 pool,
                 name,
+                image_id,
                 retention_seconds,
                 busy_limit_seconds,
                 spare_living=name in held,

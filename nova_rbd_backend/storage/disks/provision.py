@@ -174,7 +174,7 @@ def _grow(
     size_bytes = pool.headers.size_bytes(image_id)
     if wanted_bytes is None or size_bytes >= wanted_bytes:
         return size_bytes, False
-    with pool.open(name, read_only=False) as disk:
+    with pool.open(name, read_only=False, image_id=image_id) as disk:
         disk.resize(wanted_bytes)
     return wanted_bytes, True
 

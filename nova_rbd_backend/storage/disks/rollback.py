@@ -33,8 +33,8 @@ def roll_back(pool: Pool, name: str, snap: str) -> int | None:
     image_id = pool.directory.existing_id(name, "roll back")
     fencing.fence(pool, {name: image_id})
     with (
-        pool.open(name, snap=snap) as before,
-        pool.open(name, read_only=False) as disk,
+        pool.open(name, snap=snap, image_id=image_id) as before,
+        pool.open(name, read_only=False, image_id=image_id) as disk,
     ):
         size = before.size_bytes()
         changed = [

@@ -42,6 +42,7 @@ def discard(
     retention_seconds: int = 0,
     busy_limit_seconds: float = BUSY_LIMIT_SECONDS,
     spare_living: bool = True,
+    image_id: str | None = None,
 ) -> None:
     """Free one image's name, whole or half made, if it exists.
 
@@ -49,14 +50,20 @@ def discard(
 
     :param retention_seconds: how long the trash must keep the image
     :param spare_living: refuse if a client that may be alive has it open
+    :param image_id: of the image that the caller has looked at: an image that
+        has got the name since then stays; None: the image that has it now
     :raises DiskBusy: after busy_limit_seconds such a client still has it open,
         or a client does not release its lock
     """
-    image_id = pool.directory.listed_id(name)
-    held = {} if image_id is None else fencing.fence(pool, {name: image_id})
+    image_id = image_id or pool.directory.listed_id(name)
+    if image_id is None:
+        pool.remove_unlisted(name)
+        return
+    held = fencing.fence(pool, {name: image_id})
     discard_fenced(
         pool,
         name,
+        image_id,
         retention_seconds,
         busy_limit_seconds,
         spare_living=spare_living and name in held,
@@ -66,32 +73,29 @@ def discard(
 def discard_fenced(
     pool: Pool,
     name: str,
+    image_id: str,
     retention_seconds: int,
     busy_limit_seconds: float,
     spare_living: bool,
 ) -> None:
     """Do the same for an image whose dead clients have been fenced."""
-    image_id = pool.directory.listed_id(name)
-    if image_id is None:
-        pool.remove_unlisted(name)
-        return
 
     def move() -> None:
         # librbd moves an image that is open, and its client writes on.
         if spare_living and fencing.fence(pool, {name: image_id}):
             raise errors.DiskBusy
-        pool.trash.move(name, retention_seconds)
+        # Another image may have got the name while this waited.
+        pool.trash.move(name, retention_seconds, image_id)
 
     entry = journal.begin_deletion(pool, name, image_id, own_snaps(name))
     try:
         _retrying(busy_limit_seconds)(move)
     except errors.ImageNotFound:
-        # Half made, so that librbd cannot move it to the trash; or another
-        # process has discarded it.
         if pool.trash.get(image_id) is None:
-            if pool.directory.listed_id(name) == image_id:
-                _remove(pool, name, image_id)
+            # It stays a disk, or another process has freed it.
             journal.end(pool, entry)
+            if pool.directory.listed_id(name) == image_id:
+                raise _no_trash(pool, name) from None
             return
     except errors.DiskBusy as error:
         # It stays a disk.
@@ -120,18 +124,19 @@ def _retrying(limit_seconds: float) -> tenacity.Retrying:
     )
 
 
-def _remove(pool: Pool, name: str, image_id: str) -> None:
-    pool.remove(name)
-    if pool.directory.listed_id(name) == image_id:
-        # librbd reports "no such image" for an image that it can neither move
-        # to the trash nor remove (16.2.15).
-        raise errors.NoSpace(
-            "the pool seems to be full: it has no trash yet, and no room to "
-            "create one",
-            operation="delete",
-            pool=str(pool),
-            image=name,
-        )
+def _no_trash(pool: Pool, name: str) -> errors.NoSpace:
+    """Return the error for an image that cannot be moved to the trash.
+
+    librbd reports "no such image" if there is no trash, and no room for it
+    (16.2.15). The image is not removed instead: it may have to be kept.
+    """
+    return errors.NoSpace(
+        "the pool seems to be full: it has no trash yet, and no room to "
+        "create one",
+        operation="delete",
+        pool=str(pool),
+        image=name,
+    )
 
 
 def _refusal(

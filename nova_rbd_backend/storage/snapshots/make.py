@@ -130,7 +130,7 @@ def undo(pool: Pool, attempt: SnapshotAttempt) -> None:
 def remove(pool: Pool, detachment: journal.Entry) -> None:
     """Remove a snapshot that Glance does not know, if it exists."""
     if pool.directory.listed_id(detachment.image) == detachment.image_id:
-        discard(pool, detachment.image)
+        discard(pool, detachment.image, image_id=detachment.image_id)
     if detachment.source is not None:
         source_snap.remove(pool, detachment.source)
     journal.end(pool, detachment)

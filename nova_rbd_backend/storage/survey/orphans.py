@@ -143,5 +143,9 @@ def quarantine(
         watchers = [each.address for each in held]
         raise errors.DiskBusy("a client holds it", watchers=watchers, **facts)
     discard.discard(
-        pool, name, keep_seconds, busy_limit_seconds=_BUSY_LIMIT_SECONDS
+        pool,
+        name,
+        keep_seconds,
+        busy_limit_seconds=_BUSY_LIMIT_SECONDS,
+        image_id=image_id,
     )

@@ -7,18 +7,21 @@ import json
 import os
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
 import pytest
 
 from nova_rbd_backend.ceph import encoding
+from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage import process as process_
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import discard, purge
 from tests.support.blank_disks import blank_disk
-from tests.support.clients import in_threads
+from tests.support.clients import connect, in_threads
+from tests.testbed.process import wait_for
 
 MIB = 1 << 20
 
@@ -158,6 +161,56 @@ def _list_again(pool, name, image_id):
         *("rbd", "dir_add_image"),
         encoding.encoded(name) + encoding.encoded(image_id),
     )
+
+
+def _deleted(pool, name):
+    return [entry for entry in journal.deletions(pool) if entry.image == name]
+
+
+def _replace(pool, name):
+    """Make another disk of this name; return the id of each.
+
+    The first one stays, under another name.
+    """
+    image_id = pool.directory.image_id(name)
+    pool.directory.publish(name, image_id, f"{name}.old")
+    pool.create(name, MIB)
+    return image_id, pool.directory.image_id(name)
+
+
+def test_disk_that_has_got_the_name_while_a_delete_waits(
+    ceph, pool, instance, name
+):
+    """As a rebuild may make one on another host."""
+    other = Pool(connect(ceph, operation_timeout_seconds=50), "vms")
+    with ThreadPoolExecutor() as threads:
+        with other.open(name, read_only=False):
+            deleting = threads.submit(delete.delete_disks, pool, instance)
+            wait_for("the delete has begun", partial(_deleted, pool, name), 30)
+            old_id, new_id = _replace(pool, name)
+        deleting.result(60)
+    assert pool.directory.image_id(name) == new_id
+    assert pool.trash.get(new_id) is None
+    assert pool.directory.image_id(f"{name}.old") == old_id
+    assert journal.deletion(pool, old_id) is None
+    delete.delete_disks(pool, instance)
+
+
+def test_disk_that_has_got_the_name_while_clients_are_fenced(
+    pool, instance, name, monkeypatch
+):
+    ids, fence = [], delete.fencing.fence
+
+    def fence_as_another_replaces_it(*images):
+        if not ids:
+            ids.extend(_replace(pool, name))
+        return fence(*images)
+
+    monkeypatch.setattr(delete.fencing, "fence", fence_as_another_replaces_it)
+    delete.delete_disks(pool, instance)
+    assert pool.directory.image_id(name) == ids[1]
+    assert pool.trash.get(ids[1]) is None
+    delete.delete_disks(pool, instance)
 
 
 def test_disk_whose_clones_cannot_be_listed_is_not_forgotten(
@@ -365,9 +418,9 @@ def _purged_during_the_move(pool):
     reports = []
     move = pool.trash.move
 
-    def move_as_another_purges(name, retention_seconds=0):
+    def move_as_another_purges(name, *more):
         reports.append(purge.purge(pool))
-        move(name, retention_seconds)
+        move(name, *more)
 
     pool.trash.move = move_as_another_purges
     return reports

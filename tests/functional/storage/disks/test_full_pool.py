@@ -99,3 +99,35 @@ def test_first_delete_in_a_full_namespace(ceph, vms, instance):
             assert pool.directory.exists(name)
     assert delete.delete_disks(pool, instance).deleted == (name,)
     assert name in purge.purge(pool).purged
+
+
+def test_room_again_during_the_first_delete_in_a_full_namespace(
+    ceph, vms, instance
+):
+    """The disk has to be kept, and is not removed at once."""
+    with ceph.admin() as admin, contextlib.ExitStack() as full:
+        rbd.RBD().namespace_create(admin.open_ioctx("vms"), instance)
+        pool = Pool(connect(ceph), "vms", instance)
+        name = f"{instance}_disk"
+        blank_disk(pool, name, MIB)
+        image_id = pool.directory.image_id(name)
+        full.enter_context(over_its_quota(admin, vms))
+        pool.cluster.connection().handle.wait_for_latest_osdmap()
+        move = pool.trash.move
+
+        def move_and_make_room(*arguments):
+            try:
+                move(*arguments)
+            finally:
+                full.close()
+                pool.cluster.connection().handle.wait_for_latest_osdmap()
+
+        pool.trash.move = move_and_make_room
+        # Newer releases of Ceph make the trash in a full pool, too.
+        with contextlib.suppress(errors.NoSpace):
+            delete.delete_disks(pool, instance, retention_seconds=3600)
+    pool.trash.move = move
+    kept = pool.directory.listed_id(name) or pool.trash.get(image_id)
+    assert kept, "the disk is gone"
+    delete.delete_disks(pool, instance)
+    purge.purge_one(pool, name, image_id, force=True)

@@ -195,6 +195,30 @@ def test_name_belongs_to_another_disk_now(vms, name):
     assert vms.directory.exists(name)
 
 
+def test_name_belongs_to_another_disk_once_the_holders_are_known(
+    vms, name, monkeypatch
+):
+    """To find out takes 2 s if one of them is dead."""
+    old = vms.directory.image_id(name)
+    holders_of = orphans.holders.holders_of
+
+    def holders_of_as_another_replaces_it(*images):
+        found = holders_of(*images)
+        vms.trash.move(name)
+        blank_disk(vms, name, MIB)
+        return found
+
+    monkeypatch.setattr(
+        orphans.holders, "holders_of", holders_of_as_another_replaces_it
+    )
+    try:
+        orphans.quarantine(vms, name, old, DAY)
+        assert vms.directory.exists(name)
+        assert [each.image_id for each in trashed(vms, name)] == [old]
+    finally:
+        forget(vms, name)
+
+
 @pytest.fixture
 def no_nova(monkeypatch):
     """The login of a cloud that does not answer."""
