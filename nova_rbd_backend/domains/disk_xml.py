@@ -109,6 +109,14 @@ def rbd_disks(xml: str, pool: str, instance: str) -> dict[str, str]:
     }
 
 
+def rbd_images(xml: str, instance: str) -> list[names.ImagePath]:
+    """Return the instance's own disks that are on RBD, in any pool."""
+    prefix = names.DiskName.prefix(instance)
+    found = [_rbd_image(disk) for disk in _disks(_parsed(xml))]
+    paths = [names.ImagePath.of_qemu(image) for image in found]
+    return [path for path in paths if path and path.image.startswith(prefix)]
+
+
 def ready_mirrors(live_xml: str) -> set[str]:
     """Return the domain's names of disks with a whole copy that follows."""
     return {

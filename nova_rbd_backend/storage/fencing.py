@@ -12,7 +12,7 @@ is a client of rbd-mirror.
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from nova_rbd_backend import errors, names, notices, threads
 from nova_rbd_backend.ceph.cluster import Cluster, once_more
@@ -117,11 +117,14 @@ def fence(pool: Pool, images: Mapping[str, str]) -> dict[str, Verdict]:
     return {name: verdict for name, verdict in held.items() if verdict.held}
 
 
-def fence_for_start(pool: Pool, instance_uuid: str) -> None:
+def fence_for_start(
+    pool: Pool, instance_uuid: str, disks: Collection[str] | None = None
+) -> None:
     """Fence the dead clients of an instance's disks before its guest starts.
 
     Leaves out drafts, which are no disks yet, and whose maker may be alive.
 
+    :param disks: names of the disks that the guest opens; None: all disks
     :raises DiskInUse: a living client still has a disk open after
         ALIVE_LIMIT_SECONDS; two guests would destroy it
     """
@@ -130,7 +133,7 @@ def fence_for_start(pool: Pool, instance_uuid: str) -> None:
     images = {
         name: image_id
         for name, image_id in pool.directory.ids(prefix).items()
-        if names.final_name(name) == name
+        if names.final_name(name) == name and (disks is None or name in disks)
     }
     while held := fence(pool, images):
         unclear = any(verdict.unclear for verdict in held.values())

@@ -55,6 +55,8 @@ def missing(home: Pool, configured: Iterable[str]) -> tuple[str, ...]:
                 home.beside(name).directory.listed_id("")
         except errors.PoolNotFound:
             gone.append(name)
+        except errors.OperationTimedOut:
+            continue  # It exists, but does not answer now.
         except errors.NotPermitted as error:
             raise errors.ConfigError(
                 f"disks were made in pool {name!r} (a storage class that is "

@@ -7,10 +7,14 @@ of a storage class, or of a class that any host has ever used (see
 :mod:`.registry`). Work on all disks of an instance is done in each of these
 pools. The registry is read at the start, and again if a disk that ought to
 exist is not found. The boot of a new instance costs no request for it.
+
+A pool may stand still, for example with inactive PGs. Work that does not need
+this pool is done, and what has to be done in all pools is done in the others,
+before its error is raised.
 """
 
-import contextlib
 import itertools
+import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -24,6 +28,9 @@ from nova_rbd_backend.storage.images import purge
 from nova_rbd_backend.storage_classes import StorageClass
 
 T = TypeVar("T")
+# How long no new disk is looked for in a pool that gave no answer: each look
+# takes the whole operation timeout.
+_SILENT_SECONDS = 60.0
 
 
 class Store:
@@ -33,6 +40,8 @@ class Store:
         self.settings = settings
         # From the registry, so that pools of other hosts are among them.
         self._registered: tuple[str, ...] = ()
+        # By pool: when it gave no answer to a look for a new disk.
+        self._silent_at: dict[str, float] = {}
 
     # one pool
 
@@ -105,23 +114,51 @@ class Store:
 
     # an instance's disks
 
-    def pool_of(self, image: str, first: str | None = None) -> str | None:
+    def pool_of(
+        self, image: str, first: str | None = None, is_new: bool = False
+    ) -> str | None:
         """Return the name of the pool that has this disk, whole, or None.
 
         :param first: the pool where it most likely is
+        :param is_new: the disk is about to be made, and very likely does not
+            exist; a pool that gives no answer does not keep it from being made
+        :raises StorageError: a pool gives no answer, and the disk is in no
+            other pool
         """
-        known = self.pool_names()
-        return self._whole_in(image, sorted(known, key=lambda n: n != first))
+        known = sorted(self.pool_names(), key=lambda name: name != first)
+        if not is_new:
+            return self._whole_in(image, known)
+        now = time.monotonic()
+        silent = {
+            name
+            for name, at in self._silent_at.items()
+            if name != first and now - at < _SILENT_SECONDS
+        }
+        asked = [name for name in known if name not in silent]
+        try:
+            return self._whole_in(image, asked)
+        except errors.UNREACHED as error:
+            if error.pool in (None, first):
+                raise
+            self._silent_at[error.pool] = time.monotonic()
+            return None
 
     def pool_of_unknown(self, image: str) -> str | None:
         """Do the same in the pools that only other hosts knew until now."""
         return self._whole_in(image, self.read_pools())
 
     def _whole_in(self, image: str, pools: Iterable[str]) -> str | None:
+        failed: list[errors.StorageError] = []
         for name in pools:
-            with contextlib.suppress(errors.PoolNotFound):
+            try:
                 if provision.is_whole(self.pool(name), image):
                     return name
+            except errors.PoolNotFound:
+                continue
+            except errors.UNREACHED as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
         return None
 
     def disks(self, instance_uuid: str) -> list[str]:
@@ -129,19 +166,42 @@ class Store:
         found = self.disks_by_pool(instance_uuid).values()
         return list(itertools.chain.from_iterable(found))
 
+    def disks_within_reach(self, instance_uuid: str) -> list[str]:
+        """Return the names of its disks in the pools that answer."""
+        found, _ = self._try_each(_names_of(instance_uuid))
+        return list(itertools.chain.from_iterable(found.values()))
+
     def disks_by_pool(self, instance_uuid: str) -> dict[str, list[str]]:
         """Return the names of an instance's disks for each pool's name."""
-        prefix = names.DiskName.prefix(instance_uuid)
-        return self._in_each(lambda pool: pool.directory.names(prefix))
+        return self._in_each(_names_of(instance_uuid))
 
-    def fence_for_start(self, instance_uuid: str) -> None:
-        """Fence the dead clients of an instance's disks in all pools.
+    def fence_for_start(
+        self, instance_uuid: str, disks: Iterable[names.ImagePath]
+    ) -> None:
+        """Fence the dead clients of these disks before their guest starts.
+
+        Asks only the pools of these disks.
+
+        :param disks: of the instance, as its domain names them
+        :raises DiskInUse: a living client has a disk open
+        """
+        by_pool: dict[str, set[str]] = {}
+        for disk in disks:
+            by_pool.setdefault(disk.pool, set()).add(disk.image)
+        for name, images in by_pool.items():
+            fencing.fence_for_start(self.pool(name), instance_uuid, images)
+
+    def fence_within_reach(self, instance_uuid: str) -> None:
+        """Fence the dead clients of its disks in the pools that answer.
 
         :raises DiskInUse: a living client has a disk open
         """
-        self._in_each(
+        _, failed = self._try_each(
             lambda pool: fencing.fence_for_start(pool, instance_uuid)
         )
+        for error in failed.values():
+            if not isinstance(error, errors.UNREACHED):
+                raise error
 
     def delete(
         self,
@@ -154,50 +214,84 @@ class Store:
 
         :param only: called with each disk's name; returns whether to delete it
         :returns: a report for each pool's name
-        :raises DiskBusy: a disk is in use; all others are deleted
+        :raises StorageError: of the first pool with a disk that is in use, or
+            that gives no answer; what can be deleted in the other pools is
+            deleted
         """
-        busy: list[errors.DiskBusy] = []
         retention = self.settings.trash_retention_seconds
+        return self._in_each(
+            lambda pool: delete.delete_disks(
+                pool, instance_uuid, only, retention_seconds=retention
+            )
+        )
 
-        def deleted(pool: Pool) -> delete.DeleteReport | None:
-            try:
-                return delete.delete_disks(
-                    pool, instance_uuid, only, retention_seconds=retention
-                )
-            except errors.DiskBusy as error:
-                # The disks in other pools are deleted nevertheless.
-                busy.append(error)
-                return None
+    def purge(
+        self,
+    ) -> tuple[list[purge.PurgeReport], list[errors.StorageError]]:
+        """Free the space of deleted images that are due, in each pool.
 
-        reports = self._in_each(deleted)
-        if busy:
-            raise busy[0]
-        return {name: found for name, found in reports.items() if found}
-
-    def purge(self) -> list[purge.PurgeReport]:
-        """Free the space of deleted images that are due, in each pool."""
-        reports = [*self._in_each(purge.purge).values()]
+        :returns: the reports, and an error for each pool that failed
+        """
+        found, failed = self._try_each(purge.purge)
+        reports = list(found.values())
         # A deleted snapshot waits for the disks booted from it, and a deleted
         # disk for the snapshots made of it.
-        if set(self.pool_names()) != {self.settings.snapshot_pool}:
-            reports.append(purge.purge(self.snapshots))
-            reports += self._in_each(purge.purge).values()
-        return reports
+        snapshots = self.settings.snapshot_pool
+        if set(self.pool_names()) != {snapshots}:
+            for pools in ((snapshots,), found):
+                again, more = self._try_each(purge.purge, pools)
+                reports += again.values()
+                failed = more | failed
+        return reports, list(failed.values())
 
     def _in_each(self, work: Callable[[Pool], T]) -> dict[str, T]:
         """Do the work in each known pool; return the results by pool name.
 
+        :raises StorageError: of the first pool that failed; the work is done
+            in all others
+        """
+        results, failed = self._try_each(work)
+        for error in failed.values():
+            raise error
+        return results
+
+    def _try_each(
+        self, work: Callable[[Pool], T], pools: Iterable[str] | None = None
+    ) -> tuple[dict[str, T], dict[str, errors.StorageError]]:
+        """Do the work in each pool; return results and errors by pool name.
+
         The pool of a former class may have been deleted. It is skipped, now
         and later.
+
+        :param pools: names; None: all known pools
+        :raises ClusterUnreachable: which is so for all pools
         """
-        results = {}
-        for name in self.pool_names():
+        results: dict[str, T] = {}
+        failed: dict[str, errors.StorageError] = {}
+        for name in self.pool_names() if pools is None else tuple(pools):
             try:
                 results[name] = work(self.pool(name))
-            except errors.PoolNotFound:
-                if self.settings.class_of_pool(name) is not None:
-                    raise
-                self._registered = tuple(
-                    each for each in self._registered if each != name
-                )
-        return results
+            except errors.ClusterUnreachable:
+                raise
+            except errors.StorageError as error:
+                gone = isinstance(error, errors.PoolNotFound)
+                if gone and self._is_former(name):
+                    self._registered = tuple(
+                        each for each in self._registered if each != name
+                    )
+                else:
+                    failed[name] = error
+        return results, failed
+
+    def _is_former(self, pool: str) -> bool:
+        """Return whether only disks of former classes can be in a pool."""
+        return (
+            pool != self.settings.snapshot_pool
+            and self.settings.class_of_pool(pool) is None
+        )
+
+
+def _names_of(instance_uuid: str) -> Callable[[Pool], list[str]]:
+    """Return a function that lists an instance's disks in a pool."""
+    prefix = names.DiskName.prefix(instance_uuid)
+    return lambda pool: pool.directory.names(prefix)

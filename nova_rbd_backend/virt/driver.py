@@ -18,6 +18,7 @@ from oslo_log import log as logging
 
 from nova_rbd_backend import threads
 from nova_rbd_backend.checks import run, steps
+from nova_rbd_backend.domains import disk_xml
 from nova_rbd_backend.virt import compat, edge, fatal, imagebackend, rbd_utils
 from nova_rbd_backend.virt.background import purger
 from nova_rbd_backend.virt.boot import ager, fetch, precache
@@ -77,7 +78,8 @@ class LibvirtDriver(driver.LibvirtDriver):
         failure Nova would take all its disks for new ones and delete them.
         """
         choice.require_classes(instance)
-        self._fence_for_start(instance)
+        if choice.comes_from_elsewhere(instance):
+            self._fence_for_evacuation(instance)
         if choice.is_evacuated(instance) and not self._is_booted_from_volume(
             block_device_info
         ):
@@ -110,15 +112,25 @@ class LibvirtDriver(driver.LibvirtDriver):
         itself has just shut the guest down.
         """
         if power_on or pause:
-            self._fence_for_start(instance)
+            self._fence_for_start(xml, instance)
         return super()._create_guest(
             context, xml, instance, power_on, pause, **kwargs
         )
 
-    def _fence_for_start(self, instance: Any) -> None:
-        """Refuse to start beside a living guest; fence a dead one."""
+    def _fence_for_start(self, xml: str, instance: Any) -> None:
+        """Refuse to start beside a living guest; fence a dead one.
+
+        Only on the disks of the domain: a pool that stands still must not keep
+        guests from starting that have no disk in it.
+        """
         store = edge.store()
-        edge.run(lambda: store.fence_for_start(instance.uuid))
+        disks = disk_xml.rbd_images(xml, instance.uuid)
+        edge.run(lambda: store.fence_for_start(instance.uuid, disks))
+
+    def _fence_for_evacuation(self, instance: Any) -> None:
+        """Do the same on all disks within reach, before there is a domain."""
+        store = edge.store()
+        edge.run(lambda: store.fence_within_reach(instance.uuid))
 
     def _delete_disks(
         self, instance: Any, only: Callable[[str], bool]
@@ -221,7 +233,7 @@ class LibvirtDriver(driver.LibvirtDriver):
     ) -> None:
         """Boot a rescue image, after deleting what a failed rescue left."""
         store = edge.store()
-        disks = edge.run(lambda: store.disks(instance.uuid))
+        disks = edge.run(lambda: store.disks_within_reach(instance.uuid))
         left = {disk for disk in disks if disk.endswith(".rescue")}
         if left:
             self._delete_disks(instance, left.__contains__)

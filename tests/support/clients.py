@@ -79,6 +79,31 @@ def over_its_quota(admin, pool):
         wait_for("the quota is gone", lambda: not is_full(admin, pool), 30)
 
 
+@contextlib.contextmanager
+def inactive(admin, pool):
+    """Make all PGs of a pool inactive: OSDs leave requests unanswered.
+
+    The pool wants more copies than there are OSDs, and no I/O with fewer.
+    """
+    _set_copies(admin, pool, ("size", "min_size"), 4)
+    try:
+        yield
+    finally:
+        _set_copies(admin, pool, ("min_size", "size"), 1)
+
+
+def _set_copies(admin, pool, variables, number):
+    for var in variables:
+        pools_.command(
+            admin,
+            "osd pool set",
+            pool=str(pool),
+            var=var,
+            val=str(number),
+            yes_i_really_mean_it=True,
+        )
+
+
 def address(here):
     """Return the address by which the cluster knows our connection to it."""
     return here.connection().handle.get_addrs()

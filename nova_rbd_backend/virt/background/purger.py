@@ -24,12 +24,14 @@ PATIENCE_SECONDS = 120
 def _purge_once() -> bool:
     """Purge all pools; return False to be called again soon."""
     try:
-        reports = edge.run(edge.store().purge, long=True)
+        reports, failed = edge.run(edge.store().purge, long=True)
     except Exception as error:
         LOG.error("Deleted disks were not purged: %s", error)
         return False
     can_wait = [_log(report) for report in reports]
-    return all(can_wait)
+    for each in failed:
+        LOG.error("Deleted disks were not purged: %s", each)
+    return all(can_wait) and not failed
 
 
 def _log(report: purge.PurgeReport) -> bool:

@@ -10,38 +10,47 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from nova_rbd_backend import errors
 from nova_rbd_backend.virt import edge
 from nova_rbd_backend.virt.pools import choice
 
-# By the instance's UUID; Nova starts an instance only once at a time.
-_kept: dict[str, frozenset[str]] = {}
+# By the instance's UUID: tells by a disk's name if it may be deleted. Nova
+# starts an instance only once at a time.
+_filters: dict[str, Callable[[str], bool]] = {}
 
 
 @contextlib.contextmanager
 def scope(instance: Any) -> Iterator[None]:
     """Keep the disks that an instance has when it comes from another host.
 
-    Sends no request for other instances, which have no disks yet.
+    Keeps all disks if a pool does not tell now which it has, since it may do
+    so when they are deleted. Sends no request for other instances, which have
+    no disks yet.
     """
     if not choice.comes_from_elsewhere(instance):
         yield
         return
     store = edge.store()
 
-    def ask() -> list[str]:
-        # A start also finds, and may delete, disks in pools that are new to
-        # this host.
-        store.read_pools()
-        return store.disks(instance.uuid)
+    def ask() -> frozenset[str] | None:
+        try:
+            # A start also finds, and may delete, disks in pools that are new
+            # to this host.
+            store.read_pools()
+            return frozenset(store.disks(instance.uuid))
+        except errors.UNREACHED:
+            return None
 
-    _kept[instance.uuid] = frozenset(edge.run(ask))
+    found = edge.run(ask)
+    _filters[instance.uuid] = lambda disk: (
+        found is not None and disk not in found
+    )
     try:
         yield
     finally:
-        del _kept[instance.uuid]
+        del _filters[instance.uuid]
 
 
 def filter_for(instance: Any) -> Callable[[str], bool]:
     """Return a filter that tells by a disk's name if it may be deleted."""
-    kept = _kept.get(instance.uuid, frozenset())
-    return lambda disk: disk not in kept
+    return _filters.get(instance.uuid, lambda _disk: True)

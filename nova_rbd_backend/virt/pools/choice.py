@@ -54,7 +54,10 @@ def of_disk(instance: Any, disk: str, image: str) -> Place:
         return in_pool(store.settings.pool)
     wanted = _wanted(store.settings, instance, disk)
     first = wanted.pool if wanted else None
-    pool = edge.run(lambda: store.pool_of(image, first))
+    is_new = wanted is not None and (
+        _is_new(instance) or disk.endswith(".rescue")
+    )
+    pool = edge.run(lambda: store.pool_of(image, first, is_new))
     if pool is not None:
         return in_pool(pool)
     return in_class(wanted) if wanted else in_pool(store.settings.pool)
@@ -132,8 +135,7 @@ def require_root(instance: Any) -> None:
     store = edge.store()
 
     def find() -> str | None:
-        store.read_pools()
-        return store.pool_of(root)
+        return store.pool_of(root) or store.pool_of_unknown(root)
 
     if edge.run(find) is None:
         raise not_here(root)

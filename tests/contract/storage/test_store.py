@@ -4,6 +4,7 @@
 
 import pytest
 
+from nova_rbd_backend import names
 from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.settings import Settings
 from nova_rbd_backend.storage import registry, store
@@ -76,7 +77,8 @@ def test_disk_in_a_pool_of_another_host(host, instance):
     assert there.pool_of(disk, first="snapshots") is None
     assert there.pool_of_unknown(disk) == "snapshots"
     assert there.pool_of(disk) == "snapshots"
-    there.fence_for_start(instance)
+    path = names.ImagePath("snapshots", "", disk)
+    there.fence_for_start(instance, [path])
     there.delete(instance)
 
 
@@ -94,7 +96,9 @@ def test_disks_of_an_instance_in_two_pools(host, instance):
     }
     here.delete(instance)
     assert here.disks(instance) == []
-    purged = [name for report in here.purge() for name in report.purged]
+    reports, failed = here.purge()
+    assert failed == []
+    purged = [name for report in reports for name in report.purged]
     assert {root, swap} <= set(purged)
 
 

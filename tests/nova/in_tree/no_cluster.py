@@ -17,7 +17,7 @@ from nova.storage import rbd_utils as nova_rbd_utils
 from nova_rbd_backend.ceph.cluster import Cluster
 from nova_rbd_backend.checks import run
 from nova_rbd_backend.storage.store import Store
-from nova_rbd_backend.virt import imagebackend, rbd_utils
+from nova_rbd_backend.virt import driver, imagebackend, rbd_utils
 from nova_rbd_backend.virt.background import worker
 from nova_rbd_backend.virt.pools import placement
 
@@ -70,10 +70,15 @@ def put_in_place():
         Store,
         start=lambda self: None,
         read_pools=lambda self: (),
-        pool_of=lambda self, image, first=None: POOL,
+        pool_of=lambda self, image, first=None, is_new=False: POOL,
         disks_by_pool=lambda self, instance_uuid: {POOL: []},
-        fence_for_start=lambda self, instance_uuid: None,
+        disks_within_reach=lambda self, instance_uuid: [],
+        fence_within_reach=lambda self, instance_uuid: None,
         delete=_delete,
+    )
+    # Nova's tests start guests of text that is no XML.
+    replace(
+        driver.LibvirtDriver, _fence_for_start=lambda self, xml, instance: None
     )
     replace(Cluster, fsid=lambda self: "fsid")
     replace(placement, space_bytes=lambda pool, of_class: dict(SPACE))

@@ -18,6 +18,11 @@ DOMAIN = """
 <domain type='test'>
   <name>guest-{uuid}</name><uuid>{uuid}</uuid><memory>1024</memory>
   <os><type>hvm</type></os>
+  <devices>
+    <disk type='network' device='disk'>
+      <source protocol='rbd' name='vms/{uuid}_disk'/><target dev='vda'/>
+    </disk>
+  </devices>
 </domain>
 """
 
@@ -108,8 +113,10 @@ def test_domain_that_is_not_started_is_defined(driver, instance, client):
 
 
 def test_spawn_refuses_before_it_makes_a_disk(driver, vms, instance, client):
+    """An evacuation: the disks are another host's."""
     from nova import exception
 
+    instance.host = "another"
     before = vms.directory.names(instance.uuid)
     with pytest.raises(exception.StorageError, match="two guests"):
         driver.spawn(None, instance, None, [], "", {})

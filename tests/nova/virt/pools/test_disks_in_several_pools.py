@@ -170,8 +170,6 @@ def test_delete_finds_the_disks_in_all_pools(pools, classes, glance, parent):
     instance = new_instance({"nova_rbd:swap_class": "fast"})
     make_all(instance)
     assert set(where(pools, instance).values()) == {"vms", "snapshots"}
-    edge.store().fence_for_start(instance.uuid)
-
     reports = edge.store().delete(instance.uuid)
 
     assert where(pools, instance) == {}
