@@ -4,12 +4,16 @@
 
 The first boot of an image copies its data for all hosts. Other boots, on this
 host and on others, wait for it. The file that Nova fetches, checks and
-converts is on the local disk only until it is in the pool.
+converts is on the local disk only until it is in the pool. It gets there only
+if the disk that it was fetched for is big enough. Otherwise users could fill
+the pool with images that they may not boot.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Callable, Mapping
 
@@ -40,6 +44,11 @@ _POLL_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 12 * 3600
 # A base may be aged out between two steps, though this is rare.
 _ATTEMPTS = 3
+_MOST_SIZES = 10_000
+
+# Sizes of virtual disks, by the names of their bases, so that an image that
+# was refused is not fetched again. The oldest are forgotten.
+_sizes: collections.OrderedDict[str, int] = collections.OrderedDict()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +80,9 @@ class BaseImages:
         size_bytes: int | None,
         metadata: Mapping[str, str],
     ) -> provision.Provisioned:
-        """Clone a disk from a base, which is made if it does not exist.
-
-        The base is made for later disks even if it is too big for this disk.
-        """
+        """Clone a disk from a base, which is made if it does not exist."""
         for _attempt in range(_ATTEMPTS):
-            verify(self.ensure(wanted, prepare).size_bytes)
+            verify(self.ensure(wanted, prepare, verify).size_bytes)
             made = self._clone_from(wanted.name, disk, size_bytes, metadata)
             if made is not None:
                 return made
@@ -114,8 +120,13 @@ class BaseImages:
         )
         return None if size_bytes is None else Base(size_bytes, made=False)
 
-    def ensure(self, wanted: WantedBase, prepare: Prepare) -> Base:
-        """Return the base, which is made if it does not exist."""
+    def ensure(
+        self, wanted: WantedBase, prepare: Prepare, verify: Verify
+    ) -> Base:
+        """Return the base, which is made if it does not exist.
+
+        A base that exists is returned whatever its size is.
+        """
         if found := self.find(wanted):
             return found
         until = time.monotonic() + _LONGEST_WAIT_SECONDS
@@ -127,7 +138,7 @@ class BaseImages:
                 before_sleep=functools.partial(self._log_waiting, wanted),
             )
             try:
-                base = attempts(self._find_or_make, wanted, prepare)
+                base = attempts(self._find_or_make, wanted, prepare, verify)
             except tenacity.RetryError as error:
                 raise exception.StorageError(
                     reason=f"base {self._pool}/{wanted.name} is still "
@@ -138,7 +149,7 @@ class BaseImages:
         return base
 
     def _find_or_make(
-        self, wanted: WantedBase, prepare: Prepare
+        self, wanted: WantedBase, prepare: Prepare, verify: Verify
     ) -> Base | None:
         """Find or make the base; None: try again later.
 
@@ -146,6 +157,8 @@ class BaseImages:
         """
         if found := self.find(wanted):
             return found
+        if known_bytes := _sizes.get(wanted.name):
+            verify(known_bytes)
         with contextlib.ExitStack() as stack:
             slot = fetch.slot(_POLL_SECONDS)
             if wanted.is_fetched and not stack.enter_context(slot):
@@ -158,13 +171,17 @@ class BaseImages:
             if attempt is None:
                 return None
             try:
-                return self._make(attempt, wanted, prepare)
+                return self._make(attempt, wanted, prepare, verify)
             except BaseException:
                 edge.run(lambda: bases.give_up(attempt))
                 raise
 
     def _make(
-        self, attempt: bases.BaseAttempt, wanted: WantedBase, prepare: Prepare
+        self,
+        attempt: bases.BaseAttempt,
+        wanted: WantedBase,
+        prepare: Prepare,
+        verify: Verify,
     ) -> Base | None:
         """Make the base; None: another process took us for dead, and does."""
         workers = edge.settings().import_workers
@@ -182,6 +199,9 @@ class BaseImages:
             fetch.progress_logged(f"Base {wanted.name}", path) as progress,
         ):
             prepare(path)
+            found_bytes = os.path.getsize(path)
+            _remember(wanted.name, found_bytes)
+            verify(found_bytes)
             with compute_utils.disk_ops_semaphore:
                 made = edge.run(finish, long=True)
         if made is None:
@@ -210,3 +230,9 @@ class BaseImages:
                 self._pool,
                 wanted.name,
             )
+
+
+def _remember(base: str, size_bytes: int) -> None:
+    _sizes[base] = size_bytes
+    if len(_sizes) > _MOST_SIZES:
+        _sizes.popitem(last=False)

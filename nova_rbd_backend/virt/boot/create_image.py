@@ -268,6 +268,8 @@ class Maker:
         disk_format = self._image_meta.get("disk_format")
         if disk_format not in glance_image.CLONEABLE_FORMATS:
             raise unacceptable("it is not raw or ISO")
+        if glance_bytes := self._image_meta.get("size"):
+            self._verify_size(glance_bytes)
         if (
             copy_to_store
             and CONF.libvirt.images_rbd_glance_store_name

@@ -11,6 +11,7 @@ import uuid
 
 import pytest
 
+from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.bases import make as bases_
 from tests.nova.images import (
     GIB,
@@ -112,9 +113,10 @@ def test_base_of_a_signed_image_serves_only_its_certificates(
     assert content(pools, unverified, 11)[0] == b"from glance"
 
 
-def test_image_that_is_too_big_for_the_flavor(
+def test_image_that_is_too_big_never_reaches_the_pool(
     pools, glance, instance, image_id
 ):
+    """Else a user fills the pool with images that no flavor may boot."""
     from nova import exception
 
     glance(disk_format="qcow2")
@@ -124,9 +126,30 @@ def test_image_that_is_too_big_for_the_flavor(
         with pytest.raises(exception.FlavorDiskSmallerThanImage):
             cache(rbd(instance), fetch, size=MIB, image_id=image_id)
         assert pools.vms.directory.names(instance.uuid) == []
-    # The fetched image serves disks that are big enough.
-    cache(rbd(another()), fetch, size=4 * MIB, image_id=image_id)
+        assert bases(pools, image_id) == []
+        assert journal.creations(pools.vms, f"nova-base_{image_id}") == []
+        assert staged() == []
     assert len(fetched) == 1
+    # A bigger flavor may boot it.
+    cache(rbd(another()), fetch, size=4 * MIB, image_id=image_id)
+    assert len(fetched) == 2
+    with pytest.raises(exception.FlavorDiskSmallerThanImage):
+        cache(rbd(instance), never, size=MIB, image_id=image_id)
+
+
+def test_refused_image_is_another_one_after_a_change(
+    pools, glance, instance, image_id
+):
+    from nova import exception
+
+    glance(disk_format="qcow2", os_hash_value="big")
+    big = fetcher(bytes(2 * MIB), [])
+    with pytest.raises(exception.FlavorDiskSmallerThanImage):
+        cache(rbd(instance), big, size=MIB, image_id=image_id)
+    glance(disk_format="qcow2", os_hash_value="small")
+    image = rbd(instance)
+    cache(image, fetcher(b"small", []), size=MIB, image_id=image_id)
+    assert content(pools, image, 5)[0] == b"small"
 
 
 def test_image_that_another_host_sends(pools, instance, image_id):

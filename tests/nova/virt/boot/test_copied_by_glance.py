@@ -12,8 +12,8 @@ from tests.nova.images import GIB, Glance, cache, content, fetcher, never, rbd
 class CopyingGlance(Glance):
     """Has the image in this cluster once it was asked to copy it there."""
 
-    def __init__(self, url, works=True):
-        super().__init__(urls=("file:///elsewhere",))
+    def __init__(self, url, works=True, **known):
+        super().__init__(urls=("file:///elsewhere",), **known)
         self.url, self.works, self.asked = url, works, []
 
     def copy_image_to_store(self, context, image_id, store):
@@ -28,7 +28,7 @@ class CopyingGlance(Glance):
 
 @pytest.fixture
 def copying(pools, monkeypatch):
-    def answers(url, works=True, store="ceph"):
+    def answers(url, works=True, store="ceph", **known):
         from nova.virt.libvirt import imagebackend as nova_imagebackend
 
         from nova_rbd_backend.virt.boot import create_image, precache
@@ -38,7 +38,7 @@ def copying(pools, monkeypatch):
             images_rbd_glance_store_name=store,
             images_rbd_glance_copy_poll_interval=1,
         )
-        found = CopyingGlance(url, works)
+        found = CopyingGlance(url, works, **known)
         for module in (create_image, precache, nova_imagebackend):
             monkeypatch.setattr(module, "IMAGE_API", found)
         return found
@@ -57,6 +57,20 @@ def test_image_elsewhere_is_copied_by_glance_and_cloned(
     cache(image, never)
     assert found.asked == ["ceph"]
     assert content(pools, image, 11)[:2] == (b"from glance", GIB)
+
+
+def test_image_that_is_too_big_is_not_copied(
+    pools,
+    copying,
+    instance,
+    parent,
+):
+    from nova import exception
+
+    found = copying(parent, size=2 * GIB)
+    with pytest.raises(exception.FlavorDiskSmallerThanImage):
+        cache(rbd(instance), never)
+    assert found.asked == []
 
 
 def test_copy_that_changed_nothing_is_not_asked_for_again(
