@@ -5,8 +5,10 @@
 An object in the pool has an omap entry ``create_<draft>`` while an image is
 being made under its draft's name, ``delete_<image id>`` until the space of a
 deleted image is free, and ``detach_<image id>`` while a snapshot shares data
-with its disk. The entries tell what to look for after a process has died. They
-do not tell which images are whole: every image that has its own name is.
+with its disk. In the pool of libvirt_images_store it has ``spawn_<instance>``
+while a nova-compute makes an instance's disks and starts its guest. The
+entries tell what to look for after a process has died. They do not tell which
+images are whole: every image that has its own name is.
 """
 
 import contextlib
@@ -45,9 +47,9 @@ class Offer(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A record of a creation, deletion or detachment.
+    """A record of a creation, deletion, detachment or spawn.
 
-    :ivar image: the image's own name
+    :ivar image: the image's own name; of a spawn: the instance's UUID
     :ivar draft: of a creation: the name until the image is whole
     :ivar image_id: of a deletion or detachment
     :ivar own_snaps: of a deletion: the snaps that it removes, as names and
@@ -55,6 +57,7 @@ class Entry:
     :ivar source: of a snapshot: the snap that is removed when the snapshot is
         detached
     :ivar offer: of a snapshot
+    :ivar compute: of a spawn: the nova-compute, as Nova calls its host
     :ivar host, pid, process: the process that wrote the entry
     :ivar claim: the process that works on it now, as ``host/pid/process``
     :ivar claimed_until: when the claim ends at the latest
@@ -69,6 +72,7 @@ class Entry:
     own_snaps: tuple[str, ...] = ()
     source: Source | None = None
     offer: Offer | None = None
+    compute: str = ""
     host: str = ""
     pid: int = 0
     process: str = ""
@@ -79,7 +83,7 @@ class Entry:
 
     @property
     def key(self) -> str:
-        return f"{self.operation}_{self.draft or self.image_id}"
+        return f"{self.operation}_{self.draft or self.image_id or self.image}"
 
     @property
     def writer(self) -> Process:
@@ -133,7 +137,7 @@ class _Here:
     A claim of this process that is not among ``claims`` is left from a run
     that lost Ceph before it could end the claim.
 
-    :ivar making: images being made, by cluster, pool and name
+    :ivar making: images and instances being made, by cluster, pool and name
     :ivar claims: keys of the claimed entries
     """
 
@@ -157,6 +161,8 @@ os.register_at_fork(after_in_child=_HERE.after_fork)
 def sole_maker(pool: Pool, name: str) -> Iterator[None]:
     """Keep other threads of this process from making the same image.
 
+    :param name: the image's; of a spawn: the instance's UUID
+
     :raises BeingCreated: another thread makes it
     """
     slot = (id(pool.cluster), str(pool), name)
@@ -174,10 +180,10 @@ def sole_maker(pool: Pool, name: str) -> Iterator[None]:
 
 
 def is_abandoned(pool: Pool, entry: Entry) -> bool:
-    """Return whether no process works on a creation any more.
+    """Return whether no process works on a creation or spawn any more.
 
     Its process is dead, as far as this host can see. Or it is this process,
-    which could not undo the creation because the cluster did not answer.
+    which could not undo or end it because the cluster did not answer.
     """
     if entry.writer == this_process():
         with _HERE.lock:
@@ -289,6 +295,26 @@ def record_offer(pool: Pool, entry: Entry, offer: Offer) -> Entry:
                 image=entry.image,
             )
         entry = current
+
+
+@once_more
+def begin_spawn(pool: Pool, instance_uuid: str, compute: str) -> Entry:
+    """Record that a nova-compute begins to spawn an instance.
+
+    Replaces the entry of an earlier spawn, of whichever host.
+    """
+    entry = _stamped("spawn", instance_uuid, compute=compute)
+    stored: str | None = None
+    while not _swap(pool, entry.key, stored, entry.stored):
+        current = _entry(pool, entry.key)
+        stored = None if current is None else current.stored
+    return entry
+
+
+@once_more
+def spawns(pool: Pool) -> list[Entry]:
+    """Return the spawns that have not ended, the oldest first."""
+    return _entries(pool, "spawn_")
 
 
 @dataclasses.dataclass

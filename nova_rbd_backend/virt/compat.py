@@ -28,6 +28,7 @@ _DRIVER = {
     "cleanup": "self context instance network_info block_device_info "
     "destroy_disks migrate_data destroy_vifs destroy_secrets",
     "_cleanup_rbd": "self instance",
+    "delete_instance_files": "self instance",
     "spawn": "self context instance image_meta injected_files admin_password "
     "allocations network_info block_device_info power_on accel_info",
     "_create_guest": "self context xml instance power_on pause "

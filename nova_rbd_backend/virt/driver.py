@@ -20,7 +20,7 @@ from nova_rbd_backend import threads
 from nova_rbd_backend.checks import run, steps
 from nova_rbd_backend.domains import disk_xml
 from nova_rbd_backend.virt import compat, edge, fatal, imagebackend, rbd_utils
-from nova_rbd_backend.virt.background import purger
+from nova_rbd_backend.virt.background import leftovers, purger
 from nova_rbd_backend.virt.boot import ager, fetch, precache
 from nova_rbd_backend.virt.moves import (
     instance_folder,
@@ -58,6 +58,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         fetch.clear_staged()
         purger.PURGER.start()
         detacher.DETACHER.start()
+        leftovers.SETTLER.start()
 
     def spawn(
         self,
@@ -84,7 +85,7 @@ class LibvirtDriver(driver.LibvirtDriver):
             block_device_info
         ):
             choice.require_root(instance)
-        with kept_disks.scope(instance):
+        with leftovers.recorded(instance), kept_disks.scope(instance):
             super().spawn(
                 context,
                 instance,
@@ -149,6 +150,8 @@ class LibvirtDriver(driver.LibvirtDriver):
                 instance=instance,
             )
         purger.PURGER.start()
+        # A failed spawn whose disks are gone has ended.
+        leftovers.SETTLER.start()
 
     def cleanup(
         self,
@@ -182,6 +185,14 @@ class LibvirtDriver(driver.LibvirtDriver):
             )
         else:
             self._delete_disks(instance, kept_disks.filter_for(instance))
+
+    def delete_instance_files(self, instance: Any) -> bool:
+        """Delete an instance's folder, and its disks if Nova forgot them.
+
+        :returns: False if something is left
+        """
+        gone = bool(super().delete_instance_files(instance))
+        return leftovers.delete_disks_of_deleted(instance) and gone
 
     def snapshot(
         self,
@@ -264,6 +275,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         ager.AGER.start()
         purger.PURGER.start()
         detacher.DETACHER.start()
+        leftovers.SETTLER.start()
 
     def cache_image(self, context: Any, image_id: str) -> bool:
         return precache.have(context, image_id)

@@ -198,10 +198,10 @@ def test_base_is_made_by_another_host(
         tell(f"booted elsewhere on a new base in {waited_seconds[0]:.1f} s")
         stack.wait_for_guest(server)
 
-    # The first three changes are the lease, the journal's entry and the image;
-    # the fourth is the image's snap.
+    # The first four changes are the spawn's entry, the lease, the base's entry
+    # and the image; the fifth is the image's snap.
     died = doomed.die_at(
-        4,
+        5,
         create,
         lambda: servers.get(asked[0]).status == "ACTIVE",
         boot_elsewhere,

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Log what lasts without repeating it at every run of a background work."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+#: How often a state that does not change is logged.
+AGAIN_SECONDS = 24 * 3600.0
+
+
+class States:
+    """The lasting states that one background work has found and logged.
+
+    A state is logged when it begins, when it changes, and once a day.
+    """
+
+    def __init__(self) -> None:
+        # What -> how it is, and when that was last logged.
+        self._logged: dict[str, tuple[str, float]] = {}
+        self._found: set[str] = set()
+
+    @contextlib.contextmanager
+    def run(self) -> Iterator[None]:
+        """Forget, at the end, the states that this run has not found again.
+
+        If the run raises it has not looked at everything, and nothing is
+        forgotten.
+        """
+        self._found = set()
+        yield
+        self._logged = {
+            what: logged
+            for what, logged in self._logged.items()
+            if what in self._found
+        }
+
+    def tell(
+        self, what: str, state: str, log: Callable[..., None], *args: object
+    ) -> None:
+        """Log a state, unless it has been logged lately.
+
+        :param what: has the state, such as an image
+        :param state: a change of it is logged; without ages and the like
+        :param log: such as LOG.warning, which is called with ``args``
+        """
+        now = time.monotonic()
+        self._found.add(what)
+        before, logged_at = self._logged.get(what, ("", now))
+        if before == state and now - logged_at < AGAIN_SECONDS:
+            return
+        self._logged[what] = (state, now)
+        log(*args)

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Delete the disks of instances that Nova deleted without their host.
+
+Nova's API deletes an instance in the database alone if its host is down, or if
+it has none after a failed build. A nova-compute that is started again cleans
+up the instances whose domains it finds, and an instance that was being built
+has no domain yet (_cleanup_running_deleted_instances, Nova 26 to 34). Two ways
+lead to its disks:
+
+* Nova's periodic _run_pending_deletes has the driver delete the files of the
+  host's deleted instances. Nova has lost track of instances without a host.
+* The journal has an entry for each spawn until it ends. If its process has
+  died, or the spawn has failed, Nova's database tells what became of the
+  instance.
+
+Disks are deleted only if the database has the instance as deleted, and its
+last host, if any, is the one in question. They go to the trash like all
+deleted disks.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import nova.conf
+from nova import context as nova_context
+from nova import exception, objects
+from oslo_log import log as logging
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage import journal
+from nova_rbd_backend.virt import edge
+from nova_rbd_backend.virt.background import lasting
+from nova_rbd_backend.virt.background.purger import PURGER
+from nova_rbd_backend.virt.background.worker import Background
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+
+# A process that cannot be seen from here counts as dead after this time.
+_LONGEST_SPAWN_SECONDS = 24 * 3600.0
+
+_STATES = lasting.States()
+
+
+@contextlib.contextmanager
+def recorded(instance: Any) -> Iterator[None]:
+    """Record in the journal that an instance is spawned, until that ends.
+
+    After a failure the entry stays, because Nova deletes the disks later, and
+    may fail to.
+    """
+    pool = edge.store().pool()
+    with edge.as_nova(), journal.sole_maker(pool, instance.uuid):
+        entry = edge.run(
+            lambda: journal.begin_spawn(pool, instance.uuid, CONF.host)
+        )
+        yield
+        try:
+            edge.run(lambda: journal.end(pool, entry))
+        except exception.NovaException as error:
+            # The guest runs. The entry is ended when its disks are deleted.
+            LOG.info(
+                "The spawn has ended, but its entry in the journal stays: %s",
+                error,
+                instance=instance,
+            )
+
+
+def delete_disks_of_deleted(instance: Any) -> bool:
+    """Delete the disks of a deleted instance of this host.
+
+    Does nothing for an instance that is not deleted, or of another host.
+
+    :returns: False if disks are left
+    :raises nova.exception.StorageError: Ceph does not answer; Nova counts no
+        attempt, of which it makes a few only
+    """
+    if not instance.deleted:
+        return True
+    # Asked once more: Nova's list may come from a replica of its database.
+    found = _in_database(instance.uuid)
+    if found is None or not _is_deleted_on(found, CONF.host):
+        return True
+    try:
+        _delete(instance.uuid)
+    except exception.NovaException as error:
+        if isinstance(error.__cause__, errors.UNREACHED):
+            raise
+        LOG.error(
+            "Disks of this deleted instance stay in Ceph: %s",
+            error,
+            instance=instance,
+        )
+        return False
+    return True
+
+
+def _settle_once() -> bool:
+    """Settle what ended spawns left; return False to be called again soon."""
+    try:
+        store = edge.store()
+        pool = store.pool()
+        with _STATES.run():
+            entries = edge.run(lambda: journal.spawns(pool))
+            if entries:
+                # The instance may have disks in pools that are new here.
+                edge.run(store.read_pools)
+            settled = [
+                _settle(pool, entry)
+                for entry in entries
+                if journal.is_abandoned(pool, entry)
+                or entry.age_seconds > _LONGEST_SPAWN_SECONDS
+            ]
+    except Exception as error:
+        _STATES.tell(
+            "",
+            str(error),
+            LOG.error,
+            "Instances that were deleted without their host were not looked "
+            "for: %s",
+            error,
+        )
+        return False
+    return all(settled)
+
+
+def _settle(pool: Pool, entry: journal.Entry) -> bool:
+    """Settle one spawn; return False if that failed."""
+    uuid = entry.image
+    doubt = None
+    try:
+        found = _in_database(uuid)
+        if not edge.run(lambda: edge.store().disks(uuid)):
+            edge.run(lambda: journal.end(pool, entry))
+        elif found is None:
+            # Hosts of other cells may keep their disks in the same pool.
+            if entry.compute == CONF.host:
+                doubt = "this cell's database does not have it"
+        elif found.deleted and _is_deleted_on(found, entry.compute):
+            _delete(uuid)
+            edge.run(lambda: journal.end(pool, entry))
+        elif found.deleted:
+            doubt = f"it was deleted on {found.host}"
+    except Exception as error:
+        _STATES.tell(
+            uuid,
+            str(error),
+            LOG.error,
+            "Disks of instance %s, whose spawn on %s has not ended, are "
+            "still there: %s",
+            *(uuid, entry.compute, error),
+        )
+        return False
+    if doubt:
+        _STATES.tell(
+            uuid,
+            doubt,
+            LOG.warning,
+            "Disks of instance %s, whose spawn on %s has not ended, stay: %s. "
+            "If no other cell or cloud has it, 'nova-rbd orphans' lists them",
+            *(uuid, entry.compute, doubt),
+        )
+    return True
+
+
+def _in_database(uuid: str) -> Any:
+    """Return an instance of this cell, deleted or not; None: not known."""
+    context = nova_context.get_admin_context(read_deleted="yes")
+    try:
+        return objects.Instance.get_by_uuid(context, uuid)
+    except exception.InstanceNotFound:
+        return None
+
+
+def _is_deleted_on(instance: Any, host: str) -> bool:
+    """Return whether an instance was deleted, on this host or on none.
+
+    An instance that is hidden is in another cell, too.
+    """
+    on_no_other = instance.host in (None, host)
+    return bool(instance.deleted and on_no_other and not instance.hidden)
+
+
+def _delete(uuid: str) -> None:
+    store = edge.store()
+    reports = edge.run(lambda: store.delete(uuid), waits=True)
+    for pool, report in reports.items():
+        if report.deleted:
+            LOG.info(
+                "Deleted %s from pool %s: instance %s was deleted without "
+                "its host",
+                ", ".join(report.deleted),
+                pool,
+                uuid,
+            )
+    PURGER.start()
+
+
+#: Looks after the spawns whose nova-compute has died, or that have failed.
+SETTLER = Background(_settle_once)

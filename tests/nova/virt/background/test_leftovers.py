@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Disks of instances that Nova's API deleted while their host was away.
+
+Nova's database, its objects and its periodic task are real.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import subprocess
+import sys
+import types
+import uuid
+
+import pytest
+
+from tests.nova.images import MIB
+from tests.support import client_child
+
+HERE = "here"
+
+
+@pytest.fixture
+def database(driver, nova_conf):
+    """Nova's database of a cell, empty."""
+    from nova.tests import fixtures
+
+    nova_conf(group="database", connection="sqlite://")
+    with fixtures.Database():
+        yield
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch):
+    """No background work begins by itself."""
+    from nova_rbd_backend.virt.background import worker
+
+    monkeypatch.setattr(worker.Background, "start", lambda self: None)
+
+
+@pytest.fixture
+def compute(driver, database, nothing_runs, pools, caplog):
+    caplog.set_level("INFO")
+    pools.conf(host=HERE)
+    made = Compute(driver, pools.vms)
+    yield made
+    made.clean_up()
+
+
+class Compute:
+    """A nova-compute, with the instances that its host is building."""
+
+    def __init__(self, driver, pool):
+        self.driver = driver
+        self.pool = pool
+        self._made = []
+
+    def instance(self, host=HERE):
+        """Return an instance that is being built here."""
+        from nova import context, objects
+
+        made = objects.Instance(
+            context.get_admin_context(),
+            uuid=str(uuid.uuid4()),
+            project_id="p" * 32,
+            user_id="u",
+            host=host,
+            vm_state="building",
+            task_state="spawning",
+            flavor=objects.Flavor(
+                flavorid="1", memory_mb=1, vcpus=1, root_gb=1, extra_specs={}
+            ),
+            system_metadata={},
+        )
+        made.create()
+        self._made.append(made.uuid)
+        return made
+
+    def dies_while_it_spawns(self, instance, monkeypatch):
+        """Make the root disk, and leave all else to the next process."""
+        from nova_rbd_backend.storage import journal
+
+        class Died(BaseException):
+            pass
+
+        def spawn(*_args, **_kwargs):
+            self.pool.create(f"{instance.uuid}_disk", MIB)
+            raise Died
+
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "nova.virt.libvirt.driver.LibvirtDriver.spawn", spawn
+            )
+            with pytest.raises(Died):
+                self.driver.spawn(None, instance, None, [], "", {})
+        return [
+            each
+            for each in journal.spawns(self.pool)
+            if each.image == instance.uuid
+        ]
+
+    def run_pending_deletes(self):
+        from nova import context
+        from nova.compute import manager
+
+        manager.ComputeManager._run_pending_deletes(
+            types.SimpleNamespace(driver=self.driver),
+            context.get_admin_context(),
+        )
+
+    def disks(self, instance):
+        return self.pool.directory.names(instance.uuid)
+
+    def clean_up(self):
+        from nova_rbd_backend.storage import journal
+        from nova_rbd_backend.storage.disks import delete
+        from nova_rbd_backend.storage.images import purge
+
+        for instance_uuid in self._made:
+            delete.delete_disks(self.pool, instance_uuid)
+        for entry in journal.spawns(self.pool):
+            journal.end(self.pool, entry)
+        purge.purge(self.pool)
+
+
+def settle():
+    from nova_rbd_backend.virt.background import leftovers
+
+    return leftovers._settle_once()
+
+
+def attempts(instance):
+    from nova import context, objects
+
+    found = objects.Instance.get_by_uuid(
+        context.get_admin_context(read_deleted="yes"), instance.uuid
+    )
+    return found.cleaned, found.system_metadata.get("clean_attempts")
+
+
+def test_periodic_task_deletes_the_disks(compute, monkeypatch):
+    """As after a local delete by the API, while the host was down."""
+    instance = compute.instance()
+    compute.dies_while_it_spawns(instance, monkeypatch)
+    instance.destroy()
+    compute.run_pending_deletes()
+    assert compute.disks(instance) == []
+    assert attempts(instance) == (True, "1")
+
+
+@pytest.mark.parametrize("state", ["not deleted", "on another host"])
+def test_no_disk_of_another_instance_is_deleted(compute, monkeypatch, state):
+    """Nova calls the driver for deleted instances of other hosts, too."""
+    instance = compute.instance()
+    compute.dies_while_it_spawns(instance, monkeypatch)
+    if state == "on another host":
+        instance.host = "there"
+        instance.save()
+        instance.destroy()
+    assert compute.driver.delete_instance_files(instance)
+    assert compute.disks(instance) == [f"{instance.uuid}_disk"]
+
+
+def test_outage_uses_up_none_of_novas_attempts(
+    compute, pools, monkeypatch, tmp_path
+):
+    from nova import exception
+
+    instance = compute.instance()
+    compute.dies_while_it_spawns(instance, monkeypatch)
+    instance.destroy()
+    deaf = tmp_path / "deaf.conf"
+    deaf.write_text("[global]\nmon_host = v1:127.0.0.1:1\n")
+    ceph_conf = str(pools.vms.cluster.settings.conf_file)
+    pools.conf(group="libvirt", images_rbd_ceph_conf=str(deaf))
+    pools.conf(group="libvirt", rbd_connect_timeout=1)
+    with pytest.raises(exception.StorageError):
+        compute.run_pending_deletes()
+    assert attempts(instance) == (False, None)
+    pools.conf(group="libvirt", images_rbd_ceph_conf=ceph_conf)
+    compute.run_pending_deletes()
+    assert compute.disks(instance) == []
+
+
+@contextlib.contextmanager
+def client_of(ceph, disk):
+    """Have a process open a disk and hold its lock, as a guest does."""
+    program = (sys.executable, "-m", client_child.__name__)
+    process = subprocess.Popen(
+        [*program, str(ceph.conf), "vms", disk],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        process.stdout.readline()
+        process.stdin.write("write 1\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "wrote\n"
+        yield
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_disk_that_is_open_stays_and_is_tried_again(
+    ceph, compute, monkeypatch, caplog
+):
+    from nova_rbd_backend.storage.disks import delete
+
+    impatient = functools.partial(delete.delete_disks, busy_limit_seconds=0.5)
+    monkeypatch.setattr(delete, "delete_disks", impatient)
+    instance = compute.instance()
+    compute.dies_while_it_spawns(instance, monkeypatch)
+    instance.destroy()
+    with client_of(ceph, f"{instance.uuid}_disk"):
+        compute.run_pending_deletes()
+        assert compute.disks(instance) == [f"{instance.uuid}_disk"]
+        assert "Disks of this deleted instance stay" in caplog.text
+        assert attempts(instance) == (False, "1")
+    compute.run_pending_deletes()
+    assert compute.disks(instance) == []
+    assert attempts(instance) == (True, "2")
+
+
+def test_server_without_a_host(compute, monkeypatch, caplog):
+    """Its build has failed, and so has Nova's clean-up after that."""
+    instance = compute.instance()
+    (entry,) = compute.dies_while_it_spawns(instance, monkeypatch)
+    assert entry.compute == HERE
+    instance.host = None
+    instance.vm_state, instance.task_state = "error", None
+    instance.save()
+    # The user may still want to know why it failed.
+    assert settle()
+    assert compute.disks(instance) == [f"{instance.uuid}_disk"]
+    instance.destroy()
+    compute.run_pending_deletes()
+    assert compute.disks(instance) == [f"{instance.uuid}_disk"]
+    assert settle()
+    assert compute.disks(instance) == []
+    assert spawns(compute) == []
+    assert f"instance {instance.uuid} was deleted without" in caplog.text
+
+
+def spawns(compute):
+    from nova_rbd_backend.storage import journal
+
+    return [entry.image for entry in journal.spawns(compute.pool)]
+
+
+def test_server_that_is_elsewhere_now(compute, monkeypatch, caplog):
+    """Its last host deletes the disks when it is back."""
+    instance = compute.instance()
+    compute.dies_while_it_spawns(instance, monkeypatch)
+    instance.host = "there"
+    instance.save()
+    instance.destroy()
+    assert settle()
+    assert settle()
+    assert compute.disks(instance) == [f"{instance.uuid}_disk"]
+    told = [r for r in caplog.records if instance.uuid in r.getMessage()]
+    assert [r.levelname for r in told] == ["WARNING"]
+    assert "it was deleted on there" in told[0].getMessage()
+
+
+def test_server_of_another_cell(compute, monkeypatch, caplog):
+    """Its hosts' database is another one, and the pool is the same."""
+    gone = types.SimpleNamespace(
+        uuid=str(uuid.uuid4()), host=HERE, flavor=None, vm_state="building"
+    )
+    compute._made.append(gone.uuid)
+    compute.dies_while_it_spawns(gone, monkeypatch)
+    assert settle()
+    assert compute.disks(gone) == [f"{gone.uuid}_disk"]
+    assert "this cell's database does not have it" in caplog.text
+
+
+def test_spawn_of_another_host_is_its_own_for_a_day(compute, monkeypatch):
+    from nova_rbd_backend.storage import journal
+
+    instance = compute.instance(host=None)
+    (entry,) = compute.dies_while_it_spawns(instance, monkeypatch)
+    instance.destroy()
+
+    def became(entry, **changes):
+        changed = dataclasses.replace(entry, **changes).encoded()
+        assert compute.pool.objects.omap_swap(
+            journal.OBJECT, entry.key, entry.stored, changed.stored
+        )
+        return changed
+
+    entry = became(entry, host="elsewhere", compute="elsewhere")
+    assert settle()
+    assert compute.disks(instance)
+    became(entry, begun_at=entry.begun_at - 25 * 3600)
+    assert settle()
+    assert compute.disks(instance) == []
+
+
+def test_spawn_that_ends_leaves_no_entry(compute, monkeypatch):
+    instance = compute.instance()
+    during = []
+
+    def spawn(*_args, **_kwargs):
+        during.extend(spawns(compute))
+        assert settle()
+        assert compute.disks(instance) == []
+
+    monkeypatch.setattr("nova.virt.libvirt.driver.LibvirtDriver.spawn", spawn)
+    compute.driver.spawn(None, instance, None, [], "", {})
+    assert during == [instance.uuid]
+    assert spawns(compute) == []
+
+
+def test_failed_spawn_whose_disks_are_deleted(compute, monkeypatch):
+    instance = compute.instance()
+    compute.dies_while_it_spawns(instance, monkeypatch)
+    assert spawns(compute) == [instance.uuid]
+    compute.driver._cleanup_rbd(instance)
+    assert settle()
+    assert spawns(compute) == []
