@@ -51,6 +51,7 @@ class Settings:
     storage_classes: tuple[StorageClass, ...] = ()
     default_storage_class: str = DEFAULT
     capacity_share_percent: int = 100
+    freeze_limit_seconds: float = 0.8
 
     @property
     def cluster(self) -> ClusterSettings:

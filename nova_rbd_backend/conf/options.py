@@ -195,6 +195,22 @@ A disk that would have more parents than this, one above the other, gets a copy
 of its data when it is made. This takes longer the more data there is.
 """,
     ),
+    cfg.FloatOpt(
+        "freeze_limit_seconds",
+        default=0.8,
+        min=0.1,
+        max=60,
+        help="""
+How long a guest's file systems may be frozen for a snapshot, if the image says
+that the guest has an agent. They are thawed after this time although Ceph has
+not yet made the snap; the snapshot is then as after a power loss, or fails if
+the image has ``os_require_quiesce``.
+
+A snap takes some 30 ms, but longer while Ceph is busy or recovers. A guest
+that is frozen for too long may miss the heartbeats of a cluster that it
+belongs to. Windows allows no more than 10 s.
+""",
+    ),
     *class_options.IMAGE_OPTS,
     cfg.ListOpt(
         "storage_classes",

@@ -38,6 +38,8 @@ _DRIVER = {
     "check_can_live_migrate_source": "self context instance "
     "dest_check_data block_device_info",
     "_create_shared_storage_test_file": "self instance",
+    "rollback_live_migration_at_destination": "self context instance "
+    "network_info block_device_info destroy_disks migrate_data",
     "rescue": "self context instance network_info image_meta "
     "rescue_password block_device_info share_info?",
     "unrescue": "self context instance",

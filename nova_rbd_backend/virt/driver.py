@@ -239,6 +239,17 @@ class LibvirtDriver(driver.LibvirtDriver):
             context, instance, dest_check_data, block_device_info
         )
 
+    def rollback_live_migration_at_destination(
+        self, *args: Any, **kwargs: Any
+    ) -> None:
+        """Clean up here; the guest goes on running on its own host.
+
+        Nova calls cleanup() without the facts of the migration, as it does
+        when an instance has left this host.
+        """
+        with instance_folder.left_to_nova():
+            super().rollback_live_migration_at_destination(*args, **kwargs)
+
     def rescue(
         self, context: Any, instance: Any, *args: Any, **kwargs: Any
     ) -> None:

@@ -12,9 +12,11 @@ removes a folder only if its instance is on another host and no other host can
 see the folder.
 """
 
+import contextlib
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,11 +39,31 @@ _PATH = re.compile(rb'"/[^"]*"|/\S*').match
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 
 
+# One value for each request; eventlet makes it local to the greenlet.
+_scope = threading.local()
+
+
+@contextlib.contextmanager
+def left_to_nova() -> Iterator[None]:
+    """Let remove_left_behind() do nothing within the block.
+
+    In a live migration Nova finds out by a file whether the hosts share the
+    folder, and removes it itself if they do not.
+    """
+    _scope.is_novas = True
+    try:
+        yield
+    finally:
+        del _scope.is_novas
+
+
 def remove_left_behind(instance: Any) -> None:
     """Remove an instance's folder if the instance has left this host.
 
     If it cannot be removed, a warning says so.
     """
+    if getattr(_scope, "is_novas", False):
+        return
     # A resize is reverted on the host that the instance was resized to.
     reverted = instance.task_state == task_states.RESIZE_REVERTING
     if not reverted and instance.host == CONF.host:

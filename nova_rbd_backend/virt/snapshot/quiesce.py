@@ -18,13 +18,11 @@ from nova.compute import power_state
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
+from nova_rbd_backend.virt import edge
 from nova_rbd_backend.virt.snapshot import frozen as marks
 
 LOG = logging.getLogger(__name__)
 
-#: A guest that is frozen for longer may miss the heartbeats of a cluster that
-#: it belongs to. It is thawed then, whatever Ceph does.
-LIMIT_SECONDS = 0.8
 _NO_AGENT = (
     exception.QemuGuestAgentNotEnabled,
     exception.InstanceQuiesceNotSupported,
@@ -57,7 +55,8 @@ def keeps_running() -> bool:
 def frozen() -> Iterator[None]:
     """Freeze the guest's file systems, and thaw them whatever happens within.
 
-    A guest that does not run or has no agent is not frozen.
+    A guest that does not run or has no agent is not frozen. It is thawed after
+    freeze_limit_seconds at the latest, whatever Ceph does.
 
     :raises nova.exception.NovaException: the image has os_require_quiesce, but
         the guest could not be frozen, or was thawed before the end
@@ -66,7 +65,8 @@ def frozen() -> Iterator[None]:
     if guest is None or not guest.freeze():
         yield
         return
-    timer = threading.Timer(LIMIT_SECONDS, guest.thaw)
+    limit_seconds = edge.settings().freeze_limit_seconds
+    timer = threading.Timer(limit_seconds, guest.thaw)
     timer.daemon = True
     timer.start()
     try:
@@ -79,8 +79,8 @@ def frozen() -> Iterator[None]:
     if not was_frozen:
         guest.do_without(
             exception.InstanceQuiesceFailed(
-                reason=f"Ceph took longer than {LIMIT_SECONDS} s to make the "
-                "snap"
+                reason=f"Ceph took longer than {limit_seconds:g} s to make "
+                "the snap ([nova_rbd] freeze_limit_seconds)"
             )
         )
 

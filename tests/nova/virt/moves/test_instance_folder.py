@@ -73,6 +73,34 @@ def test_folder_stays_after_a_reverted_resize_on_one_host(
     assert folder.exists()
 
 
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_folder_after_a_live_migration_that_failed(
+    driver, instance, folder, is_shared
+):
+    """The guest runs on its own host, which may see this same folder.
+
+    It may be exported by a server other than the kernel's, or its table may be
+    hidden from a nova-compute in a container.
+    """
+    from nova.objects import migrate_data
+
+    instance.host = "there"
+    instance.numa_topology = None
+    driver.rollback_live_migration_at_destination(
+        None,
+        instance,
+        [],
+        {},
+        destroy_disks=False,
+        migrate_data=migrate_data.LibvirtLiveMigrateData(
+            is_shared_instance_path=is_shared,
+            is_shared_block_storage=True,
+            instance_relative_path=instance.uuid,
+        ),
+    )
+    assert folder.exists() == is_shared
+
+
 @pytest.mark.parametrize("task_state", ["rebooting_hard", "powering-on", None])
 def test_folder_stays_while_the_instance_is_here(
     driver, instance, folder, task_state

@@ -83,7 +83,7 @@ def slow(guest, hooked):
 
 
 @pytest.fixture
-def snapshot(settings, guest, monkeypatch):
+def snapshot(settings, guest, monkeypatch, nova_conf):
     """Return a function that freezes and thaws the guest as a snapshot does.
 
     It calls ``ceph`` in place of making the snap. Without that, it notes the
@@ -109,14 +109,13 @@ def snapshot(settings, guest, monkeypatch):
             system_metadata={f"image_{k}": v for k, v in properties.items()},
         )
         began = time.monotonic()
-        with monkeypatch.context() as patch:
-            if ceph is None:
-                patch.setattr(quiesce, "LIMIT_SECONDS", 30)
-            try:
-                with quiesce.scope(made, None, instance), quiesce.frozen():
-                    (ceph or look)()
-            finally:
-                snapshot.seconds = time.monotonic() - began
+        limit = 30 if ceph is None else 0.8
+        nova_conf(group="nova_rbd", freeze_limit_seconds=limit)
+        try:
+            with quiesce.scope(made, None, instance), quiesce.frozen():
+                (ceph or look)()
+        finally:
+            snapshot.seconds = time.monotonic() - began
 
     return snapshot
 
