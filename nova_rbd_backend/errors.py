@@ -23,6 +23,7 @@
     |-- ConnectionLost        an open connection died or was blocklisted
     |-- OperationTimedOut     the cluster did not answer in time
     |-- NotPermitted          by the caps of the cephx user
+    |-- ReadOnly              another client alone may write to the image
     |-- NotFound
     |   |-- PoolNotFound
     |   |-- ImageNotFound
@@ -34,9 +35,11 @@
     |-- DiskBusy              open elsewhere; names the watchers
     |   `-- DiskInUse         open by a living client, so no guest may start
     |-- HasSnaps              an image with snaps cannot be removed
+    |-- InGroup               an image in a group cannot be removed
     |-- MoveUnfinished        half-way into the trash, or out of it
     |-- NoSpace               full, nearfull or over its quota
     |-- NotSupported          by this image's features or this Ceph
+    |-- AnswerTooLong         more than one answer of Ceph may hold
     |-- Conflict              another process or thread changed it meanwhile
     |   |-- BeingCreated      another thread of this process makes it now
     |   `-- TakenOver         another host made the image in our place
@@ -161,6 +164,13 @@ class NotPermitted(StorageError):
     advice = "compare the cephx user's caps with those that etc/ documents"
 
 
+class ReadOnly(StorageError):
+    advice = (
+        "a client keeps the image's lock ('rbd lock ls'), for example a device"
+        " that 'rbd device map --exclusive' made, or rbd-mirror writes to it"
+    )
+
+
 class NotFound(StorageError):
     advice = "it may have been removed; check the name"
 
@@ -222,6 +232,15 @@ class HasSnaps(StorageError):
     advice = "remove its snaps, or flatten the clones made of them, first"
 
 
+class InGroup(StorageError):
+    advice = (
+        "take it out of its group first: 'rbd group ls POOL' lists the groups,"
+        " 'rbd group image ls POOL/GROUP' their images, and 'rbd group image"
+        " rm POOL/GROUP POOL/IMAGE' takes an image out, or with '--image-id ID"
+        " --image-pool POOL' one that is in the trash"
+    )
+
+
 class MoveUnfinished(StorageError):
     advice = "it is being moved, or a process died meanwhile; a purge retries"
 
@@ -232,6 +251,10 @@ class NoSpace(StorageError):
 
 class NotSupported(StorageError):
     advice = "check the image's features and the version of Ceph"
+
+
+class AnswerTooLong(StorageError):
+    advice = "it has too many snaps; remove some of them"
 
 
 class Conflict(StorageError):

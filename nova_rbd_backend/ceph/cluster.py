@@ -112,7 +112,8 @@ class Cluster:
 
         Drops the connection if it is dead, and after a time-out: an image
         that could not be closed keeps its exclusive lock, which only another
-        client can break (librbd refuses to blocklist itself).
+        client can break (librbd refuses to blocklist itself). This costs
+        other threads nothing: they end their work on the old connection.
 
         :param connection: the connection over which an ioctx or an image was
             opened; None: the current one
@@ -161,7 +162,7 @@ class Cluster:
         :raises StorageError: the manager refused, with the reason it gave
         """
         connection = self.connection()
-        with error_map.translated(f"mgr command '{prefix}'"):
+        with error_map.translated(f"mgr command '{prefix}'", kind="mgr"):
             return _answer(connection.handle.mgr_command, prefix, args)
 
     def client_id(self) -> int:

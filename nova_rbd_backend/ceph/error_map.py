@@ -5,7 +5,8 @@
 ``rados.Error`` and ``rbd.Error`` share no base class, and ENOENT may mean a
 pool, an image, a snap or a conf file. So ``translated`` has to be told what
 was reached for. Neither module is imported here: the classes are known by
-name, so that a host without the modules gets a clear message.
+name, so that a host without the modules gets a clear message. A class that a
+later release of Ceph adds is translated by its errno.
 """
 
 import contextlib
@@ -42,10 +43,10 @@ _BY_ERRNO: Mapping[int, _Class | _ByKind] = {
     errno.ENOTCONN: errors.ConnectionLost,
     errno.EPERM: errors.NotPermitted,
     errno.EACCES: errors.NotPermitted,
-    # An open image that has lost its exclusive lock for good, or a snap.
-    errno.EROFS: errors.NotPermitted,
+    errno.EROFS: errors.ReadOnly,
     errno.EBUSY: errors.DiskBusy,
     errno.ENOTEMPTY: errors.HasSnaps,
+    errno.EMLINK: errors.InGroup,
     # librbd's Trash::remove of an image that is not in state NORMAL
     errno.EUCLEAN: errors.MoveUnfinished,
     errno.ENOSPC: errors.NoSpace,
@@ -56,7 +57,8 @@ _BY_ERRNO: Mapping[int, _Class | _ByKind] = {
     errno.EINPROGRESS: errors.Conflict,
     # cls_rbd and the omap compare: changed meanwhile
     errno.ESTALE: errors.Conflict,
-    errno.ERANGE: errors.Conflict,
+    # rados_exec: the answer is longer than the caller's buffer
+    errno.ERANGE: errors.AnswerTooLong,
     errno.EINVAL: {
         "conf file": errors.ConfFileInvalid,
         "": errors.StorageFault,
@@ -67,7 +69,8 @@ _BY_ERRNO: Mapping[int, _Class | _ByKind] = {
     errno.EISCONN: errors.StorageFault,
 }
 
-# Every exception class of rados and rbd (16.2 to 18.2), with the errno that it
+_MODULES = ("rados", "rbd")
+# Every exception class of rados and rbd (16.2 to 20.2), with the errno that it
 # stands for when the exception has none. 0: the caller did something wrong.
 _CLASS_ERRNO: Mapping[str, int] = {
     "rados.ConnectionShutdown": errno.ESHUTDOWN,
@@ -101,6 +104,7 @@ _CLASS_ERRNO: Mapping[str, int] = {
     "rbd.ImageBusy": errno.EBUSY,
     "rbd.ImageExists": errno.EEXIST,
     "rbd.ImageHasSnapshots": errno.ENOTEMPTY,
+    "rbd.ImageMemberOfGroup": errno.EMLINK,
     "rbd.ImageNotFound": errno.ENOENT,
     "rbd.IncompleteWriteError": errno.EIO,
     "rbd.InvalidArgument": errno.EINVAL,
@@ -126,11 +130,19 @@ def _class_for(number: int, kind: str) -> _Class:
 
 def ceph_errno(error: BaseException) -> int | None:
     """Return the errno of an exception of rados or rbd; None: of another."""
-    name = f"{type(error).__module__}.{type(error).__name__}"
-    if name not in _CLASS_ERRNO:
+    if type(error).__module__ not in _MODULES:
         return None
     number = getattr(error, "errno", None)
-    return abs(number) if number else _CLASS_ERRNO[name]
+    return abs(number) if number else _CLASS_ERRNO.get(_class_name(error), 0)
+
+
+def _class_name(error: BaseException) -> str:
+    return f"{type(error).__module__}.{type(error).__name__}"
+
+
+def _reason(error: BaseException) -> str:
+    known = _class_name(error) in _CLASS_ERRNO
+    return str(error) if known else f"{_class_name(error)}: {error}"
 
 
 @contextlib.contextmanager
@@ -145,7 +157,7 @@ def translated(
     """Raise exceptions of rados and rbd as errors of errors.py.
 
     :param kind: what was reached for, if the names do not tell it
-        ("conf file", "object")
+        ("conf file", "object", "mgr")
     :raises StorageError: the subclass that fits; the cause is kept
     """
     try:
@@ -158,5 +170,9 @@ def translated(
         known = [key for key, name in names.items() if name is not None]
         found = _class_for(number, kind or known[0])
         raise found(
-            str(error), operation=operation, pool=pool, image=image, snap=snap
+            _reason(error),
+            operation=operation,
+            pool=pool,
+            image=image,
+            snap=snap,
         ) from error

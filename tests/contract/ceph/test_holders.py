@@ -8,9 +8,12 @@ processes.
 
 import pytest
 
-from nova_rbd_backend import notices
+from nova_rbd_backend import errors, notices
+from nova_rbd_backend.ceph import encoding
 from nova_rbd_backend.ceph.holders import Answer, Lock
+from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import fencing
+from tests.support.clients import connect
 
 MIB = 1 << 20
 
@@ -83,6 +86,35 @@ def test_only_the_given_lock_is_broken(pool, name):
             image_id, Lock(lock.client_id + 1, lock.cookie)
         )
         assert pool.holders.locks(image_id) == (lock,)
+
+
+def test_lock_that_this_client_has_forgotten(ceph, pool, name):
+    """Why a time-out ends the connection; see Cluster.reach.
+
+    librbd gives up a close whose unlock is not answered, and forgets the lock.
+    """
+    pool = Pool(connect(ceph, connect_timeout_seconds=12), str(pool))
+    image_id = pool.directory.image_id(name)
+    forgotten = encoding.sealed(
+        *("rbd_lock", b"\1", "auto 1", "internal", ""),
+        *(bytes(8), bytes(1)),  # no time limit, no flags
+    )
+    with pool._access.reach("lock", image=image_id) as ioctx:
+        key = encoding.header(image_id)
+        ioctx.execute(key, "lock", "lock", forgotten)
+    (lock,) = pool.holders.locks(image_id)
+    assert lock.client_id == pool.cluster.client_id()
+    with (
+        pool.open(name, read_only=False) as disk,
+        pytest.raises(errors.StorageFault),
+    ):
+        disk.write(b"x", 0)
+    with pytest.raises(errors.DiskBusy):
+        pool.trash.move(name)
+    pool.cluster.drop(pool.cluster.connection())
+    with pool.open(name, read_only=False) as disk:
+        disk.write(b"x", 0)
+    pool.trash.move(name)
 
 
 def test_own_client_is_never_fenced(pool, instance, name):

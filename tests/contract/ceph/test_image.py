@@ -3,9 +3,12 @@
 """What any open image must do."""
 
 import pytest
+import rbd
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph.image import Snap
+from nova_rbd_backend.ceph.pool import Pool
+from tests.support.clients import connect
 
 MIB = 1 << 20
 
@@ -117,10 +120,20 @@ def test_metadata(pool, disk):
 
 def test_read_only(pool, disk, instance):
     with pool.open(instance) as shown:
-        with pytest.raises(errors.NotPermitted):
+        with pytest.raises(errors.ReadOnly):
             shown.write(b"x", 0)
-        with pytest.raises(errors.NotPermitted):
+        with pytest.raises(errors.ReadOnly):
             shown.create_snap("s")
+
+
+def test_image_that_another_client_keeps_locked(ceph, pool, disk, instance):
+    disk._image.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
+    other = Pool(connect(ceph, connect_timeout_seconds=11), str(pool))
+    with (
+        other.open(instance, read_only=False) as there,
+        pytest.raises(errors.ReadOnly, match="rbd lock ls"),
+    ):
+        there.write(b"x", 0)
 
 
 def test_clients(pool, disk, instance):

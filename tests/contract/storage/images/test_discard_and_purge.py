@@ -12,7 +12,9 @@ from contextlib import suppress
 from functools import partial
 
 import pytest
+import rbd
 
+from nova_rbd_backend import errors
 from nova_rbd_backend.ceph import encoding
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import journal
@@ -53,6 +55,47 @@ def test_delete(pool, instance):
     assert set(names) <= set(purge.purge(pool).purged)
     assert not [e for e in journal.deletions(pool) if e.image in names]
     assert delete.delete_disks(pool, instance).deleted == ()
+
+
+@pytest.fixture
+def group(pool, instance):
+    """A group of RBD; return a function that takes an image out of it."""
+    group_name = f"group of {instance}"
+    with pool._access.reach("make a group") as ioctx:
+        rbd.RBD().group_create(ioctx, group_name)
+        made = rbd.Group(ioctx, group_name)
+
+        def take_out(name):
+            made.remove_image(ioctx, name)
+
+        made.add_image(ioctx, f"{instance}_disk")
+        yield take_out
+        rbd.RBD().group_remove(ioctx, group_name)
+
+
+def test_disk_in_a_group_of_rbd(pool, instance, name, group):
+    """The error tells how to take it out of the group.
+
+    Ceph 16 and 18 move it to the trash, and then do not free it. Later ones
+    refuse to move it.
+    """
+    with pytest.raises(errors.InGroup, match="rbd group image rm"):
+        pool.remove(name)
+    image_id = pool.directory.image_id(name)
+    try:
+        assert delete.delete_disks(pool, instance).deleted == (name,)
+    except errors.InGroup:
+        group(name)
+        assert delete.delete_disks(pool, instance).deleted == (name,)
+    else:
+        report = purge.purge(pool)
+        assert name not in report.purged
+        (reason,) = _kept(report.stuck, name)
+        assert "rbd group image rm" in reason
+        pool.trash.restore(image_id, name)
+        group(name)
+        assert delete.delete_disks(pool, instance).deleted == (name,)
+    assert name in purge.purge(pool).purged
 
 
 def test_discarded_while_a_purge_frees_it(pool, instance):
