@@ -29,6 +29,8 @@ FEATURES = {
     "deep-flatten": 1 << 5,
     "journaling": 1 << 6,
 }
+# New images have these, whatever else they have. deep-flatten cannot be added
+# to an image later.
 _ALWAYS = {
     "layering": "disks and snapshots are clones",
     "exclusive-lock": "without it a dead host's guest is not kept from "
@@ -81,7 +83,7 @@ class ImageOptions:
     """The options of new images.
 
     For an option that is None or empty, a new image gets Ceph's default, and a
-    clone what its parent has.
+    clone the layout of its parent. See with_needed() for the features.
     """
 
     data_pool: str | None = None  # where data goes, if not into the own pool
@@ -188,6 +190,22 @@ class ImageOptions:
 
     def _refuse(self, reason: str) -> NoReturn:
         raise errors.ConfigError(f"[{self.group}] {reason}")
+
+
+def with_needed(default: str) -> int:
+    """Return the bits of Ceph's default features, and of those we need.
+
+    Leaves out what librbd sets by itself.
+
+    :param default: rbd_default_features: a number, or names with commas
+    """
+    names = {name.strip() for name in default.split(",")}
+    number = int(default) if default.isdigit() else 0
+    return sum(
+        bit
+        for name, bit in FEATURES.items()
+        if name in names or number & bit or name in _ALWAYS
+    )
 
 
 def _shown(size_bytes: int) -> str:

@@ -39,7 +39,16 @@ class Coarser:
     given: Striping
 
 
-Notice = Fenced | Coarser
+@dataclasses.dataclass(frozen=True)
+class Lockless:
+    """A disk had no exclusive-lock when its guest was to start."""
+
+    pool: str
+    image: str
+    refusal: str | None  # why it could not be added; None: it was added
+
+
+Notice = Fenced | Coarser | Lockless
 
 # One value for each thread, and for each greenlet.
 _collected: contextvars.ContextVar[list[Notice] | None]

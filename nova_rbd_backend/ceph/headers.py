@@ -14,7 +14,7 @@ from nova_rbd_backend import errors
 from nova_rbd_backend.ceph import encoding
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.objects import Objects
-from nova_rbd_backend.image_options import CONF_KEY, Striping
+from nova_rbd_backend.image_options import CONF_KEY, FEATURES, Striping
 
 _METADATA = "metadata_"  # before its keys in a header's omap (cls_rbd.cc)
 _NOSNAP = 0xFFFFFFFFFFFFFFFE  # the head (CEPH_NOSNAP, include/rados.h)
@@ -54,6 +54,13 @@ class Headers:
             image=image_id,
             snap=snap,
         )
+
+    def has_exclusive_lock(self, image_id: str) -> bool:
+        """Return whether an image has this feature. cls_rbd: get_features."""
+        request = encoding.number(_NOSNAP)
+        answer = self._ask(image_id, "get_features", request)
+        bits = encoding.read_number(answer[:8])
+        return bool(bits & FEATURES["exclusive-lock"])
 
     def parent_id(self, image_id: str) -> tuple[int, str, str] | None:
         """Return pool id, namespace, id of the parent. cls_rbd: parent_get."""

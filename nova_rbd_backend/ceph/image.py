@@ -146,6 +146,15 @@ class Image:
         with self._reach("shrink"):
             self._image.resize(size_bytes, allow_shrink=True)
 
+    def enable_exclusive_lock(self) -> None:
+        """Add this feature. librbd: rbd_update_features.
+
+        A client that has the image open needs the lock for its next write
+        after it has been told, but may write until then.
+        """
+        with self._reach("add exclusive-lock to"):
+            self._image.update_features(rbd.RBD_FEATURE_EXCLUSIVE_LOCK, True)
+
     # snaps
 
     def snaps(self) -> tuple[Snap, ...]:

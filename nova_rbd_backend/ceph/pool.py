@@ -20,10 +20,17 @@ from nova_rbd_backend.ceph.holders import Holders
 from nova_rbd_backend.ceph.image import Image
 from nova_rbd_backend.ceph.objects import Objects
 from nova_rbd_backend.ceph.trash import Trash
-from nova_rbd_backend.image_options import NO_OPTIONS, ImageOptions, Striping
+from nova_rbd_backend.image_options import (
+    CONF_KEY,
+    NO_OPTIONS,
+    ImageOptions,
+    Striping,
+    with_needed,
+)
 
 # More parents than any image of ours has; a broken chain might be endless.
 _MOST_PARENTS = 64
+_DEFAULT_FEATURES = "rbd_default_features"
 
 
 class Pool:
@@ -147,14 +154,31 @@ class Pool:
         return given
 
     def _arguments(self, striping: Striping | None) -> dict[str, Any]:
-        """Arguments of rbd_create4 and rbd_clone4; None is Ceph's choice."""
+        """Arguments of rbd_create4 and rbd_clone4; None is Ceph's choice.
+
+        Not for the features: librbd gives a clone those of its parent, and an
+        image that was uploaded long ago may lack exclusive-lock (16.2).
+        """
         return {
             "data_pool": self.options.data_pool,
-            "features": self.options.feature_bits,
+            "features": self.options.feature_bits or self._default_features(),
             "order": striping.order if striping else None,
             "stripe_unit": striping.stripe_unit_bytes if striping else None,
             "stripe_count": striping.stripe_count if striping else None,
         }
+
+    def _default_features(self) -> int:
+        """Return the bits of Ceph's default for this pool, and those we need.
+
+        Like librbd, reads the pool's own default first (``rbd config pool``).
+        librados: rados_conf_get.
+        """
+        key = f"metadata_{CONF_KEY}{_DEFAULT_FEATURES}"
+        of_pool = self.objects.omap_value("rbd_info", key)
+        if of_pool is not None:
+            return with_needed(of_pool.decode())
+        handle = self.cluster.connection().handle
+        return with_needed(handle.conf_get(_DEFAULT_FEATURES) or "")
 
     @contextlib.contextmanager
     def open(

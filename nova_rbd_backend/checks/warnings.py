@@ -5,11 +5,13 @@
 Each check returns a line for the operator, or None.
 """
 
+import contextlib
 import datetime
 import functools
 import json
 from collections.abc import Iterator
 
+from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.checks.ceph import LOGIN, pool_step_name
@@ -23,7 +25,7 @@ _LONGEST_DELETION = datetime.timedelta(days=1)
 
 
 def steps(settings: Settings) -> Iterator[Step]:
-    """Yield the checks of the cluster's health, its space and its trash."""
+    """Yield the checks of the cluster's health, its pools and their disks."""
     ceph = cluster.connect(settings.cluster)
     yield Step("cluster's health", lambda: _cluster(ceph), (LOGIN,))
     spaces = [
@@ -37,6 +39,8 @@ def steps(settings: Settings) -> Iterator[Step]:
         needs = (LOGIN, pool_step_name(pool))
         probe = functools.partial(_deletions, Pool(ceph, pool))
         yield Step(f"deletions in {pool}", probe, needs)
+        probe = functools.partial(_lockless, Pool(ceph, pool))
+        yield Step(f"locks of disks in {pool}", probe, needs)
 
 
 def _cluster(ceph: cluster.Cluster) -> str | None:
@@ -74,4 +78,24 @@ def _deletions(pool: Pool) -> str | None:
     return (
         f"{len(late)} deleted images have not been purged for a day, such as "
         f"{late[0]}: `nova-rbd trash purge` says why"
+    )
+
+
+def _lockless(pool: Pool) -> str | None:
+    """Return how many disks have no exclusive-lock. Asks for each disk."""
+    found = []
+    for name, image_id in pool.directory.ids("").items():
+        # A disk may be deleted meanwhile.
+        with contextlib.suppress(errors.ImageNotFound):
+            if names.DiskName.parse(name) and not (
+                pool.headers.has_exclusive_lock(image_id)
+            ):
+                found.append(name)
+    if not found:
+        return None
+    return (
+        f"{len(found)} disks have no exclusive-lock, such as {found[0]}: "
+        "their guests cannot be fenced if their host is cut off. A disk gets "
+        "it at the next start of its guest, or at once, also while the guest "
+        f"runs, by `rbd feature enable {pool}/DISK exclusive-lock`"
     )

@@ -99,8 +99,8 @@ Related options:
         ),
         help="""
 RBD features of new disks and bases, and of snapshots that go to the pool of
-the disks. When unset, they are Ceph's default (``rbd_default_features``), or
-for a clone those of its parent.
+the disks. When unset, they are Ceph's default (``rbd_default_features``) and
+those that this backend needs.
 
 This backend needs ``layering``, ``exclusive-lock`` and ``deep-flatten``.
 ``object-map`` needs ``exclusive-lock``, and brings ``fast-diff`` with it,

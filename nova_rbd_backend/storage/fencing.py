@@ -8,6 +8,9 @@ on Ceph's blocklist, for a long time, and then their locks are broken. If a
 process dies between these steps, it leaves a lock without a watch, which
 another process breaks. A client that gives a sign of life is never fenced, nor
 is a client of rbd-mirror.
+
+Only an image with the feature exclusive-lock has a lock. Of another image, a
+client whose watch has ended leaves no trace by which it could be fenced.
 """
 
 import dataclasses
@@ -123,6 +126,8 @@ def fence_for_start(
     """Fence the dead clients of an instance's disks before its guest starts.
 
     Leaves out drafts, which are no disks yet, and whose maker may be alive.
+    Adds exclusive-lock to the disks without it, such as disks of Nova's own
+    backend, so that the guest that starts now can be fenced later.
 
     :param disks: names of the disks that the guest opens; None: all disks
     :raises DiskInUse: a living client still has a disk open after
@@ -130,7 +135,7 @@ def fence_for_start(
     """
     began = time.monotonic()
     prefix = names.DiskName.prefix(instance_uuid)
-    images = {
+    disks = images = {
         name: image_id
         for name, image_id in pool.directory.ids(prefix).items()
         if names.final_name(name) == name and (disks is None or name in disks)
@@ -150,6 +155,29 @@ def fence_for_start(
             )
         threads.native_sleep(_PAUSE_SECONDS)
         images = {name: images[name] for name in held}
+    for name, image_id in disks.items():
+        _require_lock(pool, name, image_id)
+
+
+def _require_lock(pool: Pool, name: str, image_id: str) -> None:
+    """Add exclusive-lock to a disk that nobody holds, and note that.
+
+    If it cannot be added, this is noted too, and the guest starts as it did
+    before.
+    """
+    refusal = None
+    try:
+        if pool.headers.has_exclusive_lock(image_id):
+            return
+        with pool.open(image_id=image_id, read_only=False, frees=True) as disk:
+            disk.enable_exclusive_lock()
+    except errors.ImageNotFound:
+        return
+    except errors.UNREACHED:
+        raise
+    except errors.StorageError as error:
+        refusal = str(error)
+    notices.note(notices.Lockless(str(pool), name, refusal))
 
 
 def guests(pool: Pool, image_id: str) -> tuple[Client, ...]:

@@ -63,6 +63,9 @@ def _log(fact: notices.Notice) -> None:
     if isinstance(fact, notices.Coarser):
         _log_coarser(fact)
         return
+    if isinstance(fact, notices.Lockless):
+        _log_lockless(fact)
+        return
     LOG.warning(
         "Fenced a dead client of %(pool)s/%(image)s: client.%(id)d at "
         "%(address)s cannot write for %(days).1f days%(lock)s",
@@ -75,6 +78,26 @@ def _log(fact: notices.Notice) -> None:
             "lock": ", its lock is broken" if fact.lock_broken else "",
         },
     )
+
+
+def _log_lockless(fact: notices.Lockless) -> None:
+    if fact.refusal is None:
+        LOG.warning(
+            "%(pool)s/%(image)s had no exclusive-lock, and has it from now "
+            "on. A guest that was started on it before, on a host that is cut "
+            "off, could not be fenced, and would write to it when the host is "
+            "back: make sure that there is none",
+            vars(fact),
+        )
+    else:
+        LOG.warning(
+            "%(pool)s/%(image)s has no exclusive-lock, so its guest, which "
+            "starts now, cannot be fenced if its host is cut off for 30 s, "
+            "and then writes beside the guest that takes its place: "
+            "%(refusal)s; add it with `rbd feature enable %(pool)s/%(image)s "
+            "exclusive-lock`",
+            vars(fact),
+        )
 
 
 @functools.cache  # logs each fact once

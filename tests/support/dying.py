@@ -39,6 +39,7 @@ def librbd_calls() -> Table:
         image.Image: (
             *("resize", "shrink", "set_conf", "flatten", "rollback"),
             *("create_snap", "protect_snap", "remove_snap"),
+            "enable_exclusive_lock",
         ),
     }
 

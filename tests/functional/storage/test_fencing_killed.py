@@ -7,6 +7,8 @@ The next one finishes that, and the guest starts with all that was written.
 
 import uuid
 
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.storage import fencing
 from nova_rbd_backend.storage.disks import delete
 from nova_rbd_backend.storage.images import purge
@@ -20,6 +22,8 @@ DISKS = ("disk", "disk.swap")
 
 def test_each_step(forks, ceph, vms, client):
     addresses = {}
+    options = ImageOptions(features=("layering",))
+    lockless = Pool(vms.cluster, "vms", options=options)
 
     def prepare():
         """Make an instance whose guest has died with its host."""
@@ -30,15 +34,18 @@ def test_each_step(forks, ceph, vms, client):
         guests = [client(name) for name in disks]
         for guest in guests:
             assert guest.write("old") == "wrote"
+        # A disk of Nova's own backend, which gets the feature at this start.
+        lockless.create(f"{instance}_disk.eph0", MIB)
         found = [holders(vms, name) for name in disks]
         addresses[instance] = {client.address for (client,) in found}
         for guest in guests:
             guest.kill()
         return disks[0], instance
 
-    # Two clients are put on the blocklist, and two locks are broken.
+    # Two clients are put on the blocklist, two locks are broken, and one disk
+    # gets the feature exclusive-lock.
     killed = storage_child.kill_at_each_step(
-        forks, ceph, "fence", prepare, at_least=8
+        forks, ceph, "fence", prepare, at_least=10
     )
 
     def recover(entry):
@@ -52,6 +59,8 @@ def test_each_step(forks, ceph, vms, client):
             with vms.open(image, read_only=False) as opened:
                 assert opened.read(0, 3) == b"old"
                 opened.write(b"new", 0)
+        third = vms.directory.image_id(f"{instance}_disk.eph0")
+        assert vms.headers.has_exclusive_lock(third)
         delete.delete_disks(vms, instance)
 
     in_threads(recover, killed)

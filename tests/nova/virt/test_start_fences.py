@@ -8,9 +8,14 @@ See also tests/functional/storage/test_fencing.py.
 import subprocess
 import sys
 import uuid
+from unittest import mock
 
 import pytest
 
+from nova_rbd_backend import errors
+from nova_rbd_backend.ceph import headers
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.image_options import ImageOptions
 from tests.support import client_child
 
 MIB = 1 << 20
@@ -89,6 +94,33 @@ def test_dead_client_is_fenced_and_logged(driver, instance, client, caplog):
 def test_nothing_is_logged_without_another_client(driver, instance, caplog):
     assert start(driver, instance).is_active()
     assert not [w for w in warnings(caplog) if "Fenced" in w]
+
+
+def test_disk_without_exclusive_lock_gets_it(driver, vms, instance, caplog):
+    """The image was made by Nova's own backend."""
+    name = f"{instance.uuid}_disk"
+    vms.remove(name)
+    options = ImageOptions(features=("layering",))
+    Pool(vms.cluster, "vms", options=options).create(name, MIB)
+    start(driver, instance)
+    (line,) = [w for w in warnings(caplog) if "exclusive-lock" in w]
+    assert f"vms/{name} had no exclusive-lock, and has it from now on" in line
+    with vms.open(name) as disk:
+        assert "exclusive-lock" in disk.layout().features
+
+
+def test_disk_that_cannot_get_exclusive_lock(
+    driver, vms, instance, caplog, monkeypatch
+):
+    name = f"{instance.uuid}_disk"
+    refusal = errors.NotSupported("no", pool="vms", image=name)
+    monkeypatch.setattr(
+        headers.Headers, "has_exclusive_lock", mock.Mock(side_effect=refusal)
+    )
+    assert start(driver, instance).is_active()
+    (line,) = [w for w in warnings(caplog) if "exclusive-lock" in w]
+    assert f"vms/{name} has no exclusive-lock, so its guest" in line
+    assert str(refusal) in line
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@
 import datetime
 import subprocess
 
+from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.checks import warnings
 from nova_rbd_backend.image_options import ImageOptions
+from nova_rbd_backend.storage import fencing
 from nova_rbd_backend.storage.disks import delete
 from nova_rbd_backend.storage.images import purge
 from tests.support.blank_disks import blank_disk
@@ -128,3 +130,18 @@ def test_deletions(ceph, vms, instance, monkeypatch):
     assert name in warning_of(settings, "deletions in vms")
     purge.purge(vms)
     assert warning_of(settings, "deletions in vms") is None
+
+
+def test_disks_without_exclusive_lock(ceph, vms, instance):
+    settings = settings_of(ceph)
+    name = f"{instance}_disk"
+    options = ImageOptions(features=("layering",))
+    Pool(vms.cluster, "vms", options=options).create(name, 1 << 20)
+
+    warning = warning_of(settings, "locks of disks in vms")
+
+    assert name in warning
+    assert "rbd feature enable vms/DISK exclusive-lock" in warning
+    fencing.fence_for_start(vms, instance)
+    assert warning_of(settings, "locks of disks in vms") is None
+    vms.remove(name)
