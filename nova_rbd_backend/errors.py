@@ -156,7 +156,9 @@ class ConnectionLost(StorageError):
 class OperationTimedOut(StorageError):
     advice = (
         "check 'ceph health' for OSDs that are down or slow, and for a pool"
-        " that is full (its quota, or its OSDs): writes to it wait"
+        " that is full (its quota, or its OSDs): writes to it wait; if it is"
+        " healthy, run nova-rbd check: the cephx user may have no caps for"
+        " OSDs"
     )
 
 

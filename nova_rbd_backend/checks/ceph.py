@@ -31,6 +31,15 @@ LOGIN = "Ceph cluster"
 
 _ERASURE = 3  # osd_types.h, pg_pool_t::TYPE_ERASURE
 _OVERWRITES = "ec_overwrites"  # in `osd pool ls detail`; osd_types.h
+_FULL = {"full", "full_quota"}  # of flags_names, too
+#: Health checks that may explain why OSDs give no answer.
+_EXPLAINS = {
+    "OSDMAP_FLAGS",
+    "OSD_DOWN",
+    "PG_AVAILABILITY",
+    "PG_DEGRADED",
+    "SLOW_OPS",
+}
 _CAPS_ADVICE = "give it the caps that etc/ceph/client.nova.keyring lists"
 
 
@@ -197,7 +206,76 @@ def shown(pool: Pool) -> str:
     )
 
 
-def _check_rights(pool: Pool, settings: Settings, what: str) -> None:
+def fullness(pool: Pool) -> str | None:
+    """Return why nothing can be written to a pool, or its data pool, now.
+
+    A write to a full pool waits until the pool has room again.
+    """
+    answer = pool.cluster.mon_command("osd pool ls", detail="detail")
+    full = [
+        found["pool_name"]
+        for found in json.loads(answer)
+        if found["pool_name"] in (pool.name, pool.options.data_pool)
+        and _FULL & set(found["flags_names"].split(","))
+    ]
+    if not full:
+        return None
+    return (
+        f"pool {full[0]!r} is full (its quota, or its OSDs), so rights in it "
+        "were not tried. Servers can be deleted, but no disk can be made, and "
+        "guests wait when they write: make room, raise the quota or add OSDs, "
+        "and then run `nova-rbd check`"
+    )
+
+
+def why_silent(pool: Pool, error: errors.OperationTimedOut) -> str:
+    """Return why a pool may have given no answer, if Ceph knows.
+
+    :param error: of the operation that got no answer
+    :raises errors.ConfigError: the cluster reports nothing that explains it,
+        so that the user's caps, or this host's network, are the reason
+    """
+    settings = pool.cluster.settings
+    user = f"client.{settings.user or 'admin'}"
+    silent = (
+        f"Ceph's OSDs gave no answer to {user} in pool {shown(pool)} within "
+        f"{settings.operation_timeout_seconds} s ({error.operation})"
+    )
+    try:
+        if full := fullness(pool):
+            return full
+        checks = json.loads(pool.cluster.mon_command("health"))["checks"]
+    except errors.StorageError:
+        raise error from None
+    said = [
+        each["summary"]["message"]
+        for code, each in checks.items()
+        if code in _EXPLAINS
+    ]
+    if said:
+        return (
+            f"{silent}, so rights in it were not tried. The cluster reports: "
+            f"{'; '.join(said)}: see `ceph health detail`"
+        )
+    raise errors.ConfigError(
+        f"{silent}, although the monitors answer and report nothing that "
+        f"explains it. If {user} has no caps for OSDs (from Ceph 18 on they "
+        f"give such a user no answer): {_CAPS_ADVICE}. If it has them, see "
+        "whether this host can reach the OSDs (Ceph's public network)"
+    ) from error
+
+
+def _check_rights(pool: Pool, settings: Settings, what: str) -> str | None:
+    if full := fullness(pool):
+        return full
+    try:
+        _try_rights(pool, settings, what)
+    except errors.OperationTimedOut as error:
+        return why_silent(pool, error)
+    return None
+
+
+def _try_rights(pool: Pool, settings: Settings, what: str) -> None:
     name = probe_name()
     try:
         _create(pool, name)

@@ -19,10 +19,11 @@ from nova_rbd_backend.settings import Settings
 from nova_rbd_backend.storage.snapshots.make import SNAP
 
 
-def check(settings: Settings, user: str) -> None:
+def check(settings: Settings, user: str) -> str | None:
     """Prove that Glance's user can read a snapshot and delete it. Blocks.
 
     :param user: Glance's, without "client."
+    :returns: why this cannot be proved now; None: it is proved
     :raises errors.Error: one line with what is missing and how to mend it
     """
     ours = cluster.connect(settings.cluster)
@@ -34,8 +35,24 @@ def check(settings: Settings, user: str) -> None:
         if pools not in tried:
             tried.add(pools)
             disks = Pool(ours, each.pool, options=each.image_options)
-            with _snapshot(disks, Pool(ours, settings.snapshot_pool)) as name:
-                _check(Pool(glance, settings.snapshot_pool), name, disks)
+            if doubt := _try(disks, glance, settings.snapshot_pool):
+                return doubt
+    return None
+
+
+def _try(disks: Pool, glance: cluster.Cluster, snapshots: str) -> str | None:
+    ours, theirs = disks.beside(snapshots), Pool(glance, snapshots)
+    if full := ceph.fullness(disks) or ceph.fullness(ours):
+        return full
+    try:
+        with _snapshot(disks, ours) as name:
+            try:
+                _check(theirs, name, disks)
+            except errors.OperationTimedOut as error:
+                return ceph.why_silent(theirs, error)
+    except errors.OperationTimedOut as error:
+        return ceph.why_silent(disks, error)
+    return None
 
 
 def _check(pool: Pool, name: str, disks: Pool) -> None:

@@ -25,13 +25,17 @@ def add(home: Pool, pool: str, storage_class: str) -> bool:
 
     :param home: the pool of libvirt_images_store
     :returns: whether it is new
+    :raises NoSpace: the pool is full, and no pool was ever registered in it
     """
     facts = {
         "class": storage_class,
         "host": socket.gethostname(),
         "added": int(time.time()),
     }
-    return home.objects.omap_swap(OBJECT, pool, None, json.dumps(facts))
+    # ``frees``: a pool that is full must not keep nova-compute waiting.
+    return home.objects.omap_swap(
+        OBJECT, pool, None, json.dumps(facts), frees=True
+    )
 
 
 @once_more
@@ -73,4 +77,4 @@ def remove(home: Pool, name: str) -> None:
     """Remove a pool from the registry, if it is registered."""
     stored = home.objects.omap_value(OBJECT, name)
     if stored is not None:
-        home.objects.omap_swap(OBJECT, name, stored.decode(), None)
+        home.objects.omap_swap(OBJECT, name, stored.decode(), None, frees=True)

@@ -13,6 +13,7 @@ this pool is done, and what has to be done in all pools is done in the others,
 before its error is raised.
 """
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable
@@ -106,7 +107,9 @@ class Store:
         :raises errors.ConfigError: a pool with disks may not be read
         """
         for each in self.settings.storage_classes:
-            self.add_pool(each)
+            # No disk can be made now either, and this is done before one is.
+            with contextlib.suppress(errors.NoSpace):
+                self.add_pool(each)
         configured = {each.pool for each in self.settings.classes}
         for name in registry.missing(self.pool(), configured):
             registry.remove(self.pool(), name)

@@ -2,14 +2,18 @@
 
 """Hosts that share pools, each of which has its own storage classes."""
 
-import pytest
+import contextlib
 
-from nova_rbd_backend import names
+import pytest
+import rados
+
+from nova_rbd_backend import errors, names
 from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.settings import Settings
 from nova_rbd_backend.storage import registry, store
 from nova_rbd_backend.storage_classes import StorageClass
 from tests.support.blank_disks import blank_disk
+from tests.support.clients import over_its_quota
 
 MIB = 1 << 20
 OPTIONS = ImageOptions(object_size_bytes=MIB)
@@ -100,6 +104,28 @@ def test_disks_of_an_instance_in_two_pools(host, instance):
     assert failed == []
     purged = [name for report in reports for name in report.purged]
     assert {root, swap} <= set(purged)
+
+
+def test_start_while_the_first_pool_is_full(ceph, host, pool):
+    """Neither the first class ever is waited for, nor a further one."""
+    slow = StorageClass("slow", "images", OPTIONS)
+    first, second = host(FAST), host(FAST, slow)
+    handle = first.cluster.connection().handle
+    with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
+        with contextlib.suppress(rados.ObjectNotFound):
+            ioctx.remove_object(registry.OBJECT)
+        ioctx.write_full("an-object", b"")
+        with over_its_quota(admin, "vms"):
+            handle.wait_for_latest_osdmap()
+            first.start()
+            with pytest.raises(errors.NoSpace):
+                first.add_pool(FAST)
+        first.add_pool(FAST)
+        ioctx.write_full("another-object", b"")
+        with over_its_quota(admin, "vms"):
+            handle.wait_for_latest_osdmap()
+            second.start()
+    assert registry.names(pool) == ("images", "snapshots")
 
 
 def test_deleted_pool_of_a_former_class_is_forgotten(host, instance, pool):

@@ -14,11 +14,13 @@ import libvirt
 import pytest
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.checks import secret
+from nova_rbd_backend.checks import ceph as ceph_
+from nova_rbd_backend.checks import secret, steps
 from nova_rbd_backend.image_options import FEATURES, ImageOptions
 from tests.support.checking import probes, refusal, require, secret_xml
-from tests.support.clients import make_user
+from tests.support.clients import inactive, make_user, over_its_quota
 from tests.testbed.ceph import pools, users
+from tests.testbed.process import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +204,72 @@ def test_user_without_rights_in_the_data_pool(ceph, good):
     line = refusal(dataclasses.replace(good, user=user))
 
     assert "with data in 'vms-data'" in line
+
+
+def test_user_without_rights_on_osds(ceph, good):
+    """OSDs of Ceph 16 refuse it, and those of Ceph 18 and 20 do not answer."""
+    user = make_user(ceph, "osdless", mon="profile rbd")
+
+    line = refusal(
+        dataclasses.replace(good, user=user, operation_timeout_seconds=3)
+    )
+
+    assert "client.osdless" in line
+    assert "etc/ceph/client.nova.keyring" in line
+
+
+def test_osds_that_leave_the_user_without_an_answer(ceph, good):
+    """As those of Ceph 18 and 20 do to a user without rights on OSDs."""
+    hasty = dataclasses.replace(good, operation_timeout_seconds=1)
+    ceph.pause_osds()
+    try:
+        line = refusal(hasty)
+    finally:
+        ceph.resume_osds()
+
+    assert "no answer to client.nova in pool 'vms'" in line
+    assert "etc/ceph/client.nova.keyring" in line
+    assert "Ceph 18" in line
+
+
+def test_pool_without_active_pgs(ceph, good):
+    """nova-compute starts, for the sake of the other pools."""
+    hasty = dataclasses.replace(
+        good, pool="images", operation_timeout_seconds=2
+    )
+    with ceph.admin() as admin, inactive(admin, "images"):
+
+        def is_reported():
+            checks = pools.command(admin, "health")["checks"]
+            return {"PG_DEGRADED", "PG_AVAILABILITY"} & checks.keys()
+
+        wait_for("the monitor reports it", is_reported, 30)
+        steps_ = list(ceph_.steps(hasty))
+        (rights,) = [
+            each
+            for each in steps_
+            if each.name == "rights for disks in images"
+        ]
+        doubt = rights.probe()
+
+    assert "no answer to client.nova in pool 'images'" in doubt
+    assert "undersized" in doubt or "degraded" in doubt
+
+
+@pytest.mark.parametrize("pool", ["vms", "vms-data", "snapshots"])
+def test_full_pool(ceph, good, pool):
+    """nova-compute starts, so that servers can be deleted to make room."""
+    hasty = dataclasses.replace(good, operation_timeout_seconds=2)
+    with ceph.admin() as admin, admin.open_ioctx(pool) as ioctx:
+        for name in ("one", "two"):
+            ioctx.write_full(name, b"object")
+        before = probes(ceph, "vms")
+        with over_its_quota(admin, pool):
+            (doubt,) = steps.require(ceph_.steps(hasty))
+
+    assert f"pool '{pool}' is full" in doubt
+    assert "Servers can be deleted" in doubt
+    assert probes(ceph, "vms") == before
 
 
 def test_user_that_may_not_blocklist(ceph, good):
