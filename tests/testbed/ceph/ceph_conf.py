@@ -158,9 +158,10 @@ def _osd(settings: ClusterSettings, folder: pathlib.Path) -> dict[str, object]:
         "osd_op_num_threads_per_shard": 1,
         "osd_mon_report_interval": 1,
         "osd_scrub_load_threshold": 0.01,
-        # By default an OSD asks Linux for 2048 of the 65536 events in
-        # fs.aio-max-nr, and an OSD beyond the 32nd of a machine can't start.
-        "bdev_aio_max_queue_depth": 1024,
+        # Linux counts twice this (fs/aio.c, ioctx_alloc) of the 65536 events
+        # in fs.aio-max-nr. With Ceph's default, 1024, an OSD beyond the 32nd
+        # of a machine can't start.
+        "bdev_aio_max_queue_depth": 256,
         # An OSD takes its file for a hard disk. It would pause for 5 s after
         # each object that it frees of a removed snap.
         "osd_snap_trim_sleep_hdd": 0,
