@@ -15,32 +15,27 @@ from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.snapshots import detach
 from nova_rbd_backend.virt import edge
+from nova_rbd_backend.virt.background import lasting
 from nova_rbd_backend.virt.background.purger import PURGER
 from nova_rbd_backend.virt.background.worker import Background
 from nova_rbd_backend.virt.snapshot import glance
 
 LOG = logging.getLogger(__name__)
 
-# Why a snapshot stays that Glance may not know.
-_NOT_ASKED = (
-    "Glance cannot be asked whether it has it: give the user of "
-    "[service_user] the admin role"
-)
-_ELSEWHERE = (
-    "its instance is not in this cell's database, so that it may be in "
-    "another Glance"
-)
+_STATES = lasting.States()
 
 
 def _detach_once() -> bool:
     """Detach what can be detached; return False to be called again soon."""
     try:
-        pool = edge.store().snapshots
-        abandoned = edge.run(lambda: detach.abandoned(pool))
-        settled = [_settle(pool, entry) for entry in abandoned]
-        return _detach(pool) and all(settled)
+        with _STATES.run():
+            pool = edge.store().snapshots
+            abandoned = edge.run(lambda: detach.abandoned(pool))
+            settled = [_settle(pool, entry) for entry in abandoned]
+            return _detach(pool) and all(settled)
     except Exception as error:
-        LOG.error("Snapshots were not detached: %s", error)
+        text = "Snapshots were not detached: %s"
+        _STATES.tell("", str(error), LOG.error, text, error)
         return False
 
 
@@ -51,32 +46,72 @@ def _settle(pool: Pool, entry: journal.Entry) -> bool:
             _remove(pool, entry)
         elif entry.age_seconds < glance.ANSWER_SECONDS:
             return False  # Glance may still work on the offered location.
-        elif known := glance.knows(names.glance_id(entry.image)):
-            accepted = journal.Offer.ACCEPTED
-            edge.run(lambda: journal.record_offer(pool, entry, accepted))
-        elif known is not None and _is_of_this_cell(pool, entry):
-            _remove(pool, entry)
         else:
-            LOG.warning(
-                "Snapshot %(pool)s/%(image)s, left by %(host)s, stays: "
-                "%(why)s. Remove it by hand if no Glance has such an image",
-                {
-                    "pool": pool,
-                    "image": entry.image,
-                    "host": entry.host,
-                    "why": _NOT_ASKED if known is None else _ELSEWHERE,
-                },
-            )
+            return _settle_as_glance_says(pool, entry)
     except Exception as error:
-        LOG.error(
-            "What %s left of snapshot %s/%s is still there: %s",
-            entry.host,
-            pool,
+        _STATES.tell(
             entry.image,
-            error,
+            str(error),
+            LOG.error,
+            "What %s left of snapshot %s/%s is still there: %s",
+            *(entry.host, pool, entry.image, error),
         )
         return False
     return True
+
+
+def _settle_as_glance_says(pool: Pool, entry: journal.Entry) -> bool:
+    """Keep or remove a snapshot that Glance was asked to take.
+
+    :returns: False: Glance is to be asked again soon
+    """
+    image_id = names.glance_id(entry.image)
+    try:
+        known = glance.knows(image_id)
+    except glance.NoAdmin as error:
+        why = (
+            f"Glance cannot be asked whether it has image {image_id}: "
+            f"{error}. Give that user this role, or remove the snapshot by "
+            "hand if no Glance has the image"
+        )
+        _stays(pool, entry, why)
+        return True
+    except glance.CannotAsk as error:
+        why = f"Glance cannot be asked whether it has image {image_id}"
+        _stays(pool, entry, f"{why}: {error}")
+        return False
+    if known is None:
+        why = (
+            f"Glance has not decided about its location for image {image_id}. "
+            "If a glance-api was stopped meanwhile it never will: then delete "
+            f"the image ('openstack image delete {image_id}'), and the "
+            "snapshot is removed too"
+        )
+        _stays(pool, entry, why)
+        return False
+    if known:
+        accepted = journal.Offer.ACCEPTED
+        edge.run(lambda: journal.record_offer(pool, entry, accepted))
+    elif _is_of_this_cell(pool, entry):
+        _remove(pool, entry)
+    else:
+        why = (
+            "its instance is not in this cell's database, so that it may be "
+            "in another Glance. Remove it by hand if no Glance has image "
+            f"{image_id}"
+        )
+        _stays(pool, entry, why)
+    return True
+
+
+def _stays(pool: Pool, entry: journal.Entry, why: str) -> None:
+    _STATES.tell(
+        entry.image,
+        why,
+        LOG.warning,
+        "Snapshot %s/%s, left by %s, stays: %s",
+        *(pool, entry.image, entry.host, why),
+    )
 
 
 def _remove(pool: Pool, entry: journal.Entry) -> None:
@@ -124,8 +159,12 @@ def _detach_one(pool: Pool, entry: journal.Entry) -> bool:
     try:
         found = edge.run(lambda: detach.detach(pool, entry), long=True)
     except Exception as error:
-        LOG.error(
-            "Snapshot %s/%s is not detached: %s", pool, entry.image, error
+        _STATES.tell(
+            entry.image,
+            str(error),
+            LOG.error,
+            "Snapshot %s/%s is not detached: %s",
+            *(pool, entry.image, error),
         )
         return False
     if found is not None and found.by != detach.NOBODY:

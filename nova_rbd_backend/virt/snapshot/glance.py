@@ -188,26 +188,45 @@ def _delete(context: Any, image_id: str) -> None:
         )
 
 
+class CannotAsk(Exception):
+    """Glance does not answer Nova's own user; the text says why."""
+
+
+class NoAdmin(CannotAsk):
+    """The user of [service_user] may not ask for everybody's images."""
+
+
 def knows(image_id: str) -> bool | None:
-    """Return whether Glance has an image with data; None: it cannot be asked.
+    """Return whether Glance has an image with data; None: it is undecided.
+
+    It stays undecided for good if glance-api died while it took the image's
+    location.
 
     There is no user's request to ask for, so Nova's own user asks. That user
     must be an admin, because Glance hides the images of other projects from
     all other users.
+
+    :raises CannotAsk: neither is known
     """
     try:
-        auth: Any = loading.load_auth_from_conf_options(CONF, "service_user")
-        if auth is None:
-            return None
-        session = loading.load_session_from_conf_options(CONF, "service_user")
-        if "admin" not in auth.get_access(session).role_names:
-            return None
-        context = nova_context.RequestContext(
-            is_admin=True, user_auth_plugin=auth
-        )
-        return _is_active(context, image_id)
+        return _is_active(_as_admin(), image_id)
     except exception.ImageNotFound:
         return False
+    except CannotAsk:
+        raise
     except Exception as error:
-        LOG.debug("Glance cannot be asked for %s: %s", image_id, error)
-        return None
+        raise CannotAsk(f"Glance or Keystone fails: {error}") from error
+
+
+def _as_admin() -> Any:
+    """Return a request context of Nova's own user.
+
+    :raises NoAdmin: that user is not configured, or is no admin
+    """
+    auth: Any = loading.load_auth_from_conf_options(CONF, "service_user")
+    if auth is None:
+        raise NoAdmin("nova.conf has no user in [service_user]")
+    session = loading.load_session_from_conf_options(CONF, "service_user")
+    if "admin" not in auth.get_access(session).role_names:
+        raise NoAdmin("the user of [service_user] has not the role admin")
+    return nova_context.RequestContext(is_admin=True, user_auth_plugin=auth)

@@ -62,6 +62,8 @@ def glance_says(monkeypatch):
 
         def knows(image_id):
             asked.append(image_id)
+            if isinstance(known, Exception):
+                raise known
             return known
 
         monkeypatch.setattr(glance, "knows", knows)
@@ -124,21 +126,58 @@ def test_unknown_snapshot_is_removed_after_that(
     assert asked == [names.glance_id(entry.image)]
 
 
+def told(caplog, entry):
+    """Return what was logged about a snapshot that stays."""
+    text = f"Snapshot vms/{entry.image}, left by {entry.host}, stays: "
+    found = [r.getMessage() for r in caplog.records if r.levelno >= 30]
+    return [m.removeprefix(text) for m in found if m.startswith(text)]
+
+
 @pytest.mark.parametrize(
-    ("known", "why"),
-    [(None, "Glance cannot be asked"), (False, "not in this cell's database")],
+    ("known", "why", "again_soon"),
+    [
+        ("no admin", "Give that user this role", False),
+        ("no answer", "Glance cannot be asked whether it has image", True),
+        (None, "'openstack image delete {image}'", True),
+        (False, "not in this cell's database", False),
+    ],
 )
 def test_snapshot_in_doubt_stays(
-    pools, left, glance_says, instances, caplog, known, why
+    pools, left, glance_says, instances, caplog, known, why, again_soon
+):
+    from nova_rbd_backend import names
+    from nova_rbd_backend.virt.snapshot import detacher, glance
+
+    doubts = {"no admin": glance.NoAdmin, "no answer": glance.CannotAsk}
+    entry = left(glance.ANSWER_SECONDS + 1)
+    glance_says(doubts[known](known) if known in doubts else known)
+    for _ in range(3):
+        assert detacher._detach_once() != again_soon
+    assert exists(pools, entry)
+    # Once, as nothing has changed.
+    (said,) = told(caplog, entry)
+    image = names.glance_id(entry.image)
+    assert image in said
+    assert why.format(image=image) in said
+
+
+def test_doubt_that_changes_is_told_again(
+    pools, left, glance_says, instances, caplog
 ):
     from nova_rbd_backend.virt.snapshot import detacher, glance
 
     entry = left(glance.ANSWER_SECONDS + 1)
-    glance_says(known)
+    glance_says(None)
+    detacher._detach_once()
+    glance_says(glance.CannotAsk("down"))
+    detacher._detach_once()
+    glance_says(None)
+    detacher._detach_once()
+    assert len(told(caplog, entry)) == 3
+    of_this_cell(pools, instances, entry)
+    glance_says(False)
     assert detacher._detach_once()
-    assert exists(pools, entry)
-    assert why in caplog.text
-    assert f"Snapshot vms/{entry.image}" in caplog.text
+    assert not exists(pools, entry)
 
 
 def test_known_snapshot_is_detached(pools, left, glance_says, instances):
