@@ -95,7 +95,7 @@ MAY_IMPORT = {
     "virt.pools": EDGE,
     "virt.boot": {"virt.background", "virt.pools"} | EDGE,
     "virt.moves": {"virt.pools"} | EDGE,
-    "virt.snapshot": {"virt.background"} | EDGE,
+    "virt.snapshot": {"domains", "virt.background"} | EDGE,
 }
 # Outside library -> the folders and modules that import it.
 DOORS = {

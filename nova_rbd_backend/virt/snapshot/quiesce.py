@@ -18,6 +18,7 @@ from nova.compute import power_state
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
+from nova_rbd_backend.domains import agent
 from nova_rbd_backend.virt import edge
 from nova_rbd_backend.virt.snapshot import frozen as marks
 
@@ -107,12 +108,16 @@ class _Guest:
         guest = host.get_guest(self._instance)
         if guest.get_power_state(host) != power_state.RUNNING:
             return False
+        reason = None
+        if marks.is_being_thawed(uuid):
+            reason = "it is still to be thawed after an earlier snapshot"
+        elif agent.is_away(guest.get_xml_desc()):
+            reason = "its agent is not connected"
+        if reason is not None:
+            self.do_without(exception.InstanceQuiesceFailed(reason=reason))
+            return False
         began = time.monotonic()
         try:
-            if marks.is_being_thawed(uuid):
-                raise exception.InstanceQuiesceFailed(
-                    reason="it is still to be thawed after an earlier snapshot"
-                )
             marks.mark(uuid)
             self._ask(self._driver.quiesce)
         except Exception as error:
@@ -120,9 +125,7 @@ class _Guest:
                 marks.unmark(uuid)
             elif time.monotonic() - began < marks.ANSWER_SECONDS:
                 # The agent may have frozen some of the file systems.
-                with contextlib.suppress(Exception):
-                    self._ask(self._driver.unquiesce)
-                    marks.unmark(uuid)
+                self._thaw_after_failure(error)
             else:
                 # It may also freeze them when its preparations have ended.
                 self._frozen_at = began
@@ -131,6 +134,22 @@ class _Guest:
             return False
         self._frozen_at = time.monotonic()
         return True
+
+    def _thaw_after_failure(self, failure: Exception) -> None:
+        """Thaw a guest whose agent answered a freeze with an error."""
+        try:
+            self._ask(self._driver.unquiesce)
+        except Exception as error:
+            # The mark stays: the next nova-compute tries again.
+            LOG.warning(
+                "The guest's agent neither froze nor thawed its file systems "
+                "(%s; %s). If the guest hangs, try `virsh domfsthaw`",
+                failure,
+                error,
+                instance=self._instance,
+            )
+        else:
+            marks.unmark(self._instance.uuid)
 
     def _ask(self, what: Callable[..., None]) -> None:
         """Let Nova ask the guest's agent, which has to answer in time."""
