@@ -73,6 +73,13 @@ def utime(value: bytes) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
+def sealed_time(answer: bytes) -> float:
+    """Read ceph::real_time after ENCODE_START, as time.time() has it."""
+    body, _ = unsealed(answer, 0)
+    seconds, nanoseconds = struct.unpack_from("<II", body)
+    return float(seconds + nanoseconds / 1e9)
+
+
 def size_and_order(answer: bytes) -> tuple[int, int]:
     """Read the answer of get_size: bytes, and the order of the objects."""
     order, size = struct.unpack_from("<BQ", answer)

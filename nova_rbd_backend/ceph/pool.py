@@ -11,6 +11,7 @@ from typing import Any
 import rbd
 
 from nova_rbd_backend import errors, notices, threads
+from nova_rbd_backend.ceph import clock
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.cluster import Cluster
 from nova_rbd_backend.ceph.connection import Connection
@@ -65,6 +66,10 @@ class Pool:
     def beside(self, name: str, namespace: str = "") -> "Pool":
         """Return another pool of the same cluster, without options."""
         return Pool(self.cluster, name, namespace)
+
+    def clocks(self) -> clock.Clocks:
+        """Read this host's clock and the cluster's; see clock.read."""
+        return clock.read(self._access)
 
     # making images
 

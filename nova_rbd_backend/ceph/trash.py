@@ -20,7 +20,13 @@ from nova_rbd_backend.ceph.directory import Directory
 class TrashedImage:
     image_id: str
     name: str
+    deleted_at: datetime.datetime  # by the clock of the host that did it
     kept_until: datetime.datetime  # when its retention ends
+
+    @property
+    def is_retained(self) -> bool:
+        """Whether it has to be kept for some time after its deletion."""
+        return self.kept_until > self.deleted_at
 
 
 class Trash:
@@ -122,5 +128,8 @@ class Trash:
 
 def _trashed(entry: Mapping[str, Any]) -> TrashedImage:
     # librbd.pyx returns UTC as a naive datetime (utcfromtimestamp, 16.2).
-    until = entry["deferment_end_time"].replace(tzinfo=datetime.UTC)
-    return TrashedImage(entry["id"], entry["name"], until)
+    at, until = (
+        entry[key].replace(tzinfo=datetime.UTC)
+        for key in ("deletion_time", "deferment_end_time")
+    )
+    return TrashedImage(entry["id"], entry["name"], at, until)

@@ -28,6 +28,12 @@ def steps(settings: Settings) -> Iterator[Step]:
     """Yield the checks of the cluster's health, its pools and their disks."""
     ceph = cluster.connect(settings.cluster)
     yield Step("cluster's health", lambda: _cluster(ceph), (LOGIN,))
+    disks = settings.classes[0].pool
+    yield Step(
+        "this host's clock",
+        functools.partial(_clock, Pool(ceph, disks)),
+        (LOGIN, pool_step_name(disks)),
+    )
     spaces = [
         (each.pool, each.image_options.data_pool) for each in settings.classes
     ]
@@ -49,6 +55,15 @@ def _cluster(ceph: cluster.Cluster) -> str | None:
         return None
     said = [each["summary"]["message"] for each in health["checks"].values()]
     return f"{health['status']}: {'; '.join(said)}: see `ceph health detail`"
+
+
+def _clock(pool: Pool) -> str | None:
+    try:
+        return pool.clocks().remark
+    except errors.ImageNotFound:
+        return None  # the pool never had an image that could be deleted
+    except errors.NotSupported as error:
+        return f"disks in the trash are not purged after a time: {error}"
 
 
 def _space(

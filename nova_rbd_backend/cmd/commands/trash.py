@@ -10,6 +10,7 @@ from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.ceph.trash import TrashedImage
 from nova_rbd_backend.cmd import columns, command
 from nova_rbd_backend.storage.images import purge, restore
+from nova_rbd_backend.storage.images.retention import Retention
 
 # An operator waits as long as a purge takes, or interrupts it.
 _NO_LIMIT_SECONDS = 7 * 24 * 3600.0
@@ -142,7 +143,7 @@ class TrashPurge(TrashCommand):
         elif parsed_args.force:
             raise errors.ConfigError("--force needs the names of the disks")
         else:
-            purged = _would_purge if parsed_args.dry_run else _purge
+            purged = _would_purge if parsed_args.dry_run else self._purge
             for pool in self.image_pools(parsed_args.pool):
                 rows += purged(pool)
         return ("Pool", "Name", "Id", "Result", "Reason"), rows
@@ -152,8 +153,7 @@ class TrashPurge(TrashCommand):
         for pool, image in self.find_trashed(arguments.images, arguments.pool):
             if arguments.dry_run:
                 result = "would be purged"
-                reason = purge.retention(pool, image.image_id)
-                reason = None if force else reason
+                reason = None if force else Retention(pool).reason(image)
             else:
                 result = "purged"
                 kept = purge.purge_one(pool, image.name, image.image_id, force)
@@ -162,22 +162,23 @@ class TrashPurge(TrashCommand):
                 self.status, result = 1, "kept"
             yield (*_named(pool, image), result, columns.Text(reason))
 
+    def _purge(self, pool: Pool) -> Iterator[command.Row]:
+        report = purge.purge(pool, _NO_LIMIT_SECONDS, _NO_LIMIT_IMAGES)
+        if report.clock is not None:
+            self.say(f"{pool}: {report.clock}")
+        nothing = columns.Text(None)
+        for name in report.purged:
+            yield str(pool), name, nothing, "purged", nothing
+        for kept in (*report.waiting, *report.stuck):
+            what = (str(pool), kept.image, columns.Text(kept.image_id or None))
+            yield (*what, "kept", columns.Text(kept.reason))
+
 
 def _would_purge(pool: Pool) -> Iterator[command.Row]:
     for trashed in restore.trashed(pool):
         if trashed.fate is restore.Fate.DUE:
             what = _named(pool, trashed.image)
             yield (*what, "would be purged", columns.Text(None))
-
-
-def _purge(pool: Pool) -> Iterator[command.Row]:
-    report = purge.purge(pool, _NO_LIMIT_SECONDS, _NO_LIMIT_IMAGES)
-    nothing = columns.Text(None)
-    for name in report.purged:
-        yield str(pool), name, nothing, "purged", nothing
-    for kept in (*report.waiting, *report.stuck):
-        what = (str(pool), kept.image, columns.Text(kept.image_id or None))
-        yield (*what, "kept", columns.Text(kept.reason))
 
 
 def _add_images(

@@ -15,6 +15,7 @@ from nova_rbd_backend import errors, names, threads
 from nova_rbd_backend.ceph.holders import Client
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import fencing, journal
+from nova_rbd_backend.storage.images import retention
 
 # nova-resize is Nova's own (libvirt/driver.py); the rest are this backend's.
 OWN_SNAPS = ("nova-resize", "nova-rbd-*")
@@ -84,8 +85,9 @@ def discard_fenced(
         # librbd moves an image that is open, and its client writes on.
         if spare_living and fencing.fence(pool, {name: image_id}):
             raise errors.DiskBusy
+        delay = retention.delay_seconds(pool, retention_seconds)
         # Another image may have got the name while this waited.
-        pool.trash.move(name, retention_seconds, image_id)
+        pool.trash.move(name, delay, image_id)
 
     entry = journal.begin_deletion(pool, name, image_id, own_snaps(name))
     try:

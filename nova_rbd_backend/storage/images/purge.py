@@ -4,7 +4,6 @@
 
 import contextlib
 import dataclasses
-import datetime
 import fnmatch
 import time
 
@@ -17,6 +16,7 @@ from nova_rbd_backend.storage.images.discard import (
     own_snaps,
 )
 from nova_rbd_backend.storage.images.draft import settle
+from nova_rbd_backend.storage.images.retention import Retention
 
 # An import of terabytes takes hours. A creation that takes longer is reported.
 _LONGEST_CREATION_SECONDS = 24 * 3600.0
@@ -46,6 +46,7 @@ class PurgeReport:
     stuck: tuple[Kept, ...]  # due, but held: the operator has to know
     left: int  # not tried, or not tried again, because a limit was reached
     seconds: float
+    clock: str | None  # what is wrong with this host's clock
 
 
 @once_more
@@ -86,6 +87,7 @@ def purge(
         tuple(run.stuck),
         left,
         time.monotonic() - started,
+        run.retention.remark,
     )
 
 
@@ -110,6 +112,7 @@ class _Run:
 
     def __init__(self, pool: Pool):
         self.pool = pool
+        self.retention = Retention(pool)
         self.purged: list[str] = []
         self.waiting: list[Kept] = []
         # By id: images that may become free with their clones.
@@ -125,7 +128,8 @@ class _Run:
             self.stuck.append(_kept(entry, str(error)))
 
     def free(self, entry: journal.Entry, force: bool = False) -> None:
-        reason = None if force else retention(self.pool, entry.image_id)
+        trashed = None if force else self.pool.trash.get(entry.image_id)
+        reason = self.retention.reason(trashed)
         if reason is not None:
             self.waiting.append(_kept(entry, reason))
             return
@@ -151,15 +155,6 @@ class _Run:
 def _kept(entry: journal.Entry, reason: str) -> Kept:
     image = entry.draft or entry.image
     return Kept(image, entry.image_id, reason, entry.age_seconds)
-
-
-def retention(pool: Pool, image_id: str) -> str | None:
-    """Return, as text, how long the trash keeps an image; None: it is due."""
-    trashed = pool.trash.get(image_id)
-    now = datetime.datetime.now(datetime.UTC)
-    if trashed is None or trashed.kept_until <= now:
-        return None
-    return f"kept until {trashed.kept_until:%F %T} UTC"
 
 
 @dataclasses.dataclass(frozen=True)

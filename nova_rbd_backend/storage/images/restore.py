@@ -13,6 +13,7 @@ from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.ceph.trash import TrashedImage
 from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage.images.retention import Retention
 
 # Restoring takes a moment. After this time the claim of a dead process ends.
 _CLAIM_SECONDS = 600.0
@@ -40,25 +41,29 @@ class Deleted:
 def trashed(pool: Pool) -> Iterator[Deleted]:
     """Yield the images in the pool's trash, by the end of their retention."""
     entries = {each.image_id: each for each in journal.deletions(pool)}
-    images = pool.trash.entries()
+    images, retention = pool.trash.entries(), Retention(pool)
     for image in sorted(images, key=lambda each: each.kept_until):
         # An image may be freed meanwhile.
         with contextlib.suppress(errors.ImageNotFound):
             size_bytes = pool.headers.size_bytes(image.image_id)
             entry = entries.get(image.image_id)
-            yield Deleted(image, size_bytes, *_deletion(image, entry))
+            at, fate = None, Fate.UNMANAGED
+            if entry is not None:
+                at = _time(entry.begun_at)
+                fate = _fate(image, entry, retention)
+            yield Deleted(image, size_bytes, at, fate)
 
 
-def _deletion(
-    image: TrashedImage, entry: journal.Entry | None
-) -> tuple[datetime.datetime | None, Fate]:
-    if entry is None:
-        return None, Fate.UNMANAGED
-    at = datetime.datetime.fromtimestamp(entry.begun_at, datetime.UTC)
+def _fate(
+    image: TrashedImage, entry: journal.Entry, retention: Retention
+) -> Fate:
     if journal.is_claimed(entry):
-        return at, Fate.BEING_FREED
-    kept = image.kept_until > datetime.datetime.now(datetime.UTC)
-    return at, Fate.KEPT if kept else Fate.DUE
+        return Fate.BEING_FREED
+    return Fate.KEPT if retention.reason(image) else Fate.DUE
+
+
+def _time(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
 def find(pool: Pool, image: str) -> list[TrashedImage]:

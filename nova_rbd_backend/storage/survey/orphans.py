@@ -78,9 +78,7 @@ def judge(
     :param images: name -> id
     """
     held = holders.holders_of(pool, images)
-    newest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(
-        seconds=older_than_seconds
-    )
+    newest = _now(pool) - datetime.timedelta(seconds=older_than_seconds)
     found = []
     for name in sorted(images):
         # A disk may be deleted meanwhile.
@@ -89,6 +87,13 @@ def judge(
             own_holders = [each for each in held if each.image == name]
             found.append(_unowned(disk, own_holders, newest))
     return _judged_together(found)
+
+
+def _now(pool: Pool) -> datetime.datetime:
+    # The OSDs note with their own clocks when an image was used.
+    with contextlib.suppress(errors.NotSupported):
+        return pool.clocks().now()
+    return datetime.datetime.now(datetime.UTC)
 
 
 def _unowned(

@@ -7,6 +7,8 @@ terabyte takes minutes. Each nova-compute purges once at a time. The next run,
 on any host, finds what a killed or failed run has left.
 """
 
+from collections.abc import Iterable
+
 from oslo_log import log as logging
 
 from nova_rbd_backend.storage.images import purge
@@ -28,10 +30,18 @@ def _purge_once() -> bool:
     except Exception as error:
         LOG.error("Deleted disks were not purged: %s", error)
         return False
+    _tell_clock(reports)
     can_wait = [_log(report) for report in reports]
     for each in failed:
         LOG.error("Deleted disks were not purged: %s", each)
     return all(can_wait) and not failed
+
+
+def _tell_clock(reports: Iterable[purge.PurgeReport]) -> None:
+    """Log what is wrong with this host's clock, once for all pools."""
+    remarks = (report.clock for report in reports if report.clock)
+    if remark := next(remarks, None):
+        LOG.error("Disks may stay in the trash for too long: %s", remark)
 
 
 def _log(report: purge.PurgeReport) -> bool:

@@ -5,6 +5,7 @@
 import datetime
 import subprocess
 
+from nova_rbd_backend.ceph import clock
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.checks import warnings
 from nova_rbd_backend.image_options import ImageOptions
@@ -116,6 +117,16 @@ def test_qemu_without_its_rbd_driver(nova_rbd):
     row = found(nova_rbd.read(done))["QEMU's rbd driver"]
     assert row["Result"] == "failed"
     assert "qemu-block-extra" in row["Remark"]
+
+
+def test_clock(ceph, vms, instance, disks_deleted, monkeypatch):
+    settings = settings_of(ceph)
+    blank_disk(vms, f"{instance}_disk", 1 << 20)
+    assert warning_of(settings, "this host's clock") is None
+
+    monkeypatch.setattr(clock, "TOLERATED_SECONDS", -1.0)
+
+    assert "set the wrong one" in warning_of(settings, "this host's clock")
 
 
 def test_deletions(ceph, vms, instance, monkeypatch):

@@ -18,6 +18,7 @@ from nova_rbd_backend.storage.survey import orphans
 from nova_rbd_backend.storage.survey.orphans import OrphanState
 from tests.support.blank_disks import blank_disk
 from tests.support.clients import holders
+from tests.support.shifted_clock import Clock
 
 MIB = 1 << 20
 DAY = 24 * 3600
@@ -90,6 +91,14 @@ def test_age_counts_from_the_last_use(vms, instance, name):
         disk.read(0, 4)
     (found,) = survey(vms, instance)
     assert found.state is OrphanState.YOUNG
+
+
+def test_age_counts_by_the_clock_of_the_cluster(
+    ceph, vms, instance, disks_deleted, tmp_path
+):
+    blank_disk(vms, f"{instance}_disk", MIB)
+    wrong = Clock(tmp_path, 2 * DAY)
+    assert wrong.run("judge", ceph, instance, DAY) == [OrphanState.YOUNG]
 
 
 def test_disks_of_an_instance_go_together(vms, instance, name):

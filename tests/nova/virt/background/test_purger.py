@@ -73,6 +73,24 @@ def test_disk_that_stays_is_an_error(pools, purged, held, caplog):
     assert REASON in caplog.text
 
 
+def test_wrong_clock_is_an_error(pools, purged, instance, monkeypatch, caplog):
+    from nova_rbd_backend.ceph import clock
+    from nova_rbd_backend.storage.disks import delete
+    from nova_rbd_backend.storage.images import purge
+
+    name = f"{instance.uuid}_disk"
+    pools.vms.create(name, MIB)
+    image_id = pools.vms.directory.image_id(name)
+    delete.delete_disks(pools.vms, instance.uuid, retention_seconds=3600)
+    text = "Disks may stay in the trash for too long: this host's clock"
+    assert purged()
+    assert not _levels(caplog, text)
+    monkeypatch.setattr(clock, "TOLERATED_SECONDS", -1.0)
+    assert purged()
+    assert _levels(caplog, text) == {logging.ERROR}
+    purge.purge_one(pools.vms, name, image_id, force=True)
+
+
 @pytest.fixture
 def long_creation(pools, instance):
     """The entry of a disk that another host has made for more than a day."""
