@@ -17,6 +17,7 @@ from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.settings import ClusterSettings
 from nova_rbd_backend.storage.disks import delete as delete_
 from nova_rbd_backend.storage.images import purge as purge_
+from nova_rbd_backend.storage.snapshots import detach
 from nova_rbd_backend.storage.survey import orphans
 
 _SOURCE = pathlib.Path(__file__).with_suffix(".c")
@@ -74,7 +75,17 @@ def judge(pool, instance, older_than_seconds):
     return [each.state for each in found]
 
 
-FLOWS = {"delete": delete, "judge": judge, "purge": purge}
+def abandoned(pool):
+    """Return the names of the snapshots whose makers count as dead."""
+    return [entry.image for entry in detach.abandoned(pool)]
+
+
+FLOWS = {
+    "abandoned": abandoned,
+    "delete": delete,
+    "judge": judge,
+    "purge": purge,
+}
 
 
 def main():

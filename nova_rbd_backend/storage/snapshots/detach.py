@@ -11,6 +11,7 @@ snapshot, and Glance may delete it.
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import time
 
@@ -35,7 +36,7 @@ SOFT_DEPTH_LIMIT = 4
 #: For a snapshot that shared nothing: there was nothing to copy.
 NOBODY = "nobody"
 # An upload of terabytes takes hours.
-_LONGEST_MAKING_SECONDS = 24 * 3600.0
+_LONGEST_MAKING = datetime.timedelta(days=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +58,23 @@ def abandoned(pool: Pool) -> list[journal.Entry]:
         entry
         for entry in journal.detachments(pool)
         if entry.offer is not journal.Offer.ACCEPTED
-        and (
-            journal.is_abandoned(pool, entry)
-            or entry.age_seconds > _LONGEST_MAKING_SECONDS
-        )
+        and (journal.is_abandoned(pool, entry) or _is_old(pool, entry))
     ]
+
+
+def _is_old(pool: Pool, entry: journal.Entry) -> bool:
+    """Return whether a snapshot was made more than a day ago.
+
+    By the clocks of OSDs: that of its maker or of this host may be wrong.
+    """
+    if entry.age_seconds < _LONGEST_MAKING.total_seconds():
+        return False
+    created_at, _ = pool.headers.times(entry.image_id)
+    if created_at is None:
+        return True  # there is no such image any more
+    with contextlib.suppress(errors.NotSupported):
+        return pool.clocks().now() - created_at > _LONGEST_MAKING
+    return False
 
 
 def may_be_known(pool: Pool, entry: journal.Entry) -> bool:

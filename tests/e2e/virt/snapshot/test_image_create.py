@@ -21,6 +21,7 @@ from tests.e2e import proof
 from tests.e2e.conftest import Images, Tell
 from tests.e2e.image_create import snapshot
 from tests.support.clients import connect
+from tests.support.old_images import make_old
 from tests.testbed.ceph import rbd_view
 from tests.testbed.guest import building as guest
 from tests.testbed.openstack.servers import Servers
@@ -185,6 +186,7 @@ def test_snapshot_of_another_cloud_stays(stack: Testbed) -> None:
     entry = snapshots.publish(
         target, making, {"nova.instance": instance}
     ).detachment
+    make_old(target, entry.image_id, 2 * 24 * 3600)
     left = dataclasses.replace(
         entry,
         host="of-another-cloud",

@@ -4,12 +4,9 @@
 
 import datetime
 import signal
-import struct
-import time
 import uuid
 
 import pytest
-import rados
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.storage import journal
@@ -18,6 +15,7 @@ from nova_rbd_backend.storage.survey import orphans
 from nova_rbd_backend.storage.survey.orphans import OrphanState
 from tests.support.blank_disks import blank_disk
 from tests.support.clients import holders
+from tests.support.old_images import make_old
 from tests.support.shifted_clock import Clock
 
 MIB = 1 << 20
@@ -34,17 +32,7 @@ def name(vms, instance, disks_deleted):
 
 
 def used_before(pool, name, seconds):
-    """Turn back all times in the image's header."""
-    then = int(time.time() - seconds)
-    value = struct.pack("<II", then, 0)
-    times = [f"{each}_timestamp" for each in ("create", "access", "modify")]
-    connection = pool.cluster.connection()
-    ioctx = connection.ioctx(pool.name, pool.namespace)
-    with rados.WriteOpCtx() as op:
-        ioctx.set_omap(op, tuple(times), (value,) * len(times))
-        ioctx.operate_write_op(
-            op, f"rbd_header.{pool.directory.image_id(name)}"
-        )
+    make_old(pool, pool.directory.image_id(name), seconds)
 
 
 def survey(pool, instance, older_than=DAY):
