@@ -259,6 +259,20 @@ holds. With ten hosts and 10 the sum is what the pool holds, but no host takes
 more than its part.
 """,
     ),
+    cfg.BoolOpt(
+        "allow_untested_nova",
+        default=False,
+        help="""
+Whether nova-compute may start with a release of Nova that is newer than all
+that this backend was tested with.
+
+The backend takes part in Nova's own code. A new release may start guests, or
+delete disks, in a way that the backend does not notice, so that a disk is
+written by two guests. Set this only to test a new release, with disks that may
+be lost. A release that visibly differs where the backend relies on it is
+refused nevertheless.
+""",
+    ),
 ]
 
 # The options of Nova that are read here, with Nova's defaults (26 to 34).

@@ -3,14 +3,17 @@
 """Is this a Nova whose seams have the shape that this backend relies on?
 
 The seams changed once between Nova 26 and 34 (``safe`` came with 30). This
-module lists the parameters of all that we override or call, so that a
-nova-compute with other parameters stops when it starts, with one line in its
-log, and not during somebody's resize.
+module lists the parameters of all that we override or call, and the names that
+we use, so that a nova-compute with others stops when it starts, with one line
+in its log, and not during somebody's resize. It also knows which methods of
+Nova start a guest, because a start that does not pass through ours would not
+be fenced.
 """
 
 import importlib
 import inspect
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 
 from oslo_log import log as logging
 
@@ -22,6 +25,7 @@ OLDEST = 26
 NEWEST = 34
 
 # Parameter names in order; "?" marks a parameter that some releases lack.
+# After "..." the order does not matter, and there may be others.
 _DRIVER = {
     "__init__": "self virtapi read_only",
     "init_host": "self host",
@@ -52,6 +56,11 @@ _DRIVER = {
     "unquiesce": "self context instance image_meta",
     "_needs_suspend_resume_for_snapshot": "self live_snapshot "
     "current_power_state",
+    "cache_image": "self context image_id",
+    "_get_disk_size_reserved_for_image_cache": "self",
+    # These are handed to Image.cache(), whose keywords are theirs.
+    "_create_ephemeral": "... target ephemeral_size specified_fs",
+    "_create_swap": "... target swap_mb",
 }
 _IMAGE = {
     "__init__": "self path source_type driver_format is_block_dev "
@@ -69,6 +78,7 @@ _IMAGE = {
     "create_snap": "self name",
     "remove_snap": "self name ignore_errors",
     "rollback_to_snap": "self name",
+    "snapshot_extract": "self target out_format",
     "direct_snapshot": "self context snapshot_name image_format image_id "
     "base_image_id",
     "cleanup_direct_snapshot": "self location also_destroy_volume "
@@ -105,7 +115,11 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
     ("nova.virt.image.model", "RBDImage"): {
         "__init__": "self name pool user password servers"
     },
-    ("nova.virt.libvirt.host", "Host"): {"get_connection": "self"},
+    ("nova.virt.libvirt.host", "Host"): {
+        "get_connection": "self",
+        "get_guest": "self instance",
+    },
+    ("nova.virt.libvirt.guest", "Guest"): {"get_power_state": "self host"},
     ("nova.compute.provider_tree", "ProviderTree"): {
         "data": "self name_or_uuid",
         "update_inventory": "self name_or_uuid inventory generation",
@@ -113,12 +127,30 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
     ("nova.scheduler.client.report", "SchedulerReportClient"): {
         "get_allocations_for_resource_provider": "self context rp_uuid",
     },
+    ("nova.compute.utils", None): {
+        "is_volume_backed_instance": "context instance bdms",
+    },
+    ("nova.context", None): {"get_admin_context": "read_deleted"},
+    ("nova.context", "RequestContext"): {
+        "__init__": "... is_admin user_auth_plugin",
+    },
+    ("nova.image.glance", "API"): {
+        "get": "self context id_or_uri include_locations show_deleted",
+        "update": "self context id_or_uri image_info data purge_props",
+        "delete": "self context id_or_uri",
+    },
+    ("nova.objects", "Instance"): {
+        "get_by_uuid": "context uuid expected_attrs use_slave",
+    },
     ("nova.virt.images", None): {
         "qemu_img_info": "path format",
+        "fetch_to_raw": "context image_href path trusted_certs",
         "convert_image": "source dest in_format out_format run_as_root "
         "compress src_encryption? dest_encryption?",
     },
     ("nova.virt.libvirt.utils", None): {
+        # Handed to Image.cache() too.
+        "fetch_image": "... context target image_id trusted_certs",
         "get_instance_path": "instance relative",
         "find_disk": "guest",
         "get_disk_type_from_path": "path",
@@ -126,12 +158,54 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
 }
 
 
-def check_nova() -> None:
+#: Module -> what we use of it beside the seams.
+NAMES = {
+    "nova.compute.power_state": "RUNNING",
+    "nova.compute.task_states": "RESIZE_FINISH RESIZE_MIGRATING "
+    "RESIZE_REVERTING",
+    "nova.compute.utils": "disk_ops_semaphore",
+    "nova.compute.vm_states": "BUILDING SHELVED_OFFLOADED",
+    "nova.conf": "CONF",
+    "nova.exception": "DiskNotFound Forbidden GlanceConnectionFailed "
+    "ImageNotActive ImageNotAuthorized ImageNotFound ImageUnacceptable "
+    "InstanceNotFound InstanceQuiesceNotSupported "
+    "Invalid InvalidConfiguration InvalidDevicePath InvalidInput "
+    "MigrationPreCheckError NovaException QemuGuestAgentNotEnabled "
+    "SnapshotNotFound StorageError",
+}
+#: Group -> Nova's options that we read; "" is DEFAULT.
+OPTIONS = {
+    "": "default_ephemeral_format host instances_path use_cow_images",
+    "glance": "default_trusted_certificate_ids enable_certificate_validation "
+    "verify_glance_signatures",
+    "image_cache": "manager_interval remove_unused_base_images "
+    "remove_unused_original_minimum_age_seconds",
+    "libvirt": "images_rbd_glance_store_name snapshots_directory",
+    "workarounds": "never_download_image_if_on_rbd",
+}
+#: Name -> the methods of Nova's LibvirtDriver that use it, each of which we
+#: know. A guest that another method starts would not be fenced, and disks that
+#: another method deletes would not be spared.
+USERS = {
+    # In _soft_reboot Nova itself has just shut the guest down. After a
+    # snapshot it starts the guest only if it has suspended it.
+    "launch": "_create_guest _resume_guest_after_snapshot _soft_reboot",
+    "_create_guest": "_create_guest_with_network rescue unrescue",
+    "_cleanup_rbd": "_cleanup",
+    "cleanup_volumes": "_cleanup_rbd unrescue",
+    "_create_shared_storage_test_file": "check_can_live_migrate_destination",
+}
+
+
+def check_nova(allow_untested: bool = False) -> None:
     """Refuse a Nova that this backend would break, or that would break it.
 
-    A newer Nova than NEWEST passes with a warning if its seams are unchanged.
+    Imports Nova's libvirt driver, but none of our modules that extend it.
 
-    :raises errors.UnsupportedNova: Nova is too old, or a seam has changed
+    :param allow_untested: let a newer Nova than NEWEST pass, with a warning,
+        if what we rely on is unchanged
+    :raises errors.UnsupportedNova: Nova is too old or too new, or a seam has
+        changed
     """
     release = nova_version()
     major = release.split(".")[0]
@@ -145,13 +219,22 @@ def check_nova() -> None:
             f"Nova {release} is too old: nova_rbd_backend needs Nova {OLDEST} "
             "or newer: upgrade Nova"
         )
+    untested = int(major) > NEWEST
+    if untested and not allow_untested:
+        raise errors.UnsupportedNova(
+            f"Nova {release} is newer than {NEWEST}, the newest that "
+            "nova_rbd_backend was tested with. If it starts guests in another "
+            "way, disks may be destroyed: install the nova_rbd_backend made "
+            "for this Nova, or, to test it, set [nova_rbd] "
+            "allow_untested_nova to true"
+        )
     if changes := changed_seams():
         raise errors.UnsupportedNova(
             f"Nova {release} differs from Nova {OLDEST} to {NEWEST} where "
             f"nova_rbd_backend relies on it ({'; '.join(changes)}): install "
             "the nova_rbd_backend made for this Nova"
         )
-    if int(major) > NEWEST:
+    if untested:
         LOG.warning(
             "Nova %s is newer than %s, the newest that nova_rbd_backend was "
             "tested with; the parts that it relies on look unchanged",
@@ -167,21 +250,85 @@ def nova_version() -> str:
 
 
 def changed_seams() -> list[str]:
-    """Return one phrase for each seam that is missing or has changed."""
-    changes = []
+    """Return one phrase for each thing that is missing or has changed."""
+    return [
+        *_changed_parameters(),
+        *_missing_names(),
+        *_missing_options(),
+        *_changed_users(),
+    ]
+
+
+def _changed_parameters() -> Iterator[str]:
     for (module_name, owner), seams in SEAMS.items():
-        module = importlib.import_module(module_name)
+        module = _module(module_name)
         holder = getattr(module, owner, None) if owner else module
+        where = f"{module_name}.{owner}" if owner else module_name
+        if holder is None:
+            yield f"no {where}"
+            continue
         for name, expected in seams.items():
-            path = ".".join(filter(None, (module_name, owner, name)))
             seam = getattr(holder, name, None)
             if not callable(seam):
-                changes.append(f"no {path}")
+                yield f"no {where}.{name}"
             elif not _same(found := _parameters(seam), expected):
-                changes.append(
-                    f"{path} takes ({' '.join(found)}) and not ({expected})"
+                yield (
+                    f"{where}.{name} takes ({' '.join(found)}) and not "
+                    f"({expected})"
                 )
-    return changes
+
+
+def _missing_names() -> Iterator[str]:
+    for module, names in NAMES.items():
+        for name in names.split():
+            if not hasattr(_module(module), name):
+                yield f"no {module}.{name}"
+
+
+def _missing_options() -> Iterator[str]:
+    nova_conf = importlib.import_module("nova.conf")
+    for group, names in OPTIONS.items():
+        known = getattr(nova_conf.CONF, group, ()) if group else nova_conf.CONF
+        for name in names.split():
+            if name not in known:
+                yield f"no option {name} in [{group or 'DEFAULT'}]"
+
+
+def _changed_users() -> Iterator[str]:
+    module = importlib.import_module("nova.virt.libvirt.driver")
+    uses = {
+        name: set(_names_in(method.__code__))
+        for name, each in vars(module.LibvirtDriver).items()
+        if (method := _function(each)) is not None
+    }
+    for name, expected in USERS.items():
+        found = sorted(user for user, used in uses.items() if name in used)
+        if found != expected.split():
+            yield f"{name} is used by ({' '.join(found)}) and not ({expected})"
+
+
+def _function(attribute: object) -> types.FunctionType | None:
+    """Return the function behind a method's decorators; None: no method."""
+    plain = getattr(attribute, "__func__", attribute)
+    if not callable(plain):
+        return None
+    found = inspect.unwrap(plain)
+    return found if isinstance(found, types.FunctionType) else None
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    """Return the names that a function uses, and the functions within it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_in(constant)
+
+
+def _module(name: str) -> types.ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
 
 
 def _parameters(seam: Callable[..., object]) -> list[str]:
@@ -193,6 +340,9 @@ def _parameters(seam: Callable[..., object]) -> list[str]:
 
 
 def _same(found: list[str], expected: str) -> bool:
+    first, *others = expected.split() or [""]
+    if first == "...":
+        return set(others) <= set(found)
     return found == [
         name.removesuffix("?")
         for name in expected.split()

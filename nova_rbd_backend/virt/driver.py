@@ -19,7 +19,7 @@ from oslo_log import log as logging
 from nova_rbd_backend import threads
 from nova_rbd_backend.checks import run, steps
 from nova_rbd_backend.domains import disk_xml
-from nova_rbd_backend.virt import compat, edge, fatal, imagebackend, rbd_utils
+from nova_rbd_backend.virt import edge, fatal, imagebackend, rbd_utils
 from nova_rbd_backend.virt.background import leftovers, purger
 from nova_rbd_backend.virt.boot import ager, fetch, precache
 from nova_rbd_backend.virt.moves import (
@@ -38,7 +38,6 @@ class LibvirtDriver(driver.LibvirtDriver):
     """compute_driver = rbd_backend.LibvirtDriver, with images_type rbd."""
 
     def __init__(self, virtapi: Any, read_only: bool = False) -> None:
-        fatal.require(compat.check_nova)
         super().__init__(virtapi, read_only)
         self.image_backend = imagebackend.Backend(CONF.use_cow_images)
         # Nova's own modules use this beside the image backend.

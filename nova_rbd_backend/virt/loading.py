@@ -15,6 +15,7 @@ from oslo_log import log as logging
 
 from nova_rbd_backend import conf
 from nova_rbd_backend.checks.host import require_ceph_modules
+from nova_rbd_backend.virt import compat
 from nova_rbd_backend.virt.fatal import require
 
 LOG = logging.getLogger(__name__)
@@ -28,5 +29,7 @@ def driver_class() -> Any:
     name = "nova.virt.libvirt.driver"
     if settings.uses_rbd:
         require(require_ceph_modules)
+        # Our driver could not even be imported if Nova lacked what it extends.
+        require(lambda: compat.check_nova(settings.allow_untested_nova))
         name = "nova_rbd_backend.virt.driver"
     return importlib.import_module(name).LibvirtDriver

@@ -79,11 +79,17 @@ def frozen() -> Iterator[None]:
         was_frozen = guest.thaw()
     if not was_frozen:
         guest.do_without(
-            exception.InstanceQuiesceFailed(
-                reason=f"Ceph took longer than {limit_seconds:g} s to make "
-                "the snap ([nova_rbd] freeze_limit_seconds)"
+            _failed(
+                f"Ceph took longer than {limit_seconds:g} s to make the snap "
+                "([nova_rbd] freeze_limit_seconds)"
             )
         )
+
+
+def _failed(reason: str) -> exception.NovaException:
+    # Nova 26 does not have this class.
+    novas = getattr(exception, "InstanceQuiesceFailed", None)
+    return novas(reason=reason) if novas else exception.Invalid(reason)
 
 
 class _Guest:
@@ -114,7 +120,7 @@ class _Guest:
         elif agent.is_away(guest.get_xml_desc()):
             reason = "its agent is not connected"
         if reason is not None:
-            self.do_without(exception.InstanceQuiesceFailed(reason=reason))
+            self.do_without(_failed(reason))
             return False
         began = time.monotonic()
         try:

@@ -151,6 +151,20 @@ def test_guest_is_thawed_while_ceph_hangs(snapshot, slow, guest, caplog):
         snapshot(ceph=hang, os_require_quiesce="yes")
 
 
+def test_guest_is_thawed_early_in_nova_26(snapshot, slow, guest, monkeypatch):
+    """Nova 26 has no InstanceQuiesceFailed."""
+    from nova import exception
+
+    def hang():
+        wait_for("it is thawed", lambda: state_of(guest) == "thawed", 20, 0.1)
+
+    monkeypatch.delattr(exception, "InstanceQuiesceFailed", raising=False)
+    slow()
+    snapshot(ceph=hang)
+    with pytest.raises(exception.Invalid, match="Ceph took"):
+        snapshot(ceph=hang, os_require_quiesce="yes")
+
+
 def test_snapshot_waits_for_a_thaw_under_way(snapshot, slow, tmp_path):
     """Otherwise the thaw could undo the freeze of the next snapshot."""
     slow(thaw=1)
