@@ -267,7 +267,7 @@ class LibvirtDriver(driver.LibvirtDriver):
 
     @staticmethod
     def _get_local_gb_info() -> dict[str, float]:
-        return placement.share_gib(edge.settings().default_class)
+        return placement.local_gib()
 
     def update_provider_tree(
         self, provider_tree: Any, nodename: str, allocations: Any = None
@@ -277,7 +277,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         super().update_provider_tree(
             provider_tree, nodename, allocations=allocations
         )
-        placement.add_classes(provider_tree, nodename, before)
+        placement.complete(provider_tree, nodename, before)
 
     def manage_image_cache(self, context: Any, all_instances: Any) -> None:
         """Age the local image cache, and do the periodic work on the pools."""

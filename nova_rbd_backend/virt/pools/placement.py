@@ -21,6 +21,8 @@ from nova_rbd_backend.virt import edge
 
 LOG = logging.getLogger(__name__)
 
+_DISK_GB = "DISK_GB"
+
 _Inventory = Mapping[str, Any]
 
 
@@ -46,13 +48,41 @@ def share_gib(of_class: StorageClass) -> dict[str, float]:
     return {name: value * share / units.Gi for name, value in found.items()}
 
 
-def add_classes(
+def local_gib() -> dict[str, float]:
+    """Return this host's share of the default class's space, at least 1 GiB.
+
+    Nova does not report DISK_GB with a total of 0; see :func:`complete`.
+    """
+    found = share_gib(edge.settings().default_class)
+    return {**found, "total": max(found["total"], 1.0)}
+
+
+def complete(
     provider_tree: Any, nodename: str, before: Mapping[str, _Inventory]
 ) -> None:
-    """Add the space of the other classes to the inventory that Nova has made.
+    """Complete the inventory that Nova has made.
+
+    Adds the space of the other classes. Placement accepts no total of 0. It
+    refuses all of a report in which a class is missing that is in use, or in
+    which more is reserved than there is. A pool that holds less than 1 GiB is
+    therefore reported as 1 GiB that is reserved.
 
     :param before: what Placement had before
     """
+    inventory = provider_tree.data(nodename).inventory
+    added = _other_classes(provider_tree.data(nodename).uuid, before)
+    if disk := inventory.get(_DISK_GB):
+        total = disk["total"]
+        own = edge.settings().default_class
+        is_small = total == 1 and share_gib(own)["total"] < 1
+        reserved = total if is_small else min(disk["reserved"], total)
+        added[_DISK_GB] = {**disk, "reserved": reserved}
+    provider_tree.update_inventory(nodename, {**inventory, **added})
+
+
+def _other_classes(
+    provider_uuid: str, before: Mapping[str, _Inventory]
+) -> dict[str, dict[str, Any]]:
     settings = edge.settings()
     own = _data_pool(settings.default_class)
     # Other classes than the default may have their data in its pool, and so
@@ -62,14 +92,11 @@ def add_classes(
         for each in settings.classes
         if _data_pool(each) != own
     }
-    added = _leftovers(provider_tree.data(nodename).uuid, before, others)
+    added = _leftovers(provider_uuid, before, others)
     for name, each in others.items():
-        # Placement accepts no total of 0.
-        if total := int(share_gib(each)["total"]):
-            added[name] = _inventory(total, before.get(name, {}))
-    if added:
-        inventory = provider_tree.data(nodename).inventory
-        provider_tree.update_inventory(nodename, {**inventory, **added})
+        total = int(share_gib(each)["total"])
+        added[name] = _inventory(total, before.get(name, {}))
+    return added
 
 
 def _data_pool(of_class: StorageClass) -> str:
@@ -79,8 +106,11 @@ def _data_pool(of_class: StorageClass) -> str:
 def _inventory(total: int, known: _Inventory) -> dict[str, Any]:
     reserved = known.get("reserved", 0)
     if reserved >= known.get("total", 0):
-        # All was reserved while nova.conf did not have the class.
+        # All was reserved while nova.conf did not have the class, or while
+        # the pool was too small.
         reserved = 0
+    if total < 1:
+        total = reserved = 1
     return {
         "total": total,
         "min_unit": 1,

@@ -59,21 +59,17 @@ def tree():
 
 
 @pytest.fixture
-def update(tree, driver, monkeypatch):
-    """Return a function: a round of the resource tracker -> the inventory."""
-    from nova.virt.libvirt import driver as nova_driver
-
-    def novas(self, provider_tree, nodename, allocations=None):
-        total = int(self._get_local_gb_info()["total"])
-        provider_tree.update_inventory(nodename, {"DISK_GB": {"total": total}})
-
-    monkeypatch.setattr(
-        nova_driver.LibvirtDriver, "update_provider_tree", novas
-    )
+def update(tree, driver):
+    """Return a function: a round of the resource tracker -> space on disks."""
 
     def update():
         driver.update_provider_tree(tree, NODE)
-        return tree.data(NODE).inventory
+        inventory = tree.data(NODE).inventory
+        return {
+            name: inventory[name]
+            for name in inventory
+            if name not in ("VCPU", "PCPU", "MEMORY_MB")
+        }
 
     return update
 
