@@ -14,6 +14,10 @@ PREFIX = "nova."
 INSTANCE = PREFIX + "instance"
 #: Of a disk: the storage class that it was made in.
 CLASS = PREFIX + "class"
+#: Of a disk: the id of the image in Glance that it was made from.
+BASE_IMAGE = PREFIX + "base_image"
+#: Of a disk: the UUID of the migration to another cell that made it.
+MOVE = PREFIX + "move"
 #: Of a base: when it last had a clone or was used, in seconds since 1970.
 LAST_USED = PREFIX + "last_used"
 
@@ -23,6 +27,7 @@ def describe(
     project_id: str | None = None,
     image_id: str | None = None,
     storage_class: str | None = None,
+    move: str | None = None,
 ) -> dict[str, str]:
     """Return the metadata of a disk or snapshot, without unknown values."""
     return _known(
@@ -32,6 +37,7 @@ def describe(
             "project": project_id,
             "base_image": image_id,
             "class": storage_class,
+            "move": move,
         }
     )
 

@@ -210,12 +210,14 @@ class Store:
         self,
         instance_uuid: str,
         only: Callable[[str], bool] = lambda _disk: True,
+        by_move: delete.ByMove | None = None,
     ) -> dict[str, delete.DeleteReport]:
         """Free the names of an instance's disks in all pools.
 
         A purge frees their space.
 
         :param only: called with each disk's name; returns whether to delete it
+        :param by_move: of these, delete only the disks chosen by it
         :returns: a report for each pool's name
         :raises StorageError: of the first pool with a disk that is in use, or
             that gives no answer; what can be deleted in the other pools is
@@ -224,7 +226,11 @@ class Store:
         retention = self.settings.trash_retention_seconds
         return self._in_each(
             lambda pool: delete.delete_disks(
-                pool, instance_uuid, only, retention_seconds=retention
+                pool,
+                instance_uuid,
+                only,
+                retention_seconds=retention,
+                by_move=by_move,
             )
         )
 

@@ -68,6 +68,16 @@ class Disk:
 
         return edge.run(ask)
 
+    def metadata(self) -> dict[str, str]:
+        """Return the disk's metadata; empty if there is no such disk."""
+        pool = self.place.pool
+
+        def ask() -> dict[str, str]:
+            image_id = pool.directory.image_id(self.image)
+            return {} if image_id is None else pool.headers.metadata(image_id)
+
+        return edge.run(ask)
+
     def grow(self, size_bytes: int) -> None:
         """Grow the disk. Does nothing if it is as big already."""
         pool = self.place.pool

@@ -7,7 +7,7 @@ signatures are the same from Nova 26 to 34.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import nova.conf
@@ -19,10 +19,12 @@ from oslo_log import log as logging
 from nova_rbd_backend import threads
 from nova_rbd_backend.checks import run, steps
 from nova_rbd_backend.domains import disk_xml
+from nova_rbd_backend.storage.disks.delete import ByMove
 from nova_rbd_backend.virt import edge, fatal, imagebackend, rbd_utils
 from nova_rbd_backend.virt.background import leftovers, purger
 from nova_rbd_backend.virt.boot import ager, fetch, precache
 from nova_rbd_backend.virt.moves import (
+    cross_cell,
     instance_folder,
     kept_disks,
     live_migration,
@@ -77,6 +79,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         it is refused before any missing disk is made, because on a later
         failure Nova would take all its disks for new ones and delete them.
         """
+        cross_cell.begin(instance)
         choice.require_classes(instance)
         if choice.comes_from_elsewhere(instance):
             self._fence_for_evacuation(instance)
@@ -84,7 +87,11 @@ class LibvirtDriver(driver.LibvirtDriver):
             block_device_info
         ):
             choice.require_root(instance)
-        with leftovers.recorded(instance), kept_disks.scope(instance):
+        with (
+            leftovers.recorded(instance),
+            kept_disks.scope(instance),
+            self._nothing_left(instance),
+        ):
             super().spawn(
                 context,
                 instance,
@@ -96,6 +103,29 @@ class LibvirtDriver(driver.LibvirtDriver):
                 block_device_info,
                 **kwargs,
             )
+
+    @contextlib.contextmanager
+    def _nothing_left(self, instance: Any) -> Iterator[None]:
+        """Delete what a failed start has made of a temporary image.
+
+        Nova does so only if it was the guest that did not start. A later
+        attempt, of a later image, must not find such a disk; it may be made
+        on another host, with another pool.
+        """
+        try:
+            yield
+        except Exception:
+            if choice.is_made_of_temporary_image(instance):
+                try:
+                    only = kept_disks.filter_for(instance)
+                    self._delete_disks(instance, only)
+                except Exception as error:
+                    LOG.warning(
+                        "Disks of a failed start stay in Ceph: %s",
+                        error,
+                        instance=instance,
+                    )
+            raise
 
     def _create_guest(
         self,
@@ -133,12 +163,15 @@ class LibvirtDriver(driver.LibvirtDriver):
         edge.run(lambda: store.fence_within_reach(instance.uuid))
 
     def _delete_disks(
-        self, instance: Any, only: Callable[[str], bool]
+        self,
+        instance: Any,
+        only: Callable[[str], bool] = lambda _disk: True,
+        by_move: ByMove | None = None,
     ) -> None:
         store = edge.store()
         # This may wait for clients that have an image's lock, not for copies.
         reports = edge.run(
-            lambda: store.delete(instance.uuid, only), waits=True
+            lambda: store.delete(instance.uuid, only, by_move), waits=True
         )
         for pool, report in reports.items():
             LOG.info(
@@ -177,7 +210,10 @@ class LibvirtDriver(driver.LibvirtDriver):
             instance_folder.remove_left_behind(instance)
 
     def _cleanup_rbd(self, instance: Any) -> None:
-        if instance.task_state == task_states.RESIZE_REVERTING:
+        by_move = cross_cell.to_delete(instance)
+        if by_move is not None:
+            self._delete_disks(instance, by_move=by_move)
+        elif instance.task_state == task_states.RESIZE_REVERTING:
             # Nova rolls back the root disk, and makes only this one again.
             self._delete_disks(
                 instance, lambda disk: disk.endswith("disk.local")

@@ -144,7 +144,8 @@ class Rbd(imagebackend.Image):
 
         Nova calls this on the destination, and then makes the disk if it does
         not exist (driver.py:_create_and_inject_local_root). That is right only
-        in another cell, where the disk is made from a snapshot.
+        in another cell, where the disk never exists, and is made from a
+        snapshot.
 
         :raises nova.exception.DiskNotFound: no pool that this host knows has
             the disk; Nova would make a new disk instead
@@ -156,7 +157,7 @@ class Rbd(imagebackend.Image):
 
         if self.exists() or self.disk.look_in_new_pools():
             self.disk.change(replace)
-        elif not choice.is_made_in_another_cell(self.disk.instance):
+        elif not choice.is_cross_cell_move(self.disk.instance):
             raise choice.not_here(self.disk.image)
 
     def remove_snap(self, name: str, ignore_errors: bool = False) -> None:
@@ -169,12 +170,17 @@ class Rbd(imagebackend.Image):
         Does nothing in a resize that has not reached this host yet. If
         nova-compute dies in that state it calls this when it is started again
         (manager.py:_init_instance). The resize has made no snap by then, and a
-        snap of an earlier attempt is out of date.
+        snap of an earlier attempt is out of date. Neither does a resize to
+        another cell make a snap, or change the disk.
         """
-        state = getattr(self.disk.instance, "task_state", None)
-        if state != task_states.RESIZE_MIGRATING:
-            pool, image = self.disk.place.pool, self.disk.image
-            edge.run(lambda: rollback.roll_back(pool, image, name), long=True)
+        instance = self.disk.instance
+        state = getattr(instance, "task_state", None)
+        if state == task_states.RESIZE_MIGRATING:
+            return
+        if choice.is_cross_cell_move(instance):
+            return
+        pool, image = self.disk.place.pool, self.disk.image
+        edge.run(lambda: rollback.roll_back(pool, image, name), long=True)
 
     def direct_snapshot(
         self,

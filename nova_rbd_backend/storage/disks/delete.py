@@ -4,9 +4,9 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from nova_rbd_backend import errors, names
+from nova_rbd_backend import errors, metadata, names
 from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import fencing, journal
@@ -25,6 +25,30 @@ class DeleteReport:
     seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class ByMove:
+    """Which of an instance's disks a move to another cell has made.
+
+    :ivar move: the UUID of the migration
+    :ivar made: those disks; False: all others
+    """
+
+    move: str
+    made: bool
+
+    def chosen(self, pool: Pool, instance_uuid: str) -> frozenset[str]:
+        """Return the names of these disks in a pool."""
+        prefix = names.DiskName.prefix(instance_uuid)
+        return frozenset(
+            name
+            for name, image_id in pool.directory.ids(prefix).items()
+            if self._has(pool.headers.metadata(image_id))
+        )
+
+    def _has(self, facts: Mapping[str, str]) -> bool:
+        return (facts.get(metadata.MOVE) == self.move) == self.made
+
+
 @once_more
 def delete_disks(
     pool: Pool,
@@ -32,6 +56,7 @@ def delete_disks(
     only: Callable[[str], bool] = lambda _disk: True,
     retention_seconds: int = 0,
     busy_limit_seconds: float = BUSY_LIMIT_SECONDS,
+    by_move: ByMove | None = None,
 ) -> DeleteReport:
     """Free the names of an instance's disks, whole or half made.
 
@@ -40,6 +65,7 @@ def delete_disks(
 
     :param only: called with each disk's name; returns whether to delete it
     :param retention_seconds: how long the trash must keep the disks
+    :param by_move: of these, delete only the disks chosen by it
     :raises DiskBusy: after busy_limit_seconds a living client still has a disk
         open, or does not release its lock; a guest would write on until its
         disk is purged. The other disks of the instance are deleted by then
@@ -51,12 +77,13 @@ def delete_disks(
         for entry in journal.creations(pool, prefix)
         if only(entry.image) and settle(pool, entry)
     ]
+    chosen = None if by_move is None else by_move.chosen(pool, instance_uuid)
     busy: list[errors.DiskBusy] = []
     deleted: list[str] = []
     found = {
         name: image_id
         for name, image_id in pool.directory.ids(prefix).items()
-        if only(names.final_name(name))
+        if only(names.final_name(name)) and (chosen is None or name in chosen)
     }
     # All disks at once, because each dead client takes its time.
     held = fencing.fence(pool, found)

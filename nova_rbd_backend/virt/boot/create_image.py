@@ -17,7 +17,6 @@ from typing import Any
 import nova.conf
 from nova import exception
 from nova.compute import utils as compute_utils
-from nova.compute import vm_states
 from nova.image import glance
 from oslo_log import log as logging
 from oslo_utils import fileutils, units
@@ -74,6 +73,7 @@ class Maker:
             # to less swap may be reverted.
             disk.delete()
         else:
+            self._require_made_of(kwargs.get("image_id"))
             self._grow()
             return
         disk.go_where_it_is_made()
@@ -166,16 +166,33 @@ class Maker:
     def _is_temporary(self) -> bool:
         """Return whether Nova deletes the image once the disk is made of it.
 
-        Such an image has the disk of a shelved instance, or of an instance
-        that is resized into another cell (manager.py, _unshelve_instance,
-        _finish_snapshot_based_resize_at_dest).
+        Such an image is not worth a base.
         """
         kind = self._image_meta.get("properties", {}).get("image_type")
-        instance = self._disk.instance
-        return kind == "snapshot" and (
-            instance.vm_state == vm_states.SHELVED_OFFLOADED
-            or choice.is_made_in_another_cell(instance)
+        return kind == "snapshot" and choice.is_made_of_temporary_image(
+            self._disk.instance
         )
+
+    def _require_made_of(self, image_id: str | None) -> None:
+        """Refuse to unshelve a server with another disk than its own.
+
+        The image has the server's only current data, and Nova deletes it when
+        the server has started. A disk that exists already is of an earlier
+        life of the server, unless it was made of that very image.
+
+        :raises nova.exception.StorageError: it was not
+        """
+        if image_id is None or not choice.is_unshelved(self._disk.instance):
+            return
+        found = self._disk.metadata().get(metadata.BASE_IMAGE)
+        if found != image_id:
+            # Nova cuts a fault after 255 characters.
+            raise exception.StorageError(
+                reason=f"{self._disk.pool}/{self._disk.image} exists, made of "
+                f"image {found or 'unknown'}; the server's data is in image "
+                f"{image_id}. If it is left from an earlier attempt, move it "
+                "to the trash and unshelve again"
+            )
 
     def _verify_size(self, found_bytes: int) -> None:
         self._nova_image.verify_base_size(
@@ -236,12 +253,14 @@ class Maker:
         )
 
     def _metadata(self, image_id: str | None) -> dict[str, str]:
+        instance = self._disk.instance
         of_class = self._disk.place.storage_class
         return metadata.describe(
             names.DiskName.parse(self._disk.image),
-            project_id=getattr(self._disk.instance, "project_id", None),
+            project_id=getattr(instance, "project_id", None),
             image_id=image_id,
             storage_class=of_class.name if of_class else None,
+            move=choice.cross_cell_move(instance),
         )
 
     def clone(

@@ -21,13 +21,16 @@ _filters: dict[str, Callable[[str], bool]] = {}
 
 @contextlib.contextmanager
 def scope(instance: Any) -> Iterator[None]:
-    """Keep the disks that an instance has when it comes from another host.
+    """Keep the disks that an instance has before its start.
 
-    Keeps all disks if a pool does not tell now which it has, since it may do
-    so when they are deleted. Sends no request for other instances, which have
-    no disks yet.
+    That is when it comes from another host, and if an earlier attempt to
+    unshelve it was interrupted. Keeps all disks if a pool does not tell now
+    which it has, since it may do so when they are deleted. Sends no request
+    for other instances, which have no disks yet.
     """
-    if not choice.comes_from_elsewhere(instance):
+    if not (
+        choice.comes_from_elsewhere(instance) or choice.is_unshelved(instance)
+    ):
         yield
         return
     store = edge.store()

@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 import nova.conf
-from nova import exception
+from nova import exception, objects
 from nova.compute import task_states, vm_states
 
 from nova_rbd_backend import names, storage_classes
@@ -20,6 +20,14 @@ from nova_rbd_backend.storage_classes import StorageClass
 from nova_rbd_backend.virt import edge
 
 CONF = nova.conf.CONF
+
+# Of an instance that a resize works on, on its old host or its new one.
+_RESIZE_STATES = (
+    task_states.RESIZE_MIGRATING,
+    task_states.RESIZE_MIGRATED,
+    task_states.RESIZE_FINISH,
+    task_states.RESIZE_REVERTING,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +113,46 @@ def require_classes(instance: Any) -> None:
         raise _unknown(settings, instance, unknown[0])
 
 
-def is_made_in_another_cell(instance: Any) -> bool:
-    """Return whether a resize moves the instance to another cell's storage."""
+def is_cross_cell_move(instance: Any) -> bool:
+    """Return whether a resize moves the instance from one cell to another.
+
+    Its new host makes its disks anew, the root disk from a snapshot, while the
+    old host keeps the disks that it has until the resize is confirmed.
+    """
+    if getattr(instance, "task_state", None) not in _RESIZE_STATES:
+        return False
     context = getattr(instance, "migration_context", None)
     return context is not None and bool(context.is_cross_cell_move())
+
+
+def cross_cell_move(instance: Any) -> str | None:
+    """Return the migration of a move to another cell, or None.
+
+    :returns: its UUID, which is the same in both cells
+    """
+    if not is_cross_cell_move(instance):
+        return None
+    context = instance.migration_context
+    migration = objects.Migration.get_by_id(
+        context._context, context.migration_id
+    )
+    return str(migration.uuid)
+
+
+def is_unshelved(instance: Any) -> bool:
+    """Return whether a start unshelves an instance that has no disks."""
+    state = getattr(instance, "vm_state", None)
+    return bool(state == vm_states.SHELVED_OFFLOADED)
+
+
+def is_made_of_temporary_image(instance: Any) -> bool:
+    """Return whether Nova deletes the image that it starts an instance from.
+
+    Such an image has the disk of a shelved instance, or of an instance that
+    is resized into another cell (manager.py, _unshelve_instance,
+    _finish_snapshot_based_resize_at_dest). Other disks have no data yet.
+    """
+    return is_unshelved(instance) or is_cross_cell_move(instance)
 
 
 def comes_from_elsewhere(instance: Any) -> bool:
@@ -123,7 +167,7 @@ def comes_from_elsewhere(instance: Any) -> bool:
 def is_evacuated(instance: Any) -> bool:
     """Return whether a start takes over an instance's disks from its host."""
     elsewhere = comes_from_elsewhere(instance)
-    return elsewhere and not is_made_in_another_cell(instance)
+    return elsewhere and not is_cross_cell_move(instance)
 
 
 def require_root(instance: Any) -> None:
@@ -146,7 +190,7 @@ def require_new(instance: Any, disk: str, image: str) -> None:
 
     :raises nova.exception.DiskNotFound: the disk must exist
     """
-    if _is_new(instance) or is_made_in_another_cell(instance):
+    if _is_new(instance) or is_cross_cell_move(instance):
         return
     if instance.task_state == task_states.RESIZE_FINISH:
         before = instance.old_flavor

@@ -90,7 +90,7 @@ def _no_cluster(self, name):
     raise AssertionError(f"there is no cluster to ask for {name}")
 
 
-def _delete(self, instance_uuid, only=lambda _disk: True):
+def _delete(self, instance_uuid, only=lambda _disk: True, by_move=None):
     """Delete disks as Nova's driver does, which its tests assert."""
     nova_rbd_utils.RBDDriver().cleanup_volumes(only)
     return {}

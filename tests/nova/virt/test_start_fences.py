@@ -44,6 +44,7 @@ def instance(driver, vms):
         system_metadata={},
         numa_topology=None,
         resources=None,
+        task_state=None,
     )
     vms.create(f"{made.uuid}_disk", MIB)
     return made

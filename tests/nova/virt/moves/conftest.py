@@ -56,3 +56,17 @@ def instance(vms):
     )
     vms.create(f"{made.uuid}_disk", MIB)
     return made
+
+
+@pytest.fixture
+def cross_cell_context(monkeypatch):
+    """What an instance has while a resize moves it to another cell."""
+    from nova import objects
+
+    objects.register_all()
+    # In place of Nova's database.
+    migration = objects.Migration(
+        id=1, uuid=str(uuid.uuid4()), cross_cell_move=True
+    )
+    monkeypatch.setattr(objects.Migration, "get_by_id", lambda *_: migration)
+    return objects.MigrationContext(migration_id=1)

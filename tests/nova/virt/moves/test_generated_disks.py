@@ -215,11 +215,11 @@ def test_resize_to_more_swap(make, migrated, vms):
         assert disk.size_bytes() == DISKS["disk.swap"]
 
 
-def test_resize_to_another_cell_makes_all_disks(make, migrated, vms):
+def test_resize_to_another_cell_makes_all_disks(
+    make, migrated, vms, cross_cell_context
+):
     migrated.host = "source"
-    migrated.migration_context = types.SimpleNamespace(
-        is_cross_cell_move=lambda: True
-    )
+    migrated.migration_context = cross_cell_context
     make(migrated, resize=True)
     assert there(vms, migrated) == sorted(DISKS)
 

@@ -155,28 +155,6 @@ def test_evacuation_without_the_root_disk(start, on_host, moving, vms):
     assert start.made is None
 
 
-def test_failed_start_in_another_cell_keeps_the_disks(start, moving, vms):
-    """The cell has the same pool, and the disks are still the source's."""
-    moving.migration_context = types.SimpleNamespace(
-        is_cross_cell_move=lambda: True
-    )
-    with pytest.raises(RuntimeError, match="no port"):
-        start.of(moving)
-    assert vms.directory.names(moving.uuid) == [f"{moving.uuid}_disk"]
-
-
-def test_start_in_another_cell_with_another_pool_makes_disks(
-    start, on_host, moving
-):
-    moving.migration_context = types.SimpleNamespace(
-        is_cross_cell_move=lambda: True
-    )
-    on_host("destination", pool="snapshots")
-    with pytest.raises(RuntimeError, match="no port"):
-        start.of(moving)
-    assert start.made is not None
-
-
 def test_evacuation_of_a_server_booted_from_a_volume(start, moving):
     moving.uuid = str(uuid.uuid4())
     with pytest.raises(RuntimeError, match="no port"):
