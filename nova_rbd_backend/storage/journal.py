@@ -4,11 +4,11 @@
 
 An object in the pool has an omap entry ``create_<draft>`` while an image is
 being made under its draft's name, ``delete_<image id>`` until the space of a
-deleted image is free, and ``detach_<image id>`` while a snapshot shares data
-with its disk. In the pool of libvirt_images_store it has ``spawn_<instance>``
-while a nova-compute makes an instance's disks and starts its guest. The
-entries tell what to look for after a process has died. They do not tell which
-images are whole: every image that has its own name is.
+deleted image is free, ``detach_<image id>`` while a snapshot shares data with
+its disk, and ``spawn_<instance>`` while a nova-compute makes the disks of an
+instance and starts its guest. The entries tell what to look for after a
+process has died. They do not tell which images are whole: every image that has
+its own name is.
 """
 
 import contextlib

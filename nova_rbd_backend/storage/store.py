@@ -23,7 +23,7 @@ from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.settings import Settings
-from nova_rbd_backend.storage import fencing, registry
+from nova_rbd_backend.storage import fencing, journal, registry
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import purge
 from nova_rbd_backend.storage_classes import StorageClass
@@ -252,6 +252,16 @@ class Store:
                 reports += again.values()
                 failed = more | failed
         return reports, list(failed.values())
+
+    def spawns(
+        self,
+    ) -> tuple[dict[str, list[journal.Entry]], list[errors.StorageError]]:
+        """Return the spawns that have not ended, by pool name.
+
+        :returns: and an error for each pool that failed
+        """
+        found, failed = self._try_each(journal.spawns)
+        return found, list(failed.values())
 
     def _in_each(self, work: Callable[[Pool], T]) -> dict[str, T]:
         """Do the work in each known pool; return the results by pool name.

@@ -87,8 +87,9 @@ class LibvirtDriver(driver.LibvirtDriver):
             block_device_info
         ):
             choice.require_root(instance)
+        pool = choice.pool_of_new_root(instance)
         with (
-            leftovers.recorded(instance),
+            leftovers.recorded(instance, pool),
             kept_disks.scope(instance),
             self._nothing_left(instance),
         ):

@@ -65,7 +65,13 @@ MAY_IMPORT = {
     "storage.bases": {"ceph"} | FOR_FLOWS,
     "storage.snapshots": {"ceph"} | FOR_FLOWS,
     "storage.survey": {"ceph"} | FOR_FLOWS,
-    "storage.store": {"ceph", "storage.fencing", "storage.registry"} | FLOWS,
+    "storage.store": {
+        "ceph",
+        "storage.fencing",
+        "storage.journal",
+        "storage.registry",
+    }
+    | FLOWS,
     # built on flows
     "checks": {
         "ceph",

@@ -47,8 +47,9 @@ class States:
         """
         now = time.monotonic()
         self._found.add(what)
-        before, logged_at = self._logged.get(what, ("", now))
-        if before == state and now - logged_at < AGAIN_SECONDS:
-            return
+        if what in self._logged:
+            before, logged_at = self._logged[what]
+            if before == state and now - logged_at < AGAIN_SECONDS:
+                return
         self._logged[what] = (state, now)
         log(*args)

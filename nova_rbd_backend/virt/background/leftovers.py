@@ -46,13 +46,18 @@ _STATES = lasting.States()
 
 
 @contextlib.contextmanager
-def recorded(instance: Any) -> Iterator[None]:
-    """Record in the journal that an instance is spawned, until that ends.
+def recorded(instance: Any, pool: Pool) -> Iterator[None]:
+    """Record in a pool's journal that an instance is spawned, until that ends.
 
     After a failure the entry stays, because Nova deletes the disks later, and
-    may fail to.
+    may fail to. Records no instance that is on another host yet, because that
+    host cleans up after it.
+
+    :param pool: where its disks are made, so that no other pool is needed
     """
-    pool = edge.store().pool()
+    if instance.host not in (None, CONF.host):
+        yield
+        return
     with edge.as_nova(), journal.sole_maker(pool, instance.uuid):
         entry = edge.run(
             lambda: journal.begin_spawn(pool, instance.uuid, CONF.host)
@@ -102,29 +107,30 @@ def _settle_once() -> bool:
     """Settle what ended spawns left; return False to be called again soon."""
     try:
         store = edge.store()
-        pool = store.pool()
         with _STATES.run():
-            entries = edge.run(lambda: journal.spawns(pool))
-            if entries:
-                # The instance may have disks in pools that are new here.
-                edge.run(store.read_pools)
-            settled = [
-                _settle(pool, entry)
+            found, failed = edge.run(store.spawns)
+            for each in failed:
+                _tell_not_looked(each)
+            abandoned = [
+                (store.pool(name), entry)
+                for name, entries in found.items()
                 for entry in entries
-                if journal.is_abandoned(pool, entry)
+                if journal.is_abandoned(store.pool(name), entry)
                 or entry.age_seconds > _LONGEST_SPAWN_SECONDS
             ]
+            if abandoned:
+                # An instance may have disks in pools that are new here.
+                edge.run(store.read_pools)
+            settled = [_settle(*each) for each in abandoned]
+            return all(settled) and not failed
     except Exception as error:
-        _STATES.tell(
-            "",
-            str(error),
-            LOG.error,
-            "Instances that were deleted without their host were not looked "
-            "for: %s",
-            error,
-        )
+        _tell_not_looked(error)
         return False
-    return all(settled)
+
+
+def _tell_not_looked(error: Exception) -> None:
+    text = "Instances deleted without their host were not looked for: %s"
+    _STATES.tell(str(error), "", LOG.error, text, error)
 
 
 def _settle(pool: Pool, entry: journal.Entry) -> bool:

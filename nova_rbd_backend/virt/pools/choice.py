@@ -99,6 +99,13 @@ def for_new(instance: Any, disk: str) -> Place:
     return in_class(wanted)
 
 
+def pool_of_new_root(instance: Any) -> Pool:
+    """Return the pool that a new root disk would go to; sends no request."""
+    store = edge.store()
+    wanted = _wanted(store.settings, instance, "disk")
+    return store.pool(wanted.pool if wanted else None)
+
+
 def require_classes(instance: Any) -> None:
     """Refuse a new instance whose flavor asks for a class not known here.
 

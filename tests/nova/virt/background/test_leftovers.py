@@ -54,7 +54,7 @@ class Compute:
     def __init__(self, driver, pool):
         self.driver = driver
         self.pool = pool
-        self._made = []
+        self.made = []
 
     def instance(self, host=HERE):
         """Return an instance that is being built here."""
@@ -74,7 +74,7 @@ class Compute:
             system_metadata={},
         )
         made.create()
-        self._made.append(made.uuid)
+        self.made.append(made.uuid)
         return made
 
     def dies_while_it_spawns(self, instance, monkeypatch):
@@ -117,7 +117,7 @@ class Compute:
         from nova_rbd_backend.storage.disks import delete
         from nova_rbd_backend.storage.images import purge
 
-        for instance_uuid in self._made:
+        for instance_uuid in self.made:
             delete.delete_disks(self.pool, instance_uuid)
         for entry in journal.spawns(self.pool):
             journal.end(self.pool, entry)
@@ -244,10 +244,12 @@ def test_server_without_a_host(compute, monkeypatch, caplog):
     assert f"instance {instance.uuid} was deleted without" in caplog.text
 
 
-def spawns(compute):
+def spawns(compute, pool=None):
     from nova_rbd_backend.storage import journal
 
-    return [entry.image for entry in journal.spawns(compute.pool)]
+    found = [entry.image for entry in journal.spawns(pool or compute.pool)]
+    # Other tests fail to spawn instances too.
+    return [uuid for uuid in found if uuid in compute.made]
 
 
 def test_server_that_is_elsewhere_now(compute, monkeypatch, caplog):
@@ -270,7 +272,7 @@ def test_server_of_another_cell(compute, monkeypatch, caplog):
     gone = types.SimpleNamespace(
         uuid=str(uuid.uuid4()), host=HERE, flavor=None, vm_state="building"
     )
-    compute._made.append(gone.uuid)
+    compute.made.append(gone.uuid)
     compute.dies_while_it_spawns(gone, monkeypatch)
     assert settle()
     assert compute.disks(gone) == [f"{gone.uuid}_disk"]
@@ -297,6 +299,33 @@ def test_spawn_of_another_host_is_its_own_for_a_day(compute, monkeypatch):
     became(entry, begun_at=entry.begun_at - 25 * 3600)
     assert settle()
     assert compute.disks(instance) == []
+
+
+def test_instance_of_a_class_needs_no_other_pool(
+    compute, monkeypatch, classes
+):
+    from nova_rbd_backend.virt import edge
+
+    fast = edge.store().pool("snapshots")
+    instance = compute.instance()
+    instance.flavor.extra_specs = {"nova_rbd:class": "fast"}
+    compute.dies_while_it_spawns(instance, monkeypatch)
+    assert spawns(compute) == []
+    assert spawns(compute, fast) == [instance.uuid]
+    instance.destroy()
+    assert settle()
+    assert compute.disks(instance) == []
+    assert spawns(compute, fast) == []
+
+
+def test_evacuation_is_not_recorded(compute, monkeypatch):
+    """The old host cleans up when it is back."""
+    instance = compute.instance(host="there")
+    monkeypatch.setattr(
+        "nova_rbd_backend.virt.pools.choice.require_root", lambda _: None
+    )
+    compute.dies_while_it_spawns(instance, monkeypatch)
+    assert spawns(compute) == []
 
 
 def test_spawn_that_ends_leaves_no_entry(compute, monkeypatch):
