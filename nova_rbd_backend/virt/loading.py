@@ -15,7 +15,7 @@ from oslo_log import log as logging
 
 from nova_rbd_backend import conf
 from nova_rbd_backend.checks.host import require_ceph_modules
-from nova_rbd_backend.virt import compat
+from nova_rbd_backend.virt import compat, logs
 from nova_rbd_backend.virt.fatal import require
 
 LOG = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ LOG = logging.getLogger(__name__)
 
 def driver_class() -> Any:
     """Return our compute driver for images_type rbd, otherwise Nova's own."""
+    logs.stand_alone()
     settings = require(lambda: conf.apply(nova.conf.CONF))
     # Nova logs options as they were before they are mapped.
     LOG.info("Instance disks: %s", settings.summary())

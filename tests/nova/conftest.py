@@ -31,10 +31,11 @@ def nova_conf(tmp_path, monkeypatch):
     kept.setUp()
     conf.register(nova.conf.CONF)
 
-    from nova_rbd_backend.virt.background import purger, worker
+    from nova_rbd_backend.virt.background import lasting, purger, worker
 
     own = worker.Background(purger.PURGER._do)
     monkeypatch.setattr(purger, "PURGER", own)
+    monkeypatch.setattr(purger, "_STATES", lasting.States())
 
     def flags(group=None, **options):
         kept.config(group=group, **options)

@@ -13,9 +13,11 @@ from oslo_log import log as logging
 
 from nova_rbd_backend.storage.images import purge
 from nova_rbd_backend.virt import edge
+from nova_rbd_backend.virt.background import lasting
 from nova_rbd_backend.virt.background.worker import Background
 
 LOG = logging.getLogger(__name__)
+_STATES = lasting.States()
 
 #: What could not be purged for longer than this is logged as an error.
 #: The cause will not go away by itself, as a dead client's watch does after
@@ -26,22 +28,29 @@ PATIENCE_SECONDS = 120
 def _purge_once() -> bool:
     """Purge all pools; return False to be called again soon."""
     try:
-        reports, failed = edge.run(edge.store().purge, long=True)
+        with _STATES.run():
+            reports, failed = edge.run(edge.store().purge, long=True)
+            can_wait = [_log(report) for report in reports]
+            for each in failed:
+                _tell_failure(each)
+            _tell_clock(reports)
     except Exception as error:
-        LOG.error("Deleted disks were not purged: %s", error)
+        _tell_failure(error)
         return False
-    _tell_clock(reports)
-    can_wait = [_log(report) for report in reports]
-    for each in failed:
-        LOG.error("Deleted disks were not purged: %s", each)
     return all(can_wait) and not failed
+
+
+def _tell_failure(error: Exception) -> None:
+    text = "Deleted disks were not purged: %s"
+    _STATES.tell(str(error), "", LOG.error, text, error)
 
 
 def _tell_clock(reports: Iterable[purge.PurgeReport]) -> None:
     """Log what is wrong with this host's clock, once for all pools."""
     remarks = (report.clock for report in reports if report.clock)
     if remark := next(remarks, None):
-        LOG.error("Disks may stay in the trash for too long: %s", remark)
+        text = "Disks may stay in the trash for too long: %s"
+        _STATES.tell("clock", "", LOG.error, text, remark)
 
 
 def _log(report: purge.PurgeReport) -> bool:
@@ -53,7 +62,10 @@ def _log(report: purge.PurgeReport) -> bool:
     soon = [k for k in report.stuck if k.age_seconds < PATIENCE_SECONDS]
     for kept in report.stuck:
         log = LOG.info if kept in soon else LOG.error
-        log(
+        _STATES.tell(
+            kept.image,
+            f"{kept in soon} {kept.reason}",
+            log,
             "%(what)s still takes space, after %(age)d s: %(reason)s",
             {
                 "what": f"Deleted disk {kept.image} (image id {kept.image_id})"

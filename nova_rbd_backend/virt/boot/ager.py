@@ -8,11 +8,13 @@ from oslo_log import log as logging
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage.bases import age
 from nova_rbd_backend.virt import edge
+from nova_rbd_backend.virt.background import lasting
 from nova_rbd_backend.virt.background.purger import PURGER
 from nova_rbd_backend.virt.background.worker import Background
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
+_STATES = lasting.States()
 
 # The period of Nova's periodic task if its interval is 0 (oslo.service).
 _SHORTEST_PERIOD_SECONDS = 60
@@ -29,18 +31,27 @@ def _age_once() -> bool:
     if cache.remove_unused_base_images:
         unused_seconds = cache.remove_unused_original_minimum_age_seconds
     period = max(_SHORTEST_PERIOD_SECONDS, cache.manager_interval)
+    lease_seconds = int(period * _OF_PERIOD)
     try:
-        store = edge.store()
-        edge.run(store.read_pools)
+        with _STATES.run():
+            store = edge.store()
+            edge.run(store.read_pools)
+            for name in store.pool_names():
+                _try_to_age(store.pool(name), unused_seconds, lease_seconds)
     except Exception as error:
-        LOG.error("Unused bases were not aged: %s", error)
-        return True
-    for name in store.pool_names():
-        try:
-            _age(store.pool(name), unused_seconds, int(period * _OF_PERIOD))
-        except Exception as error:
-            LOG.error("Unused bases of pool %s were not aged: %s", name, error)
+        text = "Unused bases were not aged: %s"
+        _STATES.tell("", str(error), LOG.error, text, error)
     return True
+
+
+def _try_to_age(
+    pool: Pool, unused_seconds: int | None, period_seconds: int
+) -> None:
+    try:
+        _age(pool, unused_seconds, period_seconds)
+    except Exception as error:
+        text = "Unused bases of pool %s were not aged: %s"
+        _STATES.tell(str(pool), str(error), LOG.error, text, pool, error)
 
 
 def _age(pool: Pool, unused_seconds: int | None, period_seconds: int) -> None:
@@ -50,7 +61,7 @@ def _age(pool: Pool, unused_seconds: int | None, period_seconds: int) -> None:
     if found is None:
         return
     for why in found.failed:
-        LOG.warning("A base was not aged: %s", why)
+        _STATES.tell(why, "", LOG.warning, "A base was not aged: %s", why)
     if found.removed or found.undone:
         LOG.info(
             "Removed unused bases from pool %(pool)s: %(removed)s; undid half "
