@@ -15,7 +15,7 @@
 
     StorageError
     |-- InvalidLocation       not an rbd:// location that can be used here
-    |-- LocationOfDisk        the location of an instance's disk
+    |-- ForeignLocation       not the data of the image that has the location
     |-- ClusterUnreachable    no connection: monitors, network, conf file
     |   |-- ConfFileNotFound
     |   |-- ConfFileInvalid
@@ -117,10 +117,10 @@ class InvalidLocation(StorageError):
     advice = "only rbd://fsid/pool/image/snap of this cluster can be cloned"
 
 
-class LocationOfDisk(StorageError):
+class ForeignLocation(StorageError):
     advice = (
-        "the user who set it may have tried to read that disk; make an image"
-        " of a disk by image-create"
+        "the user who set the location may have tried to read what is there;"
+        " make an image of a disk by image-create"
     )
 
 

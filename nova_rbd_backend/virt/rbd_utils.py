@@ -85,7 +85,7 @@ class RBDDriver:
 
         def export() -> None:
             if pool is not None:  # a location that Glance gave
-                parent.refuse_disk(pool, name)
+                parent.refuse_foreign(pool, name, image_id=None)
             at = Pool(cluster.connect(self._cluster), pool or self.pool)
             with at.open(name, snap=snap) as image:
                 transfer.export(image, base)

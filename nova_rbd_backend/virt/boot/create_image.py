@@ -278,7 +278,7 @@ class Maker:
         self._image_meta = IMAGE_API.get(
             context, image_id, include_locations=True
         )
-        glance_image.require_active(self._image_meta)
+        glance_image.require_usable(self._image_meta)
         if glance_image.verified_with(self._trusted_certs):
             raise unacceptable("its signature is to be verified: fetch it")
         if found := glance_image.location_here(self._image_meta):

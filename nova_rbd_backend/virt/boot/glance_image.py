@@ -56,15 +56,26 @@ def location_here(image_meta: Mapping[str, Any]) -> tuple[str, int] | None:
     return None
 
 
-def require_active(image_meta: Mapping[str, Any]) -> None:
-    """Refuse an image whose data Glance would not give out.
+def require_usable(image_meta: Mapping[str, Any]) -> None:
+    """Refuse an image of which no disk may be made, in whatever way.
 
-    Nova's API checks this when a server is created, but not in a rescue.
+    Nova's API checks whether an image is active when a server is created, but
+    not in a rescue.
 
     :raises nova.exception.ImageNotActive: for example, it is deactivated
+    :raises nova.exception.StorageError: a location is not the image's own
     """
+    image_id = str(image_meta["id"])
     if image_meta.get("status", "active") != "active":
-        raise exception.ImageNotActive(image_id=image_meta["id"])
+        raise exception.ImageNotActive(image_id=image_id)
+    cluster = edge.store().cluster
+    for location in image_meta.get("locations") or ():
+        edge.run(
+            functools.partial(
+                parent.refuse_foreign_location,
+                *(cluster, str(location["url"]), image_id),
+            )
+        )
 
 
 def verified_with(trusted_certs: Any) -> str | None:

@@ -34,7 +34,7 @@ def have(context: Any, image_id: str) -> bool:
     store = edge.store()
     pool = store.of(store.settings.default_class)
     image_meta = IMAGE_API.get(context, image_id, include_locations=True)
-    glance_image.require_active(image_meta)
+    glance_image.require_usable(image_meta)
     clones_location = not glance_image.verified_with(None)
     if clones_location and glance_image.location_here(image_meta):
         return False
