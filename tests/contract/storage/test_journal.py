@@ -71,3 +71,36 @@ def test_claim_is_given_back_if_the_entry_cannot_be_ended(
         with pytest.raises(errors.OperationTimedOut):
             work()
     assert entries_now(pool, entry) == [entry]
+
+
+@pytest.fixture
+def spawned(pool, instance):
+    """Return a function for the instance's entry, or None."""
+
+    def entry():
+        found = [e for e in journal.spawns(pool) if e.image == instance]
+        return found[0] if found else None
+
+    yield entry
+    if left := entry():
+        journal.end(pool, left)
+
+
+def test_spawn_elsewhere_replaces_the_one_before(pool, instance, spawned):
+    first = journal.begin_spawn(pool, instance, "host1")
+    second = journal.begin_spawn(pool, instance, "host2")
+    assert spawned() == second
+    # The first process lives, and comes to its end.
+    journal.end(pool, first)
+    assert spawned() == second
+    journal.end(pool, second)
+    assert spawned() is None
+
+
+def test_spawn_is_abandoned_when_nobody_is_at_it(pool, instance, spawned):
+    with journal.sole_maker(pool, instance):
+        entry = journal.begin_spawn(pool, instance, "host1")
+        assert not journal.is_abandoned(pool, entry)
+    assert journal.is_abandoned(pool, entry)
+    elsewhere = dataclasses.replace(entry, host="elsewhere")
+    assert not journal.is_abandoned(pool, elsewhere)

@@ -16,6 +16,7 @@ from nova.storage import rbd_utils as nova_rbd_utils
 
 from nova_rbd_backend.ceph.cluster import Cluster
 from nova_rbd_backend.checks import run
+from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.store import Store
 from nova_rbd_backend.virt import driver, imagebackend, rbd_utils
 from nova_rbd_backend.virt.background import worker
@@ -79,6 +80,11 @@ def put_in_place():
     # Nova's tests start guests of text that is no XML.
     replace(
         driver.LibvirtDriver, _fence_for_start=lambda self, xml, instance: None
+    )
+    replace(
+        journal,
+        begin_spawn=lambda pool, instance_uuid, compute: None,
+        end=lambda pool, entry: None,
     )
     replace(Cluster, fsid=lambda self: "fsid")
     replace(placement, space_bytes=lambda pool, of_class: dict(SPACE))
