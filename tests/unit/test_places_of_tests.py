@@ -13,7 +13,14 @@ TESTS = pathlib.Path(__file__).parents[1]
 PRODUCT = TESTS.parent / "nova_rbd_backend"
 SUITES = ("unit", "contract", "functional", "nova", "e2e")
 # Folders of suites that match no folder of the product.
-OTHER_FOLDERS = {"benchmarks", "in_tree", "mutants", "testbed", "xml"}
+OTHER_FOLDERS = {
+    "benchmarks",
+    "in_tree",
+    "mutants",
+    "soak",
+    "testbed",
+    "xml",
+}
 # Python and pytest require these names.
 COMMON_NAMES = {"__init__.py", "__main__.py", "conftest.py"}
 
@@ -37,7 +44,7 @@ def test_folders_match_the_product(suite):
 
 def test_all_suites_are_checked():
     suites = {path.parent.name for path in TESTS.glob("*/__init__.py")}
-    assert suites - {"mutants", "support", "testbed"} == set(SUITES)
+    assert suites - {"mutants", "soak", "support", "testbed"} == set(SUITES)
 
 
 def test_lanes_exist():

@@ -152,9 +152,9 @@ class CephCluster:
             daemon.signal(signal.SIGCONT)
             daemon.stop()
 
-    def pause_osds(self) -> None:
-        """Freeze the OSDs: clients' requests hang until resume_osds()."""
-        for daemon in self._chosen(("osd",)):
+    def pause_osds(self, *names: str) -> None:
+        """Freeze OSDs, by default all: requests hang until resume_osds()."""
+        for daemon in self._chosen(names or ("osd",)):
             daemon.signal(signal.SIGSTOP)
 
     def resume_osds(self) -> None:

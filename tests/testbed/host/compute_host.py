@@ -94,6 +94,25 @@ class ComputeHost:
         """Stop libvirtd while its guests go on; start() brings it back."""
         self._libvirtd.stop()
 
+    def kill_libvirtd(self) -> None:
+        """SIGKILL libvirtd while its guests go on; start() brings it back."""
+        self._libvirtd.signal(signal.SIGKILL)
+        self._libvirtd.stop()
+
+    def freeze(self) -> None:
+        """SIGSTOP everything that runs on it, as if the host were cut off."""
+        anchor = self._anchor.pid()
+        for pid in self.pids():
+            if pid != anchor:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let everything go on that freeze() has stopped."""
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL everything that runs on it, guests too, as in a crash."""
         self._end_all()

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Errors of this backend are found in nova-compute's log."""
+
+import datetime
+
+import pytest
+
+from tests.soak import complaints
+from tests.soak.journey import GRACE_SECONDS, Journey
+
+ID = "4f2e1c0a-0000-4000-8000-000000000001"
+REQUEST = "req-00000000-1111-4222-8333-444444444444"
+HEAD = f"[None {REQUEST} user - - default] [instance: {ID}]"
+
+
+def line(level, logger, text):
+    return f"2026-11-29 21:24:43.401 4242 {level} {logger} {HEAD} {text}"
+
+
+def traceback(last, file="nova_rbd_backend/storage/journal.py"):
+    nova = "nova.compute.manager"
+    return [
+        line("ERROR", nova, "Instance failed to spawn: it went wrong"),
+        line("ERROR", nova, "Traceback (most recent call last):"),
+        line("ERROR", nova, f'  File "/x/{file}", line 3, in end'),
+        line("ERROR", nova, last),
+        line("INFO", nova, "Took 3 seconds"),
+    ]
+
+
+OURS = traceback("nova_rbd_backend.errors.DiskBusy: it is open")
+SLIP = traceback("KeyError: 'source'")
+NOVAS = traceback("nova.exception.NoValidHost: none", "nova/compute/x.py")
+
+
+def test_traceback_is_one_complaint():
+    (found,) = complaints.complaints(OURS)
+    assert found.is_ours
+    assert not found.is_slip
+    assert found.instances == {ID}
+    for part in (REQUEST, ID, "failed to spawn", "DiskBusy: it is open"):
+        assert part in str(found)
+
+
+def test_complaint_of_our_own_logger():
+    own = line("ERROR", "nova_rbd_backend.virt.background.worker", "no purge")
+    (found,) = complaints.complaints([own])
+    assert found.is_ours
+
+
+def test_two_errors_are_two_complaints():
+    found = list(complaints.complaints([*OURS, *NOVAS, *SLIP[:-1]]))
+    assert [(f.is_ours, f.is_slip) for f in found] == [
+        (True, False),
+        (False, False),
+        (True, True),
+    ]
+
+
+@pytest.fixture
+def journey(tmp_path):
+    return Journey(tmp_path / "journey")
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "nova-compute.log"
+    path.write_text("\n".join(["earlier", *OURS, *NOVAS]))
+    return path
+
+
+def judged(log, journey, met=(), offset=0):
+    found = complaints.judge(log, offset, journey, set(met))
+    return [each.lines[-1].rpartition("] ")[2] for each in found]
+
+
+def test_what_nothing_explains_is_left(log, journey):
+    assert judged(log, journey) == [
+        "nova_rbd_backend.errors.DiskBusy: it is open"
+    ]
+
+
+def test_what_was_logged_before_does_not_count(log, journey):
+    assert judged(log, journey, offset=log.stat().st_size) == []
+
+
+def test_servers_with_two_actions_at_a_time(log, journey):
+    assert judged(log, journey, met=[ID]) == []
+
+
+def test_fault_explains_an_error_but_no_slip(log, journey, monkeypatch):
+    at = datetime.datetime(2026, 11, 29, 21, 24, 40).timestamp()
+    monkeypatch.setattr("tests.soak.journey.time.time", lambda: at)
+    with journey.fault("kill_osd"):
+        pass
+    assert judged(log, journey) == []
+    log.write_text("\n".join(SLIP))
+    assert judged(log, journey) == ["KeyError: 'source'"]
+
+
+def test_fault_explains_for_a_while(journey, monkeypatch):
+    monkeypatch.setattr("tests.soak.journey.time.time", lambda: 1000.0)
+    with journey.fault("kill_osd"):
+        assert journey.explained(1000, 1000)
+    assert journey.explained(990, 1000)
+    assert not journey.explained(980, 999)
+    assert journey.explained(1000 + GRACE_SECONDS, 2000)
+    assert not journey.explained(1001 + GRACE_SECONDS, 2000)
