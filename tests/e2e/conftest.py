@@ -32,8 +32,13 @@ FIRST = "nova:host1"
 # One test stops Ceph, and Nova must notice that within seconds.
 OVERRIDES: Conf = {
     "nova_rbd": {"operation_timeout_seconds": 10},
-    # A shelved server stays on its host until a test offloads it.
-    "DEFAULT": {"shelved_offload_time": -1},
+    "DEFAULT": {
+        # A shelved server stays on its host until a test offloads it.
+        "shelved_offload_time": -1,
+        # What is left of servers that were deleted while their host was away
+        # is deleted in this period.
+        "instance_delete_interval": 30,
+    },
 }
 PURGE_SECONDS = 60
 FOLDER_SECONDS = 15

@@ -18,7 +18,15 @@ from tests.testbed.whole import Testbed
 NAME = os.environ.get("NOVA_RBD_TESTBED_NAME", "soak")
 # A deleted server is kept for so long; a shelved one stays on its host.
 RECLAIM = {"reclaim_instance_interval": 60}
-OVERRIDES: Conf = {"DEFAULT": {"shelved_offload_time": -1, **RECLAIM}}
+OVERRIDES: Conf = {
+    "DEFAULT": {
+        "shelved_offload_time": -1,
+        # What is left of servers that were deleted while their host was away
+        # is deleted in this period.
+        "instance_delete_interval": 30,
+        **RECLAIM,
+    }
+}
 
 
 def main() -> int:

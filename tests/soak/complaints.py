@@ -10,18 +10,19 @@ from collections.abc import Iterable, Iterator
 
 from tests.soak.journey import Journey
 
+# A line of a traceback has no request, not even "[-]".
 _LINE = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) (?P<pid>\d+) "
-    r"(?P<level>[A-Z]+) (?P<logger>\S+) (?P<rest>.*)"
+    r"(?P<level>[A-Z]+) (?P<logger>\S+) "
+    r"(?P<request>\[(?:None |req-|-)[^\]]*\] )?(?P<text>.*)"
 )
 _OURS = "nova_rbd_backend"
 _REQUEST = re.compile(r"req-[0-9a-f-]{36}")
-_INSTANCE = re.compile(r"\[instance: ([0-9a-f-]{36})\]")
-# No fault of the cluster or a host explains these.
+_INSTANCE = re.compile(r"\[instance: ([0-9a-f-]{36})\] ?")
+# No fault of the cluster or of a host explains these.
 _SLIPS = re.compile(
-    r"\b(AssertionError|AttributeError|ImportError|IndexError|KeyError"
-    r"|NameError|NotImplementedError|RecursionError|TypeError"
-    r"|UnboundLocalError|UnicodeDecodeError|ValueError|ZeroDivisionError): "
+    r"(Assertion|Attribute|Import|Index|Key|Name|NotImplemented|Recursion"
+    r"|Type|UnboundLocal|UnicodeDecode|Value|ZeroDivision)Error\b"
 )
 
 
@@ -32,6 +33,7 @@ class Complaint:
     at: float
     pid: str
     logger: str
+    request: str
     lines: list[str]
 
     @property
@@ -44,26 +46,29 @@ class Complaint:
 
     @property
     def is_slip(self) -> bool:
-        """Whether it is an error of the program, and not of its world."""
-        return bool(_SLIPS.search(self.lines[-1]))
+        """Whether this backend raised what only a mistake in it can raise."""
+        frames = [line for line in self.lines if ' File "' in line]
+        raised_here = bool(frames) and f"{_OURS}/" in frames[-1]
+        return raised_here and bool(_SLIPS.match(self._last))
 
     @property
     def instances(self) -> set[str]:
         return set(_INSTANCE.findall(self.text))
 
+    @property
+    def _last(self) -> str:
+        said = [_INSTANCE.sub("", line) for line in self.lines]
+        return [line for line in said if line.strip()][-1]
+
     def __str__(self) -> str:
         when = datetime.datetime.fromtimestamp(self.at)
-        request = _REQUEST.search(self.text)
-        words = [
-            when.isoformat(" ", "milliseconds"),
-            self.logger,
-            request[0] if request else "",
-            " ".join(sorted(self.instances)),
-            self.lines[0].strip(),
-        ]
+        words = [when.isoformat(" ", "milliseconds"), self.logger]
+        words += _REQUEST.findall(self.request)[:1]
+        words += sorted(self.instances)
+        words.append(_INSTANCE.sub("", self.lines[0]))
         if len(self.lines) > 1:
-            words.append(f"... {self.lines[-1].strip()}")
-        return " ".join(word for word in words if word)
+            words.append(f"... {self._last}")
+        return " ".join(words)
 
 
 def complaints(lines: Iterable[str]) -> Iterator[Complaint]:
@@ -71,26 +76,25 @@ def complaints(lines: Iterable[str]) -> Iterator[Complaint]:
     current: Complaint | None = None
     for line in lines:
         found = _LINE.match(line)
-        if not found or found["level"] not in ("ERROR", "CRITICAL"):
-            if current and found:
-                yield current
-                current = None
+        if not found:
             continue
-        rest = found["rest"]
-        text = re.sub(r"^(\[[^\]]*\] )+", "", rest)
-        goes_on = (
-            current is not None
-            and (current.pid, current.logger)
-            == (found["pid"], found["logger"])
-            and re.match(r"Traceback |\s|\S+(Error|Exception|\w+): ", text)
-        )
-        if current and goes_on:
-            current.lines.append(rest)
+        bad = found["level"] in ("ERROR", "CRITICAL")
+        source = found["pid"], found["logger"]
+        if (
+            current
+            and bad
+            and not found["request"]
+            and source == (current.pid, current.logger)
+        ):
+            current.lines.append(found["text"])
             continue
         if current:
             yield current
-        at = datetime.datetime.fromisoformat(found["time"]).timestamp()
-        current = Complaint(at, found["pid"], found["logger"], [rest])
+        current = None
+        if bad:
+            at = datetime.datetime.fromisoformat(found["time"]).timestamp()
+            request = found["request"] or ""
+            current = Complaint(at, *source, request, [found["text"]])
     if current:
         yield current
 

@@ -34,6 +34,10 @@ TROUBLE = (
 )
 
 
+class Over(Exception):
+    """The run is over: what is broken now is mended in the end."""
+
+
 class Disasters:
     """Causes the faults of one side, one after the other."""
 
@@ -59,6 +63,8 @@ class Disasters:
             try:
                 with self._journey.fault(fault.kind):
                     getattr(self, fault.kind)(fault)
+            except Over:
+                return
             except TROUBLE as error:
                 # What is not mended now is mended in the end.
                 self._journey.note(fault.kind, "not mended:", error)
@@ -81,7 +87,7 @@ class Disasters:
         self._note(fault, name)
         try:
             self._testbed.cluster.pause_osds(name)
-            self._end.wait(fault.seconds)
+            self._wait(fault.seconds)
         finally:
             self._testbed.cluster.resume_osds()
 
@@ -89,7 +95,7 @@ class Disasters:
         self._note(fault, QUOTA_POOL)
         try:
             set_quota(self._testbed, 1 << 20)
-            self._end.wait(fault.seconds)
+            self._wait(fault.seconds)
         finally:
             set_quota(self._testbed, 0)
 
@@ -100,7 +106,7 @@ class Disasters:
     def _killed(self, fault: Fault, daemon: str) -> None:
         self._note(fault, daemon)
         self._testbed.cluster.kill(daemon)
-        self._end.wait(fault.seconds)
+        self._wait(fault.seconds)
         self._testbed.cluster.start()
 
     # -- of a host ------------------------------------------------------------
@@ -109,7 +115,7 @@ class Disasters:
         host = self._host(fault)
         self._note(fault, host.name)
         self._testbed.compute(host).kill()
-        self._end.wait(fault.seconds)
+        self._wait(fault.seconds)
         revive(self._testbed, host, self._volumes)
 
     def kill_qemu(self, fault: Fault) -> None:
@@ -126,7 +132,7 @@ class Disasters:
         host = self._host(fault)
         self._note(fault, host.name)
         host.kill_libvirtd()
-        self._end.wait(fault.seconds)
+        self._wait(fault.seconds)
         revive(self._testbed, host, self._volumes)
 
     def cut_off(self, fault: Fault) -> None:
@@ -135,11 +141,11 @@ class Disasters:
         self._note(fault, host.name)
         try:
             host.freeze()
-            self._end.wait(fault.seconds)
+            self._wait(fault.seconds)
             self._evacuate(host)
         finally:
             host.thaw()
-        self._end.wait(THAWED_SECONDS)
+        self._wait(THAWED_SECONDS)
         self._testbed.compute(host).kill()
         revive(self._testbed, host, self._volumes)
 
@@ -148,7 +154,7 @@ class Disasters:
         host = self._host(fault)
         self._note(fault, host.name)
         self._testbed.cut_power(host)
-        self._end.wait(fault.seconds)
+        self._wait(fault.seconds)
         self._evacuate(host)
         revive(self._testbed, host, self._volumes)
 
@@ -177,9 +183,7 @@ class Disasters:
         limit = time.monotonic() + EVACUATION_SECONDS
         outcome = "slow"
         while time.monotonic() < limit and outcome == "slow":
-            if self._end.wait(0.5):
-                outcome = "stopped"
-                break
+            self._wait(0.5)
             with contextlib.suppress(Refused):
                 server = self._user.server(server_id)
                 if server is None:
@@ -189,6 +193,10 @@ class Disasters:
                     outcome = "done" if left else "failed"
         self._journey.note("evacuate", server_id, outcome)
         self._journey.ended("evacuate", outcome)
+
+    def _wait(self, seconds: float) -> None:
+        if self._end.wait(seconds):
+            raise Over
 
     def _note(self, fault: Fault, what: str) -> None:
         self._journey.note("FAULT", fault.kind, what, f"{fault.seconds} s")
@@ -225,6 +233,12 @@ def heal(testbed: Testbed, volumes: Volumes, journey: Journey) -> None:
 
     :raises TestbedError: something does not come back
     """
+    # Its time is that of the faults that it ends.
+    with journey.fault("healing"):
+        _mend_all(testbed, volumes, journey)
+
+
+def _mend_all(testbed: Testbed, volumes: Volumes, journey: Journey) -> None:
     mend: list[Callable[[], None]] = [
         testbed.cluster.start,
         lambda: set_quota(testbed, 0),

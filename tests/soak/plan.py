@@ -61,7 +61,7 @@ TWICE, BUSY = 0.12, 0.12
 PAUSE_SECONDS = (0.0, 1.5)
 FAULT_SECONDS = (3.0, 20.0)
 # Without pauses between the faults, a fault would explain every error.
-QUIET_SECONDS = (5.0, 25.0)
+QUIET_SECONDS = (10.0, 40.0)
 
 
 @dataclasses.dataclass(frozen=True)

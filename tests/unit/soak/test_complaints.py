@@ -11,24 +11,28 @@ from tests.soak.journey import GRACE_SECONDS, Journey
 
 ID = "4f2e1c0a-0000-4000-8000-000000000001"
 REQUEST = "req-00000000-1111-4222-8333-444444444444"
-HEAD = f"[None {REQUEST} user - - default] [instance: {ID}]"
+HEAD = f"[None {REQUEST} user - - default] [instance: {ID}] "
+INSIDE = f"[instance: {ID}] "
 
 
-def line(level, logger, text):
-    return f"2026-11-29 21:24:43.401 4242 {level} {logger} {HEAD} {text}"
+def line(level, logger, text, head=HEAD):
+    return f"2026-11-29 21:24:43.401 4242 {level} {logger} {head}{text}"
 
 
 def traceback(last, file="nova_rbd_backend/storage/journal.py"):
     nova = "nova.compute.manager"
     return [
         line("ERROR", nova, "Instance failed to spawn: it went wrong"),
-        line("ERROR", nova, "Traceback (most recent call last):"),
-        line("ERROR", nova, f'  File "/x/{file}", line 3, in end'),
-        line("ERROR", nova, last),
+        line("ERROR", nova, "Traceback (most recent call last):", INSIDE),
+        line("ERROR", nova, '  File "/x/nova/y.py", line 3, in z', INSIDE),
+        line("ERROR", nova, f'  File "/x/{file}", line 3, in end', INSIDE),
+        line("ERROR", nova, last, INSIDE),
+        line("ERROR", nova, "", INSIDE),
         line("INFO", nova, "Took 3 seconds"),
     ]
 
 
+OWN_FRAME = '  File "/x/nova_rbd_backend/virt/driver.py", line 3, in boot'
 OURS = traceback("nova_rbd_backend.errors.DiskBusy: it is open")
 SLIP = traceback("KeyError: 'source'")
 NOVAS = traceback("nova.exception.NoValidHost: none", "nova/compute/x.py")
@@ -58,6 +62,14 @@ def test_two_errors_are_two_complaints():
     ]
 
 
+def test_slip_of_nova_below_a_frame_of_ours():
+    lines = traceback("KeyError: 'x'", "nova/virt/libvirt/driver.py")
+    lines.insert(2, line("ERROR", "nova.compute.manager", OWN_FRAME, INSIDE))
+    (found,) = complaints.complaints(lines)
+    assert found.is_ours
+    assert not found.is_slip
+
+
 @pytest.fixture
 def journey(tmp_path):
     return Journey(tmp_path / "journey")
@@ -72,7 +84,7 @@ def log(tmp_path):
 
 def judged(log, journey, met=(), offset=0):
     found = complaints.judge(log, offset, journey, set(met))
-    return [each.lines[-1].rpartition("] ")[2] for each in found]
+    return [str(each).rpartition("... ")[2] for each in found]
 
 
 def test_what_nothing_explains_is_left(log, journey):
