@@ -28,6 +28,7 @@ EVACUATION_SECONDS = 180
 # In this time a guest that comes back writes, if it can.
 THAWED_SECONDS = 3
 QUOTA_POOL = "vms"
+STARTS = 5
 TROUBLE = (
     *(TestbedError, Refused, SDKException, OSError),
     *(rados.Error, libvirt.libvirtError, subprocess.SubprocessError),
@@ -212,12 +213,19 @@ def declare_down(testbed: Testbed, host: ComputeHost) -> None:
 def revive(testbed: Testbed, host: ComputeHost, volumes: Volumes) -> None:
     """Start what does not run on the host; Nova takes it for up on return.
 
+    A nova-compute that ends because Ceph does not answer is started again, as
+    by a service manager.
+
     :raises TestbedError: it did not come up within the limits
     """
     own = Testbed.load(testbed.name)
     host.thaw()
     host.start()
     volumes.give_secret(host)
+    for _ in range(STARTS - 1):
+        with contextlib.suppress(*TROUBLE):
+            own.restore_power(host)
+            return
     own.restore_power(host)
 
 

@@ -17,6 +17,7 @@ from tests.testbed.process import TestbedError, wait_for
 from tests.testbed.whole import Testbed
 
 TASK_SECONDS = 180
+HARMED_TASK_SECONDS = 30
 DELETE_SECONDS = 180
 # A disk whose purge has failed is tried again after up to ten minutes
 # (virt.background.worker).
@@ -54,19 +55,22 @@ class Ending:
         be possible to delete it.
         """
 
-        def busy() -> list[str]:
+        def busy(harmed: bool) -> list[str]:
             return [
                 f"{server_id} {server['status']} {task(server)}"
                 for server_id, server in self._user.servers().items()
                 if task(server) is not None
+                and self._is_harmed(server_id) == harmed
             ]
 
-        for each in _within(TASK_SECONDS, busy):
-            member = self._fleet.known(each.partition(" ")[0])
-            if member and (member.harmed or member.meetings):
-                self._journey.note("has still a task:", each)
-            else:
-                self._journey.violation(f"has still a task: {each}")
+        for each in _within(TASK_SECONDS, lambda: busy(harmed=False)):
+            self._journey.violation(f"has still a task: {each}")
+        for each in _within(HARMED_TASK_SECONDS, lambda: busy(harmed=True)):
+            self._journey.note("has still a task:", each)
+
+    def _is_harmed(self, server_id: str) -> bool:
+        member = self._fleet.known(server_id)
+        return member is None or member.harmed or member.meetings > 0
 
     def _delete_servers(self) -> None:
         def left() -> list[str]:

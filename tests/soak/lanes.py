@@ -318,11 +318,13 @@ class Lane:
     ) -> None:
         self._journey.ended(step.action, outcome.word)
         self._note(step, member.id, request_id, outcome.word, outcome.why)
-        if outcome.word not in ("failed", "slow"):
+        if outcome.word not in ("failed", "slow", "stopped"):
             return
         explained = self._journey.explained(begin, time.time())
         if explained or member.meetings or member.harmed:
             member.harmed = True
+            return
+        if outcome.word == "stopped":
             return
         self._journey.violation(
             f"{step.action} of {member.id} {request_id} {outcome.word} "
