@@ -15,7 +15,10 @@ _DISK = re.compile(rf"(?P<instance_uuid>{_UUID})_(?P<disk>.+)")
 # Nova 26 to 34 (libvirt/blockinfo.py, get_disk_mapping; driver.py).
 _NOVAS = re.compile(r"disk(\.(local|swap|config|eph[0-9]+))?")
 _SNAPSHOT = re.compile(rf"snapshot_{_UUID}")
-_DRAFT = re.compile(r"(?P<image>.+)\.nova-rbd-draft-[0-9a-f]{12}")
+_UNDONE = "-undone"
+_DRAFT = re.compile(
+    rf"(?P<image>.+)\.nova-rbd-draft-[0-9a-f]{{12}}(?:{_UNDONE})?"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +61,19 @@ def final_name(image: str) -> str:
     """Return the name that a draft gets when it is whole, or else the name."""
     found = _DRAFT.fullmatch(image)
     return found["image"] if found else image
+
+
+def is_draft(image: str) -> bool:
+    """Return whether an RBD image is a draft, undone or not."""
+    return final_name(image) != image
+
+
+def undone_draft(draft: str) -> str:
+    """Return the name of a draft while it is undone.
+
+    It is the same for all that undo the draft, and no maker publishes it.
+    """
+    return draft if draft.endswith(_UNDONE) else f"{draft}{_UNDONE}"
 
 
 def snapshot_image(image_id: str) -> str:

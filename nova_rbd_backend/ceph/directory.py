@@ -9,7 +9,8 @@ import contextlib
 
 import rados
 
-from nova_rbd_backend import errors
+from nova_rbd_backend import errors, names
+from nova_rbd_backend.ceph import error_map
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.encoding import decoded, encoded
 from nova_rbd_backend.ceph.objects import Objects
@@ -17,6 +18,10 @@ from nova_rbd_backend.ceph.objects import Objects
 # Its omap has name_<image> -> image id and id_<image id> -> image, both as
 # length-prefixed strings (cls_rbd.cc, 16.2).
 _DIRECTORY = "rbd_directory"
+# What a compare in a write fails with: the offset of the first byte that
+# differs, above all errnos (MAX_ERRNO, include/rados.h, 16.2). So does the
+# compare with an object that does not exist.
+_FIRST_DIFFERENCE = 4095
 
 
 class Directory:
@@ -100,34 +105,94 @@ class Directory:
 
         Takes the steps of librbd's RenameRequest without rbd_rename, which
         opens the image; that takes longer than any part of a clone except the
-        clone itself. Once the first step is done, finish_publishing completes
-        the others if this process dies.
+        clone itself. The steps are in librbd's order, so that the name is
+        taken for every client from the first step on. If this process dies,
+        finish_publishing completes them.
 
         :raises ImageExists: the name is taken
         :raises TakenOver: the draft has been removed meanwhile
         """
-        self._rename_listed(draft, image_id, name)
         self._set_id(name, image_id)
-        self.remove_id(draft)
+        try:
+            self._rename_listed(draft, image_id, name)
+        except errors.TakenOver:
+            # Unless another process has finished this publish.
+            if self.free_unlisted(name, image_id):
+                raise
+        except errors.ImageExists:
+            self.free_unlisted(name, image_id)
+            raise
+        self.remove_id(draft, image_id)
 
     def finish_publishing(self, draft: str, name: str) -> None:
-        """Finish a publish whose process died, if there was one."""
-        image_id = self.image_id(draft)
-        if image_id is None or self.listed_id(draft) is not None:
-            return
-        if self.listed_id(name) == image_id:
-            self._set_id(name, image_id)
-            self.remove_id(draft)
+        """Finish a publish whose process died, if there was one.
 
-    def remove_id(self, name: str) -> None:
-        """Remove the rbd_id object of a name, if it exists."""
-        with (
-            contextlib.suppress(errors.ImageNotFound),
-            self._access.reach(
-                "remove the name", image=name, frees=True
-            ) as ioctx,
-        ):
-            ioctx.remove_object(f"rbd_id.{name}")
+        A publish that cannot be finished leaves the draft listed.
+        """
+        image_id = self.image_id(draft)
+        if image_id is None:
+            return
+        if self.image_id(name) == image_id == self.listed_id(draft):
+            with contextlib.suppress(errors.TakenOver, errors.ImageExists):
+                self._rename_listed(draft, image_id, name)
+        # Earlier releases changed the directory first.
+        if self.listed_id(name) == image_id:
+            try:
+                self._set_id(name, image_id)
+            except errors.ImageExists:
+                self._give_back(name, draft, image_id)
+            else:
+                self.remove_id(draft, image_id)
+
+    def take_away(self, draft: str) -> str | None:
+        """Keep a draft from being published; return the name it has then.
+
+        The directory gives it that name in one step: either its maker has
+        published it before, or its maker's publish fails. Does nothing if
+        this has been done already.
+
+        :returns: None if the draft is not listed, or is published
+        """
+        undone = names.undone_draft(draft)
+        image_id = self.listed_id(draft)
+        if image_id is not None and draft != undone:
+            with contextlib.suppress(errors.TakenOver):
+                self._rename_listed(draft, image_id, undone)
+        image_id = self.listed_id(undone)
+        if image_id is None:
+            return None
+        for name in (draft, names.final_name(draft)):
+            self.remove_id(name, image_id)
+        return undone
+
+    def free_unlisted(self, name: str, image_id: str) -> bool:
+        """Free a name that an image was to get, but is not listed by.
+
+        :returns: False if the image is listed by this name
+        """
+        if self.listed_id(name) == image_id:
+            return False
+        self.remove_id(name, image_id)
+        return True
+
+    def remove_id(self, name: str, image_id: str) -> None:
+        """Remove the rbd_id object of a name, if it has this id.
+
+        librados: rados_write_op_cmpext in the same write.
+        """
+        with self._access.reach(
+            "remove the name", image=name, frees=True
+        ) as ioctx:
+            try:
+                with rados.WriteOpCtx() as op:
+                    op.cmpext(encoded(image_id), 0)
+                    op.remove()
+                    ioctx.operate_write_op(op, f"rbd_id.{name}")
+            except rados.ObjectNotFound:
+                pass
+            except rados.Error as error:
+                if not _differs(error):
+                    raise
 
     def remove_listed(self, name: str, image_id: str) -> None:
         """Remove an image from the directory. cls_rbd: dir_remove_image."""
@@ -139,10 +204,12 @@ class Directory:
 
     def _rename_listed(self, draft: str, image_id: str, name: str) -> None:
         """cls_rbd: dir_rename_image, which refuses any other name or id."""
-        request = b"".join(map(encoded, (draft, name, image_id)))
+        request = _renaming(draft, name, image_id)
         method = ("rbd", "dir_rename_image")
         try:
-            self._access.execute("name", name, _DIRECTORY, method, request)
+            self._access.execute(
+                "name", name, _DIRECTORY, method, request, frees=True
+            )
         except (errors.ImageNotFound, errors.Conflict) as error:
             # ENOENT: the directory has no such draft. ESTALE: it has another
             # id for the draft.
@@ -152,6 +219,36 @@ class Directory:
                 pool=str(self._access),
                 image=name,
             ) from error
+
+    def _give_back(self, name: str, draft: str, image_id: str) -> None:
+        """Undo a publish whose name another image has got meanwhile.
+
+        For librbd only the rbd_id object takes a name: ``rbd trash restore``
+        gives a name that the directory has for a half-published image to
+        another image, and does not list that (Trash::restore, 16.2).
+        librados: rados_write_op_omap_set, because of two methods of cls_rbd in
+        one write the second does not see what the first has changed.
+        """
+        owner_id = self.existing_id(name, "give back the name of")
+        entries = {
+            f"name_{draft}": encoded(image_id),
+            f"id_{image_id}": encoded(draft),
+            f"name_{name}": encoded(owner_id),
+            f"id_{owner_id}": encoded(name),
+        }
+        with (
+            self._access.reach(
+                "give back the name of", image=name, frees=True
+            ) as ioctx,
+            rados.WriteOpCtx() as op,
+        ):
+            op.omap_cmp(
+                f"name_{name}",
+                encoded(image_id).decode(),
+                rados.LIBRADOS_CMPXATTR_OP_EQ,
+            )
+            ioctx.set_omap(op, tuple(entries), tuple(entries.values()))
+            ioctx.operate_write_op(op, _DIRECTORY)
 
     def _set_id(self, name: str, image_id: str) -> None:
         """cls_rbd: set_id. Does nothing if the name has this id already.
@@ -168,3 +265,13 @@ class Directory:
             except rados.ObjectExists:
                 if self.image_id(name) != image_id:
                     raise
+
+
+def _renaming(old: str, new: str, image_id: str) -> bytes:
+    """Write the request of dir_rename_image."""
+    return b"".join(map(encoded, (old, new, image_id)))
+
+
+def _differs(error: rados.Error) -> bool:
+    """Return whether a write failed because its compare did."""
+    return (error_map.ceph_errno(error) or 0) >= _FIRST_DIFFERENCE

@@ -308,11 +308,12 @@ class Pool:
         name, or is in the trash, only its rbd_id object is removed.
         """
         image_id = self.directory.image_id(name)
+        if image_id is None:
+            return
         if (
-            image_id is None
-            or self.directory.listed_name(image_id) is not None
+            self.directory.listed_name(image_id) is not None
             or self.trash.get(image_id) is not None
         ):
-            self.directory.remove_id(name)
+            self.directory.remove_id(name, image_id)
         else:
             self.remove(name)

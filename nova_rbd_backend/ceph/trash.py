@@ -107,13 +107,32 @@ class Trash:
     def finish_move(self, image_id: str, name: str) -> None:
         """Finish a move to the trash whose process died before its last step.
 
-        Takes the steps of librbd's Trash::move. cls_rbd: dir_remove_image,
-        trash_state_set.
+        Takes the steps of librbd's Trash::move.
         """
         if self._directory.listed_id(name) == image_id:
             self._directory.remove_listed(name, image_id)
-        if self._directory.image_id(name) == image_id:
-            self._directory.remove_id(name)
+        self._directory.remove_id(name, image_id)
+        self._end_move(image_id, name)
+
+    def restore_renamed(self, image_id: str) -> bool:
+        """Take an image that has a name out of the trash; return if it had.
+
+        Such an image was renamed while it was moved to the trash; an earlier
+        release could publish a draft that another host undid. An image that
+        the directory lists by the name that it has in the trash is left
+        alone, because its move is under way.
+        """
+        name = self._directory.listed_name(image_id)
+        trashed = None if name is None else self.get(image_id)
+        if name is None or trashed is None or trashed.name == name:
+            return False
+        with contextlib.suppress(errors.Conflict):  # its move has ended
+            self._end_move(image_id, trashed.name)
+        self.restore(image_id, name)
+        return True
+
+    def _end_move(self, image_id: str, name: str) -> None:
+        """cls_rbd: trash_state_set."""
         method = ("rbd", "trash_state_set")
         request = encoding.end_of_move(image_id)
         self._access.execute(

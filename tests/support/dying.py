@@ -59,9 +59,12 @@ def changes() -> Table:
     found = librbd_calls()
     return {
         **found,
-        trash.Trash: (*found[trash.Trash], "finish_move"),
+        trash.Trash: (*found[trash.Trash], "_end_move"),
         cluster.Cluster: ("blocklist",),
-        Directory: ("_rename_listed", "_set_id", "remove_id", "remove_listed"),
+        Directory: (
+            *("_rename_listed", "_give_back", "remove_listed"),
+            *("_set_id", "remove_id"),
+        ),
         Headers: ("set_metadata",),
         Holders: ("break_lock",),
         Objects: ("omap_swap", "lease", "end_lease"),

@@ -21,7 +21,7 @@ from nova_rbd_backend.storage import fencing, journal
 from nova_rbd_backend.storage.bases import make as bases
 from nova_rbd_backend.storage.disks import delete as delete_
 from nova_rbd_backend.storage.disks import provision, rollback
-from nova_rbd_backend.storage.images import purge, restore
+from nova_rbd_backend.storage.images import draft, purge, restore
 from nova_rbd_backend.storage.snapshots import detach as detach_
 from nova_rbd_backend.storage.snapshots import make as snapshots
 from tests.support import dying
@@ -109,6 +109,11 @@ def clone(vms, name, argument):
     provision.clone_disk(vms, name, parent, GROWN_BYTES, META)
 
 
+def undo(vms, name, argument):
+    """Settle what an earlier attempt has left of a disk."""
+    draft.settle_attempts(vms, name)
+
+
 def import_(vms, name, argument):
     provision.import_disk(vms, name, argument, GROWN_BYTES, META, workers=2)
 
@@ -181,6 +186,7 @@ FLOWS = {
     "restore": restore_,
     "roll back": roll_back,
     "snapshot": snapshot,
+    "undo": undo,
 }
 
 

@@ -80,6 +80,13 @@ def discard_fenced(
     spare_living: bool,
 ) -> None:
     """Do the same for an image whose dead clients have been fenced."""
+    if names.is_draft(name):
+        # librbd would move it to the trash although its maker publishes it at
+        # the same moment. A purge would then free a disk.
+        taken = pool.directory.take_away(name)
+        if taken is None:
+            return
+        name = taken
 
     def move() -> None:
         # librbd moves an image that is open, and its client writes on.

@@ -107,16 +107,17 @@ def settle_attempts(pool: Pool, name: str) -> bool:
 
 def settle(pool: Pool, entry: journal.Entry) -> bool:
     """Finish or undo an attempt to make an image; return if it was undone."""
-    half_made = pool.directory.listed_id(entry.draft) is not None
-    if not half_made:
-        pool.directory.finish_publishing(entry.draft, entry.image)
-        # A process killed in rbd_create leaves an rbd_id object that the
-        # directory does not list.
-        half_made = pool.directory.exists(entry.draft)
+    directory = pool.directory
+    directory.finish_publishing(entry.draft, entry.image)
+    # If its maker is alive, it cannot publish the draft any more.
+    taken = directory.take_away(entry.draft)
+    # A process killed in rbd_create leaves an rbd_id object that the directory
+    # does not list.
+    half_made = taken is not None or directory.exists(entry.draft)
     if half_made:
         # Even if its maker is alive, because Nova has given up that attempt.
-        discard(pool, entry.draft, spare_living=False)
-    if entry.source and pool.directory.listed_id(entry.image) is None:
+        discard(pool, taken or entry.draft, spare_living=False)
+    if entry.source and directory.listed_id(entry.image) is None:
         source_snap.remove(pool, entry.source)
     journal.end(pool, entry)
     return half_made

@@ -171,6 +171,8 @@ def _free(
 ) -> _Held | None:
     """Free one image; return what holds it, or None."""
     try:
+        if pool.trash.restore_renamed(entry.image_id):
+            return _Held("it is a disk, and stays one", is_disk=True)
         try:
             pool.trash.remove(entry.image_id, force)
         except errors.HasSnaps:

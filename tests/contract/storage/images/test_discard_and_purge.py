@@ -534,3 +534,29 @@ def test_disk_restored_from_the_trash_is_a_disk_again(pool, instance, name):
     assert not blank_disk(pool, name, MIB).created
     purge.purge(pool)
     assert pool.directory.image_id(name) == image_id
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_disk_that_is_in_the_trash_too_is_not_freed(
+    pool, instance, name, ended
+):
+    """As an earlier release left a draft that was published and undone."""
+    image_id = pool.directory.image_id(name)
+    entry = journal.begin_deletion(pool, f"{name}.draft", image_id, ())
+    pool.directory._rename_listed(name, image_id, f"{name}.draft")
+    pool.trash.move(f"{name}.draft")
+    listed = encoding.encoded(name) + encoding.encoded(image_id)
+    with pool._access.reach("list", image=name) as ioctx:
+        ioctx.execute("rbd_directory", "rbd", "dir_add_image", listed)
+        if not ended:
+            state = encoding.encoded(image_id) + b"\x01\x00"
+            ioctx.execute("rbd_trash", "rbd", "trash_state_set", state)
+    report = purge.purge(pool)
+    assert entry.image not in report.purged
+    assert _kept(report.waiting, entry.image) == [
+        "it is a disk, and stays one"
+    ]
+    assert provision.is_whole(pool, name)
+    assert pool.trash.get(image_id) is None
+    assert journal.deletion(pool, image_id) is None
+    assert _delete_and_purge(pool, instance)[0] == (name,)

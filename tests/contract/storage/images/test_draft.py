@@ -2,16 +2,28 @@
 
 """An image gets its name when it is whole; a failed one leaves nothing."""
 
+import contextlib
+import threading
+import time
 import uuid
 
 import pytest
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.ceph.directory import Directory
 from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import draft, purge
 from nova_rbd_backend.storage.snapshots import make as snapshots
+from tests.support.blank_disks import blank_disk
 
 MIB = 1 << 20
+# Moments at which a draft is published while another thread undoes it.
+MOMENTS = 16
+
+
+class Died(BaseException):
+    """Stands for the death of the process."""
 
 
 def left(pool, name):
@@ -93,3 +105,129 @@ def test_source_snap_stays_for_a_snapshot_that_is_published(
     assert found == ([attempt.source.snap] if published else [])
     snapshots.undo(pool, attempt)
     purge.purge(pool)
+
+
+def _begun(pool, name):
+    """Return the entry and the id of a draft that can be published."""
+    entry = journal.begin_creation(pool, name)
+    pool.create(entry.draft, MIB)
+    return entry, pool.directory.image_id(entry.draft)
+
+
+def _publish(pool, entry, image_id):
+    """Publish a draft, and undo the attempt if that fails, as its maker."""
+    try:
+        pool.directory.publish(entry.draft, image_id, entry.image)
+    except errors.TakenOver:
+        draft.settle(pool, entry)
+
+
+def test_published_while_another_process_undoes_it(pool, name):
+    """It is a disk or in the trash, and not both; nothing else is left."""
+    entry, _ = _begun(pool, name)
+    began = time.monotonic()
+    draft.settle(pool, entry)
+    seconds = time.monotonic() - began
+    published = 0
+    for number in range(MOMENTS):
+        image = f"{name}.{number}"
+        entry, image_id = _begun(pool, image)
+        other = threading.Thread(target=draft.settle, args=(pool, entry))
+        other.start()
+        time.sleep(seconds * number / MOMENTS)
+        _publish(pool, entry, image_id)
+        other.join(60)
+        is_disk = pool.directory.listed_id(image) == image_id
+        assert is_disk != (pool.trash.get(image_id) is not None)
+        assert pool.directory.exists(image) == is_disk
+        assert not pool.directory.exists(entry.draft)
+        assert left(pool, image) == [image] * is_disk
+        published += is_disk
+    print(f"{published} of {MOMENTS} were published")
+    assert published < MOMENTS
+    assert len(purge.purge(pool).purged) > MOMENTS - published
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_undone_before_or_after_the_first_step_of_a_publish(
+    pool, name, first, monkeypatch
+):
+    """Once a client can open the image by its name, it stays."""
+    entry, image_id = _begun(pool, name)
+    if first:
+        draft.settle(pool, entry)
+        with pytest.raises(errors.TakenOver):
+            pool.directory.publish(entry.draft, image_id, name)
+    else:
+        rename = Directory._rename_listed
+
+        def overtaken(self, *names):
+            monkeypatch.undo()
+            assert not draft.settle(pool, entry)
+            rename(self, *names)
+
+        monkeypatch.setattr(Directory, "_rename_listed", overtaken)
+        Directory.publish(pool.directory, entry.draft, image_id, name)
+    assert pool.directory.exists(name) is not first
+    assert left(pool, name) == [name] * (not first)
+    assert provision.is_whole(pool, name) is not first
+
+
+def _killed_in_publish(pool, entry, image_id, step, monkeypatch):
+    """Die after a step of a publish."""
+    steps = []
+
+    def dying(method):
+        def call(*args):
+            method(*args)
+            steps.append(method)
+            if len(steps) == step:
+                raise Died
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for each in ("_set_id", "_rename_listed", "remove_id"):
+            patch.setattr(Directory, each, dying(getattr(Directory, each)))
+        with pytest.raises(Died):
+            pool.directory.publish(entry.draft, image_id, entry.image)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_restore_of_an_older_disk_after_a_killed_publish(
+    pool, instance, name, step, monkeypatch
+):
+    """``rbd trash restore`` knows nothing of this backend."""
+    pool.create(name, 2 * MIB)
+    older_id = pool.directory.image_id(name)
+    pool.trash.move(name, 3600)
+    entry, image_id = _begun(pool, name)
+    _killed_in_publish(pool, entry, image_id, step, monkeypatch)
+    with contextlib.suppress(errors.ImageExists):
+        pool.trash.restore(older_id, name)
+    assert not blank_disk(pool, name, MIB).created
+    assert pool.directory.image_id(name) == image_id
+    assert pool.trash.get(older_id) is not None
+    delete.delete_disks(pool, instance)
+    assert left(pool, name) == []
+    assert name in purge.purge(pool).purged
+    pool.trash.remove(older_id, force=True)
+
+
+def test_older_disk_that_was_restored_over_a_half_published_one(
+    pool, instance, name
+):
+    """As an earlier release left it, which changed the directory first."""
+    pool.create(name, 2 * MIB)
+    older_id = pool.directory.image_id(name)
+    pool.trash.move(name, 3600)
+    entry, image_id = _begun(pool, name)
+    pool.directory._rename_listed(entry.draft, image_id, name)
+    pool.trash.restore(older_id, name)
+    assert not blank_disk(pool, name, MIB).created
+    assert pool.directory.listed_id(name) == older_id
+    assert pool.trash.get(image_id) is not None
+    assert left(pool, name) == [name]
+    delete.delete_disks(pool, instance)
+    assert name in purge.purge(pool).purged
+    assert left(pool, name) == []

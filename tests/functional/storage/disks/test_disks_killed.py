@@ -12,7 +12,7 @@ import rados
 from nova_rbd_backend import names
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.disks import delete, provision, rollback
-from nova_rbd_backend.storage.images import purge
+from nova_rbd_backend.storage.images import draft, purge
 from tests.support import storage_child
 from tests.support.blank_disks import blank_disk
 from tests.support.clients import in_threads
@@ -126,6 +126,32 @@ def test_clone(forks, ceph, vms, parent, nothing_left):
     print(f"\nclone: {len(killed)} steps, whole after {sum(whole)}")
     assert not whole[0]
     assert whole[-1]
+
+
+@pytest.mark.parametrize("step", ["made", "named"])
+def test_undo(forks, ceph, vms, nothing_left, step):
+    """What undoes an attempt dies, with or without the maker's name."""
+
+    def prepare():
+        name = _new_name()
+        entry = journal.begin_creation(vms, name)
+        vms.create(entry.draft, MIB)
+        image_id = vms.directory.image_id(entry.draft)
+        if step == "named":
+            vms.directory._set_id(name, image_id)
+        return name, ""
+
+    killed = storage_child.kill_at_each_step(
+        *(forks, ceph, "undo"), prepare, at_least=3
+    )
+    for number, name in killed:
+        if number % 2:
+            draft.settle_attempts(vms, name)
+            whole = provision.is_whole(vms, name)
+            assert whole == (step == "named")
+        _delete(vms, name)
+        assert not vms.directory.exists(name)
+        assert vms.directory.names(name) == []
 
 
 def test_import(forks, ceph, vms, tmp_path, nothing_left):

@@ -65,7 +65,7 @@ def test_disk_named_in_the_directory_is_finished(
     vms, name, half_published, with_id
 ):
     if not with_id:
-        vms.directory.remove_id(name)
+        vms.directory.remove_id(name, vms.directory.image_id(name))
     assert provision.is_whole(vms, name) is with_id
     assert not blank_disk(vms, name, MIB).created
     assert is_intact(vms, name)
@@ -77,7 +77,7 @@ def test_published_disk_that_was_renamed_since_stays(
     image_id = vms.directory.image_id(name)
     vms.directory._rename_listed(name, image_id, f"{name}.kept")
     vms.directory._set_id(f"{name}.kept", image_id)
-    vms.directory.remove_id(name)
+    vms.directory.remove_id(name, image_id)
     draft.settle(vms, half_published)
     assert is_intact(vms, f"{name}.kept")
     assert not vms.directory.exists(half_published.draft)
