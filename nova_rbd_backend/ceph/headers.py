@@ -6,7 +6,7 @@ No image is opened: opening one takes longer than all calls here together.
 """
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import rados
 
@@ -14,7 +14,7 @@ from nova_rbd_backend import errors
 from nova_rbd_backend.ceph import encoding
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.objects import Objects
-from nova_rbd_backend.image_options import CONF_KEY, FEATURES, Striping
+from nova_rbd_backend.image_options import FEATURES, Striping
 
 _METADATA = "metadata_"  # before its keys in a header's omap (cls_rbd.cc)
 _NOSNAP = 0xFFFFFFFFFFFFFFFE  # the head (CEPH_NOSNAP, include/rados.h)
@@ -57,10 +57,20 @@ class Headers:
 
     def has_exclusive_lock(self, image_id: str) -> bool:
         """Return whether an image has this feature. cls_rbd: get_features."""
+        return self._has(image_id, "exclusive-lock")
+
+    def has_journal(self, image_id: str) -> bool:
+        """Return whether librbd records each change of an image in a journal.
+
+        A change without librbd is missing in the copies that rbd-mirror makes
+        from the journal. cls_rbd: get_features.
+        """
+        return self._has(image_id, "journaling")
+
+    def _has(self, image_id: str, feature: str) -> bool:
         request = encoding.number(_NOSNAP)
         answer = self._ask(image_id, "get_features", request)
-        bits = encoding.read_number(answer[:8])
-        return bool(bits & FEATURES["exclusive-lock"])
+        return bool(encoding.read_number(answer[:8]) & FEATURES[feature])
 
     def parent_id(self, image_id: str) -> tuple[int, str, str] | None:
         """Return pool id, namespace, id of the parent. cls_rbd: parent_get."""
@@ -121,34 +131,32 @@ class Headers:
             found.get("stripe_count", 1),
         )
 
-    def metadata(self, image_id: str) -> dict[str, str]:
+    def metadata(self, image_id: str, prefix: str = "") -> dict[str, str]:
         """Return an image's metadata; empty if there is no such image.
 
         The omap of the header has metadata_<key> (cls_rbd.cc, 16.2).
+
+        :param prefix: of the keys
         """
-        found = self._metadata(image_id, "")
+        found = self._objects.omap_get(
+            encoding.header(image_id), f"{_METADATA}{prefix}"
+        )
         return {
-            key: value.decode(errors="replace") for key, value in found.items()
+            key.removeprefix(_METADATA): value.decode(errors="replace")
+            for key, value in found.items()
         }
 
     def set_metadata(
         self,
         image_id: str,
         values: Mapping[str, str],
-        conf: Mapping[str, str] | None = None,
+        removed: Iterable[str] = (),
     ) -> None:
-        """Set all values in one step; other keys stay.
+        """Set values and remove keys in one step; other keys stay.
 
-        This takes 1 ms for all keys, rbd_metadata_set 3 ms for each. cls_rbd:
-        metadata_set, metadata_remove.
-
-        :param conf: librbd's options, which are metadata too. They replace
-            the options that the image has from its parent. None: those stay
+        Not for an image with a journal. cls_rbd: metadata_set,
+        metadata_remove.
         """
-        removed: set[str] = set()
-        if conf is not None:
-            removed = self._metadata(image_id, CONF_KEY).keys() - conf.keys()
-            values = {**values, **conf}
         with (
             self._access.reach("set metadata", image=image_id) as ioctx,
             rados.WriteOpCtx() as op,
@@ -159,14 +167,6 @@ class Headers:
             for key in removed:
                 op.execute("rbd", "metadata_remove", encoding.encoded(key))
             ioctx.operate_write_op(op, encoding.header(image_id))
-
-    def _metadata(self, image_id: str, prefix: str) -> dict[str, bytes]:
-        found = self._objects.omap_get(
-            encoding.header(image_id), f"{_METADATA}{prefix}"
-        )
-        return {
-            key.removeprefix(_METADATA): value for key, value in found.items()
-        }
 
     def _snap_ids(self, image_id: str) -> tuple[int, ...]:
         return encoding.snap_ids(self._ask(image_id, "get_snapcontext"))

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import rbd
 
@@ -261,6 +261,19 @@ class Image:
         """librbd: rbd_metadata_list."""
         with self._reach("list metadata"):
             return dict(self._image.metadata_list())
+
+    def set_metadata(
+        self, values: Mapping[str, str], removed: Iterable[str]
+    ) -> None:
+        """Set values and remove keys, one by one; other keys stay.
+
+        librbd: rbd_metadata_set, rbd_metadata_remove.
+        """
+        with self._reach("set metadata"):
+            for key, value in values.items():
+                self._image.metadata_set(key, value)
+            for key in removed:
+                self._image.metadata_remove(key)
 
     def set_conf(self, name: str, value: str) -> None:
         """Set an option of librbd for this image.

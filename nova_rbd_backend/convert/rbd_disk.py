@@ -106,7 +106,7 @@ class Mirror:
     def create(self, size_bytes: int, metadata: Mapping[str, str]) -> None:
         """Make an empty image."""
         self._pool.create(self.draft, size_bytes)
-        self._pool.headers.set_metadata(
+        self._pool.set_metadata(
             self._id(), metadata, self._pool.options.conf_metadata
         )
 
@@ -115,13 +115,13 @@ class Mirror:
         if self._pool.directory.listed_id(self.draft) is None:
             self._pool.directory.finish_publishing(self.draft, self._name)
         else:
-            self._pool.directory.publish(self.draft, self._id(), self._name)
+            self._pool.publish(self.draft, self._id(), self._name)
 
     def hide(self) -> None:
         """Give the image the draft's name again."""
         image_id = self._pool.directory.image_id(self._name)
         assert image_id is not None
-        self._pool.directory.publish(self._name, image_id, self.draft)
+        self._pool.publish(self._name, image_id, self.draft)
 
     def mark(self) -> None:
         """Mark the image as whole, if it is not marked yet.

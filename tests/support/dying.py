@@ -34,10 +34,11 @@ def librbd_calls() -> Table:
     from nova_rbd_backend.ceph.trash import Trash
 
     return {
-        pool.Pool: ("create", "clone", "remove"),
+        pool.Pool: ("create", "clone", "rename", "remove"),
         Trash: ("move", "remove", "restore"),
         image.Image: (
-            *("resize", "shrink", "set_conf", "flatten", "rollback"),
+            *("resize", "shrink", "flatten", "rollback"),
+            *("set_conf", "set_metadata"),
             *("create_snap", "protect_snap", "remove_snap"),
             "enable_exclusive_lock",
         ),

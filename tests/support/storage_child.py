@@ -16,6 +16,7 @@ import uuid
 from nova_rbd_backend import names
 from nova_rbd_backend.ceph import cluster, lease
 from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.settings import ClusterSettings
 from nova_rbd_backend.storage import fencing, journal
 from nova_rbd_backend.storage.bases import make as bases
@@ -28,6 +29,9 @@ from tests.support import dying
 
 META = {"nova.instance": "it", "nova.project": "mine"}
 GROWN_BYTES = 32 << 20
+JOURNALED = ImageOptions(
+    features=("layering", "exclusive-lock", "deep-flatten", "journaling")
+)
 LIMIT_SECONDS = 60
 # Short, to keep tests from waiting half a minute for a dead maker's lease.
 LEASE_SECONDS = 3
@@ -109,6 +113,11 @@ def clone(vms, name, argument):
     provision.clone_disk(vms, name, parent, GROWN_BYTES, META)
 
 
+def clone_journaled(vms, name, argument):
+    """Make a disk of which rbd-mirror can copy each change."""
+    clone(Pool(vms.cluster, "vms", options=JOURNALED), name, argument)
+
+
 def undo(vms, name, argument):
     """Settle what an earlier attempt has left of a disk."""
     draft.settle_attempts(vms, name)
@@ -178,6 +187,7 @@ def detach(vms, name, argument):
 FLOWS = {
     "base": base,
     "clone": clone,
+    "clone journaled": clone_journaled,
     "delete": delete,
     "detach": detach,
     "fence": fence,

@@ -97,7 +97,7 @@ def touch(pool: Pool, name: str) -> None:
 
 
 def _record_use(pool: Pool, image_id: str) -> None:
-    pool.headers.set_metadata(image_id, {metadata.LAST_USED: bases.now()})
+    pool.set_metadata(image_id, {metadata.LAST_USED: bases.now()})
 
 
 def _undo_abandoned(pool: Pool) -> tuple[str, ...]:

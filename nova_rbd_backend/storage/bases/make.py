@@ -151,9 +151,7 @@ def _complete(pool: Pool, begun: Draft, facts: Mapping[str, str]) -> None:
         # Clients that make clones of the old format need it.
         image.protect_snap(SNAP)
         begun.image_id = image.image_id
-    pool.headers.set_metadata(
-        begun.image_id, {**facts, metadata.LAST_USED: now()}
-    )
+    begun.set_metadata({**facts, metadata.LAST_USED: now()})
 
 
 def now() -> str:

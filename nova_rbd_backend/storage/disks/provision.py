@@ -201,9 +201,7 @@ def _provision(
                 size, grown = _grow(
                     pool, begun.name, begun.image_id, size_bytes
                 )
-                pool.headers.set_metadata(
-                    begun.image_id, metadata or {}, pool.options.conf_metadata
-                )
+                begun.set_metadata(metadata or {}, pool.options.conf_metadata)
         else:
             size, grown = _grow(pool, name, image_id, size_bytes)
     return Provisioned(

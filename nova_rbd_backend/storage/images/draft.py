@@ -10,7 +10,7 @@ another one to the draft, which finishes or undoes it.
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph import transfer
@@ -45,6 +45,28 @@ class Draft:
             )
         return found
 
+    @functools.cached_property
+    def has_journal(self) -> bool:
+        """Asked once, as nobody changes the features of a draft."""
+        return self._pool.headers.has_journal(self.image_id)
+
+    def set_metadata(
+        self, values: Mapping[str, str], conf: Mapping[str, str] | None = None
+    ) -> None:
+        """See Pool.set_metadata."""
+        self._pool.set_metadata(
+            self.image_id, values, conf, has_journal=self.has_journal
+        )
+
+    def publish(self) -> None:
+        """See Pool.publish."""
+        self._pool.publish(
+            self.name,
+            self.image_id,
+            self._entry.image,
+            has_journal=self.has_journal,
+        )
+
 
 @contextlib.contextmanager
 def draft(pool: Pool, name: str) -> Iterator[Draft]:
@@ -65,7 +87,7 @@ def finishing(pool: Pool, entry: journal.Entry) -> Iterator[Draft]:
     begun = Draft(pool, entry)
     try:
         yield begun
-        pool.directory.publish(begun.name, begun.image_id, entry.image)
+        begun.publish()
     except (errors.ClusterUnreachable, errors.OperationTimedOut):
         # The entry stays for another process, or for this one when Ceph
         # answers again: to undo it now would wait for more time-outs.

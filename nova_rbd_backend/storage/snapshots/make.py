@@ -111,7 +111,7 @@ def publish(
             image_id = begun.image_id = image.image_id
             size_bytes = image.size_bytes()
         # The disk's librbd options are not for disks booted from it.
-        pool.headers.set_metadata(image_id, metadata, conf={})
+        begun.set_metadata(metadata, conf={})
         detachment = journal.begin_detachment(pool, creation, image_id)
     location = names.GlanceLocation(
         pool.cluster.fsid(), str(pool), creation.image, SNAP

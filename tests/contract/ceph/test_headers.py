@@ -51,14 +51,14 @@ def test_times(pool, image_id):
 def test_metadata(pool, image_id):
     headers = pool.headers
     assert headers.metadata(image_id) == {}
-    headers.set_metadata(image_id, {"key": "välue", "conf_rbd_cache": "true"})
-    headers.set_metadata(image_id, {"other": "y"})
+    pool.set_metadata(image_id, {"key": "välue", "conf_rbd_cache": "true"})
+    pool.set_metadata(image_id, {"other": "y"})
     assert headers.metadata(image_id) == {
         "key": "välue",
         "conf_rbd_cache": "true",
         "other": "y",
     }
-    headers.set_metadata(image_id, {"key": "x"}, conf={"conf_rbd_qos": "1"})
+    pool.set_metadata(image_id, {"key": "x"}, conf={"conf_rbd_qos": "1"})
     assert headers.metadata(image_id) == {
         "key": "x",
         "conf_rbd_qos": "1",
@@ -67,7 +67,7 @@ def test_metadata(pool, image_id):
 
 
 def test_empty_metadata(pool, image_id):
-    pool.headers.set_metadata(image_id, {"key": ""})
+    pool.set_metadata(image_id, {"key": ""})
     assert pool.headers.metadata(image_id) == {"key": ""}
 
 
@@ -96,6 +96,7 @@ def test_more_snaps_than_python_rados_expects(ceph, pool, instance, image_id):
         lambda headers: headers.has_clones("no-id"),
         lambda headers: headers.striping("no-id"),
         lambda headers: headers.set_metadata("no-id", {"key": "x"}),
+        lambda headers: headers.has_journal("no-id"),
     ],
 )
 def test_no_such_image(pool, ask):

@@ -113,8 +113,8 @@ def test_removed_snap_stays_for_its_clones(pool, disk, instance):
 def test_metadata(pool, disk):
     assert disk.metadata() == {}
     values = {f"key{n}": f"välue {n}" for n in range(20)}
-    pool.headers.set_metadata(disk.image_id, values)
-    pool.headers.set_metadata(disk.image_id, {"key1": "other"})
+    pool.set_metadata(disk.image_id, values)
+    pool.set_metadata(disk.image_id, {"key1": "other"})
     assert disk.metadata() == values | {"key1": "other"}
 
 

@@ -15,10 +15,13 @@ import rbd
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph.holders import Answer
+from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import fencing
+from nova_rbd_backend.storage.disks import delete, provision
 from tests.support.blank_disks import blank_disk
 from tests.support.clients import blocklist, holders
 from tests.support.clusters import started_ceph
+from tests.support.storage_child import JOURNALED
 from tests.testbed.process import wait_for
 
 MIB = 1 << 20
@@ -42,30 +45,36 @@ def ceph():
 
 
 @pytest.fixture(scope="module")
-def mirror(ceph, tmp_path_factory):
-    """The rbd-mirror that copies images of this cluster to a second one."""
+def other(ceph):
+    """The cluster of the copies."""
+    with started_ceph(osds=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def mirror(ceph, other, tmp_path_factory):
+    """The rbd-mirror that copies images of one cluster to the other."""
     folder = tmp_path_factory.mktemp("mirror")
     api = rbd.RBD()
-    with started_ceph(osds=1) as other:
-        with vms_of(ceph) as here, vms_of(other) as there:
-            for ioctx in (here, there):
-                api.mirror_mode_set(ioctx, rbd.RBD_MIRROR_MODE_IMAGE)
-            token = api.mirror_peer_bootstrap_create(here)
-            direction = rbd.RBD_MIRROR_PEER_DIRECTION_RX
-            api.mirror_peer_bootstrap_import(there, direction, token)
-        with (folder / "out").open("w") as out:
-            # rbd-mirror also looks for ceph.conf in its current folder (16.2).
-            daemon = subprocess.Popen(
-                ("rbd-mirror", "-f", "--id", "admin", "-c", str(other.conf)),
-                cwd=other.folder,
-                stdout=out,
-                stderr=out,
-            )
-        try:
-            yield daemon
-        finally:
-            daemon.kill()
-            daemon.wait(10)
+    with vms_of(ceph) as here, vms_of(other) as there:
+        for ioctx in (here, there):
+            api.mirror_mode_set(ioctx, rbd.RBD_MIRROR_MODE_IMAGE)
+        token = api.mirror_peer_bootstrap_create(here)
+        direction = rbd.RBD_MIRROR_PEER_DIRECTION_RX
+        api.mirror_peer_bootstrap_import(there, direction, token)
+    with (folder / "out").open("w") as out:
+        # rbd-mirror also looks for ceph.conf in its current folder (16.2).
+        daemon = subprocess.Popen(
+            ("rbd-mirror", "-f", "--id", "admin", "-c", str(other.conf)),
+            cwd=other.folder,
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        yield daemon
+    finally:
+        daemon.kill()
+        daemon.wait(10)
 
 
 @pytest.fixture
@@ -160,3 +169,33 @@ def test_silent_daemon_is_waited_for(ceph, vms, instance, name, frozen, noted):
     assert holders(vms, name) == ()
     assert blocklist(ceph) == before
     assert not noted
+
+
+def test_copy_of_a_journaled_disk(ceph, other, mirror, vms, instance):
+    """It gets the name and the metadata that the disk gets at its end."""
+    pool = Pool(vms.cluster, "vms", options=JOURNALED)
+    name, metadata = f"{instance}_disk", {"nova.key": "x"}
+
+    def copies():
+        with vms_of(other) as ioctx:
+            return rbd.RBD().list(ioctx)
+
+    def is_copied(draft):
+        with vms_of(ceph) as ioctx, rbd.Image(ioctx, draft) as image:
+            image.mirror_image_enable(rbd.RBD_MIRROR_IMAGE_MODE_JOURNAL)
+        wait_for(
+            "rbd-mirror copies the draft",
+            lambda: draft in copies(),
+            MIRROR_LIMIT_SECONDS,
+        )
+
+    provision.filled_disk(pool, name, MIB, is_copied, metadata)
+    wait_for(
+        "the copy has the disk's name",
+        lambda: name in copies(),
+        MIRROR_LIMIT_SECONDS,
+    )
+    with vms_of(other) as ioctx, rbd.Image(ioctx, name) as copy:
+        assert dict(copy.metadata_list()) == metadata
+    delete.delete_disks(pool, instance)
+    wait_for("the copy is deleted", lambda: not copies(), MIRROR_LIMIT_SECONDS)

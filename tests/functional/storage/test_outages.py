@@ -176,9 +176,7 @@ def paused(ceph):
 
 def _answers(vms, name):
     with contextlib.suppress(errors.OperationTimedOut):
-        vms.headers.set_metadata(
-            vms.directory.image_id(name), {"alive": "yes"}
-        )
+        vms.set_metadata(vms.directory.image_id(name), {"alive": "yes"})
         return True
     return False
 

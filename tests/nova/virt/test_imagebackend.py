@@ -144,7 +144,7 @@ def test_disk_of_a_failed_build_is_undone_in_the_background(
     from nova import exception
 
     from nova_rbd_backend import errors
-    from nova_rbd_backend.ceph import headers
+    from nova_rbd_backend.ceph.pool import Pool
     from nova_rbd_backend.storage import journal
     from nova_rbd_backend.storage.images import draft
 
@@ -153,7 +153,7 @@ def test_disk_of_a_failed_build_is_undone_in_the_background(
 
     glance(urls=(parent,))
     with monkeypatch.context() as patch:
-        patch.setattr(headers.Headers, "set_metadata", no_answer)
+        patch.setattr(Pool, "set_metadata", no_answer)
         patch.setattr(draft, "settle", no_answer)
         with pytest.raises(exception.StorageError, match="no answer"):
             cache(rbd(instance), never)

@@ -34,7 +34,7 @@ def old_base(pool, tmp_path):
     raw.write_bytes(bytes(MIB))
     bases.finish(pool, bases.begin(pool, name), str(raw), {}, workers=1)
     image_id = pool.directory.image_id(name)
-    pool.headers.set_metadata(image_id, {metadata.LAST_USED: "1000"})
+    pool.set_metadata(image_id, {metadata.LAST_USED: "1000"})
     yield name
     if pool.directory.image_id(name) is not None:
         discard.discard(pool, name)

@@ -112,7 +112,7 @@ def test_two_makers_that_both_think_they_have_the_lease(
             disk.create_snap(bases.SNAP)
             theirs = disk.image_id
         facts = {metadata.LAST_USED: f"{time.time():.0f}"}
-        pool.headers.set_metadata(theirs, facts)
+        pool.set_metadata(theirs, facts)
         rename(pool.directory, entry.draft, theirs, name)
         journal.end(pool, entry)
         rename(self, draft, image_id, published)
@@ -243,7 +243,7 @@ def test_failure_of_one_base_does_not_keep_others_from_ageing(
 def test_base_with_an_unreadable_date_ages_from_now(pool, name, raw, turn):
     make(pool, name, raw)
     image_id = pool.directory.image_id(name)
-    pool.headers.set_metadata(image_id, {metadata.LAST_USED: "yesterday"})
+    pool.set_metadata(image_id, {metadata.LAST_USED: "yesterday"})
     turn()
     assert name not in age.age(pool, 0, 60).removed
     with pool.open(name) as disk:

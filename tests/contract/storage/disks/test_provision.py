@@ -167,9 +167,7 @@ def test_disk_made_meanwhile_by_an_in_tree_host_is_kept(pool, name):
     entry = _draft(pool, name)
     pool.create(name, 2 * MIB)
     with pytest.raises(errors.ImageExists):
-        pool.directory.publish(
-            entry.draft, pool.directory.image_id(entry.draft), name
-        )
+        pool.publish(entry.draft, pool.directory.image_id(entry.draft), name)
     facts = blank_disk(pool, name, MIB)
     assert (facts.created, facts.size_bytes) == (False, 2 * MIB)
     assert not pool.directory.exists(entry.draft)
@@ -180,7 +178,7 @@ def test_host_that_was_overtaken_cannot_publish(pool, name):
     image_id = pool.directory.image_id(entry.draft)
     assert blank_disk(pool, name, 2 * MIB).created
     with pytest.raises(errors.TakenOver):
-        pool.directory.publish(entry.draft, image_id, f"{name}.other")
+        pool.publish(entry.draft, image_id, f"{name}.other")
     assert not draft.settle(pool, entry)
     assert pool.headers.size_bytes(pool.directory.image_id(name)) == 2 * MIB
 

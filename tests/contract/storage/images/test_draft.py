@@ -11,6 +11,7 @@ import pytest
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph.directory import Directory
+from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import draft, purge
@@ -107,6 +108,16 @@ def test_source_snap_stays_for_a_snapshot_that_is_published(
     purge.purge(pool)
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "journaled"])
+def any_pool(request, pool):
+    """A pool whose new images have no journal, and one where they have."""
+    if request.param:
+        pool.options = ImageOptions(
+            features=("layering", "exclusive-lock", "journaling")
+        )
+    return pool
+
+
 def _begun(pool, name):
     """Return the entry and the id of a draft that can be published."""
     entry = journal.begin_creation(pool, name)
@@ -117,13 +128,14 @@ def _begun(pool, name):
 def _publish(pool, entry, image_id):
     """Publish a draft, and undo the attempt if that fails, as its maker."""
     try:
-        pool.directory.publish(entry.draft, image_id, entry.image)
+        pool.publish(entry.draft, image_id, entry.image)
     except errors.TakenOver:
         draft.settle(pool, entry)
 
 
-def test_published_while_another_process_undoes_it(pool, name):
+def test_published_while_another_process_undoes_it(any_pool, name):
     """It is a disk or in the trash, and not both; nothing else is left."""
+    pool = any_pool
     entry, _ = _begun(pool, name)
     began = time.monotonic()
     draft.settle(pool, entry)
@@ -150,14 +162,15 @@ def test_published_while_another_process_undoes_it(pool, name):
 
 @pytest.mark.parametrize("first", [True, False])
 def test_undone_before_or_after_the_first_step_of_a_publish(
-    pool, name, first, monkeypatch
+    any_pool, name, first, monkeypatch
 ):
     """Once a client can open the image by its name, it stays."""
+    pool = any_pool
     entry, image_id = _begun(pool, name)
     if first:
         draft.settle(pool, entry)
         with pytest.raises(errors.TakenOver):
-            pool.directory.publish(entry.draft, image_id, name)
+            pool.publish(entry.draft, image_id, name)
     else:
         rename = Directory._rename_listed
 
@@ -190,7 +203,7 @@ def _killed_in_publish(pool, entry, image_id, step, monkeypatch):
         for each in ("_set_id", "_rename_listed", "remove_id"):
             patch.setattr(Directory, each, dying(getattr(Directory, each)))
         with pytest.raises(Died):
-            pool.directory.publish(entry.draft, image_id, entry.image)
+            pool.publish(entry.draft, image_id, entry.image)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
@@ -231,3 +244,40 @@ def test_older_disk_that_was_restored_over_a_half_published_one(
     delete.delete_disks(pool, instance)
     assert name in purge.purge(pool).purged
     assert left(pool, name) == []
+
+
+def _events(ceph, image_id):
+    """Return the data of an image's journal, as rbd-mirror reads it."""
+    with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
+        keys = [each.key for each in ioctx.list_objects()]
+        return b"".join(
+            ioctx.read(key)
+            for key in keys
+            if key.startswith("journal_data.") and f".{image_id}." in key
+        )
+
+
+def test_name_and_metadata_of_a_journaled_disk_are_events(
+    ceph, any_pool, name
+):
+    """Else the copies of rbd-mirror keep the draft's name, and lack these."""
+    pool = any_pool
+    meta = {"nova.key": "of the instance", "other": "x"}
+    blank_disk(pool, name, MIB, meta)
+    image_id = pool.directory.image_id(name)
+    assert pool.headers.metadata(image_id) == meta
+    events = _events(ceph, image_id)
+    expected = [name, *meta, *meta.values()]
+    found = [each for each in expected if each.encode() in events]
+    assert found == (expected if pool.headers.has_journal(image_id) else [])
+
+
+def test_librbds_options_of_a_journaled_disk_are_replaced(any_pool, name):
+    pool = any_pool
+    blank_disk(pool, name, MIB, {"conf_rbd_cache": "true", "nova.key": "x"})
+    image_id = pool.directory.image_id(name)
+    pool.set_metadata(image_id, {}, conf={"conf_rbd_qos_iops_limit": "7"})
+    assert pool.headers.metadata(image_id) == {
+        "nova.key": "x",
+        "conf_rbd_qos_iops_limit": "7",
+    }

@@ -139,7 +139,7 @@ def test_clone_has_no_conf_of_its_parent(
     pool, glance_pool, parent, name, conf
 ):
     """Neither Glance's options nor an operator's limits are inherited."""
-    glance_pool.headers.set_metadata(
+    glance_pool.set_metadata(
         glance_pool.directory.image_id(parent.image),
         {"theirs": "x"},
         {"conf_rbd_cache": "false", "conf_rbd_qos_iops_limit": "100"},

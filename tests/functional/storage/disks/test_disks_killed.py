@@ -128,6 +128,17 @@ def test_clone(forks, ceph, vms, parent, nothing_left):
     assert whole[-1]
 
 
+def test_clone_with_a_journal(forks, ceph, vms, parent, nothing_left):
+    argument = f"{parent.pool}/{parent.image}/{parent.snap}"
+    killed = storage_child.kill_at_each_step(
+        *(forks, ceph, "clone journaled"), lambda: (_new_name(), argument)
+    )
+    whole = _recover_clones(vms, killed, parent)
+    print(f"\nclone: {len(killed)} steps, whole after {sum(whole)}")
+    assert not whole[0]
+    assert whole[-1]
+
+
 @pytest.mark.parametrize("step", ["made", "named"])
 def test_undo(forks, ceph, vms, nothing_left, step):
     """What undoes an attempt dies, with or without the maker's name."""

@@ -149,6 +149,7 @@ def test_requests_beside_those_of_the_bare_calls(ceph, vms, parent, instance):
                 taken.append(client_requests(ceph, admin) - before)
     extra = min(counts[ours][1:]) - min(counts[bare][1:])
     print(f"\nrequests: {counts[ours]}, bare: {counts[bare]}")
-    # The journal's entry, the metadata, the name and the look-ups of these.
-    assert 0 < extra <= 11
+    # The journal's entry, the metadata, the name, and the look-ups of these
+    # and of the features.
+    assert 0 < extra <= 12
     assert vms.objects.omap_get(journal.OBJECT, f"create_{instance}") == {}
