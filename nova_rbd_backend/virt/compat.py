@@ -142,6 +142,7 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
     ("nova.objects", "Instance"): {
         "get_by_uuid": "context uuid expected_attrs use_slave",
     },
+    ("nova.objects", "Migration"): {"get_by_id": "context id"},
     ("nova.virt.images", None): {
         "qemu_img_info": "path format",
         "fetch_to_raw": "context image_href path trusted_certs",
@@ -161,8 +162,8 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
 #: Module -> what we use of it beside the seams.
 NAMES = {
     "nova.compute.power_state": "RUNNING",
-    "nova.compute.task_states": "RESIZE_FINISH RESIZE_MIGRATING "
-    "RESIZE_REVERTING",
+    "nova.compute.task_states": "RESIZE_FINISH RESIZE_MIGRATED "
+    "RESIZE_MIGRATING RESIZE_REVERTING",
     "nova.compute.utils": "disk_ops_semaphore",
     "nova.compute.vm_states": "BUILDING SHELVED_OFFLOADED",
     "nova.conf": "CONF",
