@@ -142,7 +142,9 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
     ("nova.objects", "Instance"): {
         "get_by_uuid": "context uuid expected_attrs use_slave",
     },
-    ("nova.objects", "Migration"): {"get_by_id": "context id"},
+    ("nova.objects.migration", "Migration"): {
+        "get_by_id": "context migration_id"
+    },
     ("nova.virt.images", None): {
         "qemu_img_info": "path format",
         "fetch_to_raw": "context image_href path trusted_certs",

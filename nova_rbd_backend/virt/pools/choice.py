@@ -10,8 +10,9 @@ import dataclasses
 from typing import Any
 
 import nova.conf
-from nova import exception, objects
+from nova import exception
 from nova.compute import task_states, vm_states
+from nova.objects import migration as migration_object
 
 from nova_rbd_backend import names, storage_classes
 from nova_rbd_backend.ceph.pool import Pool
@@ -140,7 +141,7 @@ def cross_cell_move(instance: Any) -> str | None:
     if not is_cross_cell_move(instance):
         return None
     context = instance.migration_context
-    migration = objects.Migration.get_by_id(
+    migration = migration_object.Migration.get_by_id(
         context._context, context.migration_id
     )
     return str(migration.uuid)
