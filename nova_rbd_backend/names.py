@@ -73,7 +73,12 @@ def undone_draft(draft: str) -> str:
 
     It is the same for all that undo the draft, and no maker publishes it.
     """
-    return draft if draft.endswith(_UNDONE) else f"{draft}{_UNDONE}"
+    return f"{made_draft(draft)}{_UNDONE}"
+
+
+def made_draft(draft: str) -> str:
+    """Return the name of a draft while it is made."""
+    return draft.removesuffix(_UNDONE)
 
 
 def snapshot_image(image_id: str) -> str:

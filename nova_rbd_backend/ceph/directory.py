@@ -132,17 +132,20 @@ class Directory:
         image_id = self.image_id(draft)
         if image_id is None:
             return
-        if self.image_id(name) == image_id == self.listed_id(draft):
+        has_name = self.image_id(name) == image_id
+        if has_name and self.listed_id(draft) == image_id:
             with contextlib.suppress(errors.TakenOver, errors.ImageExists):
                 self._rename_listed(draft, image_id, name)
-        # Earlier releases changed the directory first.
-        if self.listed_id(name) == image_id:
+        if self.listed_id(name) != image_id:
+            return
+        if not has_name:
+            # Earlier releases changed the directory first.
             try:
                 self._set_id(name, image_id)
             except errors.ImageExists:
                 self._give_back(name, draft, image_id)
-            else:
-                self.remove_id(draft, image_id)
+                return
+        self.remove_id(draft, image_id)
 
     def take_away(self, draft: str) -> str | None:
         """Keep a draft from being published; return the name it has then.
@@ -154,8 +157,9 @@ class Directory:
         :returns: None if the draft is not listed, or is published
         """
         undone = names.undone_draft(draft)
+        draft = names.made_draft(draft)
         image_id = self.listed_id(draft)
-        if image_id is not None and draft != undone:
+        if image_id is not None:
             with contextlib.suppress(errors.TakenOver):
                 self._rename_listed(draft, image_id, undone)
         image_id = self.listed_id(undone)
@@ -228,6 +232,8 @@ class Directory:
         another image, and does not list that (Trash::restore, 16.2).
         librados: rados_write_op_omap_set, because of two methods of cls_rbd in
         one write the second does not see what the first has changed.
+
+        :raises Conflict: the directory has changed, or lists the other image
         """
         owner_id = self.existing_id(name, "give back the name of")
         entries = {
@@ -242,11 +248,12 @@ class Directory:
             ) as ioctx,
             rados.WriteOpCtx() as op,
         ):
-            op.omap_cmp(
-                f"name_{name}",
-                encoded(image_id).decode(),
-                rados.LIBRADOS_CMPXATTR_OP_EQ,
-            )
+            expected = {
+                f"name_{name}": encoded(image_id).decode(),
+                f"id_{owner_id}": "",  # a missing entry compares as empty
+            }
+            for key, value in expected.items():
+                op.omap_cmp(key, value, rados.LIBRADOS_CMPXATTR_OP_EQ)
             ioctx.set_omap(op, tuple(entries), tuple(entries.values()))
             ioctx.operate_write_op(op, _DIRECTORY)
 

@@ -82,4 +82,15 @@ def test_draft_leads_to_its_final_name():
     assert draft.startswith("a_disk.rescue.")
     assert draft != names.new_draft("a_disk.rescue")
     assert names.final_name(draft) == "a_disk.rescue"
+    assert names.is_draft(draft)
+    assert not names.is_draft("a_disk.rescue")
+
+
+def test_undone_draft_is_a_draft_too():
+    draft = names.new_draft("a_disk")
+    undone = names.undone_draft(draft)
+    assert undone != draft
+    assert undone == names.undone_draft(undone)
+    assert names.made_draft(undone) == names.made_draft(draft) == draft
+    assert names.final_name(undone) == "a_disk"
     assert names.final_name("a_disk.rescue") == "a_disk.rescue"

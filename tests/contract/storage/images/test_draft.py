@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from nova_rbd_backend import errors
+from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph.directory import Directory
 from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.storage import journal
@@ -174,10 +174,10 @@ def test_undone_before_or_after_the_first_step_of_a_publish(
     else:
         rename = Directory._rename_listed
 
-        def overtaken(self, *names):
+        def overtaken(self, *called_with):
             monkeypatch.undo()
             assert not draft.settle(pool, entry)
-            rename(self, *names)
+            rename(self, *called_with)
 
         monkeypatch.setattr(Directory, "_rename_listed", overtaken)
         Directory.publish(pool.directory, entry.draft, image_id, name)
@@ -244,6 +244,39 @@ def test_older_disk_that_was_restored_over_a_half_published_one(
     delete.delete_disks(pool, instance)
     assert name in purge.purge(pool).purged
     assert left(pool, name) == []
+
+
+def test_name_that_another_publish_has_taken_is_not_given_back(pool, name):
+    """Two publishes at once, the first of them by an earlier release."""
+    entry, image_id = _begun(pool, name)
+    pool.directory._rename_listed(entry.draft, image_id, name)
+    other, other_id = _begun(pool, name)
+    pool.directory._set_id(name, other_id)
+    with pytest.raises(errors.Conflict):
+        draft.settle(pool, entry)
+    assert pool.directory.listed_id(name) == image_id
+    assert pool.directory.listed_name(other_id) == other.draft
+    # The other publish fails, and is undone.
+    with pytest.raises(errors.ImageExists):
+        pool.publish(other.draft, other_id, name)
+    assert draft.settle(pool, other)
+    assert not draft.settle(pool, entry)
+    assert pool.directory.image_id(name) == image_id
+    assert left(pool, name) == [name]
+
+
+def test_draft_that_was_taken_away_is_deleted_with_its_instance(
+    pool, instance, name
+):
+    """Whoever took it away died, and its entry has been ended."""
+    entry, image_id = _begun(pool, name)
+    undone = names.undone_draft(entry.draft)
+    pool.directory._rename_listed(entry.draft, image_id, undone)
+    journal.end(pool, entry)
+    assert delete.delete_disks(pool, instance).deleted == (undone,)
+    assert left(pool, name) == []
+    assert not pool.directory.exists(entry.draft)
+    assert undone in purge.purge(pool).purged
 
 
 def _events(ceph, image_id):
