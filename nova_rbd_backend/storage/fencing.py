@@ -120,6 +120,27 @@ def fence(pool: Pool, images: Mapping[str, str]) -> dict[str, Verdict]:
     return {name: verdict for name, verdict in held.items() if verdict.held}
 
 
+@once_more
+def ready_for_start(
+    pool: Pool, instance_uuid: str, disks: Collection[str] | None = None
+) -> bool:
+    """Do what fence_for_start does, if no other client holds the disks.
+
+    Does not wait for clients, except once for the answer of one that has a
+    disk open without its lock.
+
+    :returns: False: clients hold the disks, and nothing has been changed
+    """
+    images = _disks(pool, instance_uuid, disks)
+    if any(pool.holders.locks(image_id) for image_id in images.values()):
+        return False
+    answers = pool.holders.ask_watchers(images.values(), ANSWER_SECONDS)
+    if any(answers.get(each) != Answer() for each in images.values()):
+        return False
+    _require_locks(pool, images)
+    return True
+
+
 def fence_for_start(
     pool: Pool, instance_uuid: str, disks: Collection[str] | None = None
 ) -> None:
@@ -134,12 +155,7 @@ def fence_for_start(
         ALIVE_LIMIT_SECONDS; two guests would destroy it
     """
     began = time.monotonic()
-    prefix = names.DiskName.prefix(instance_uuid)
-    disks = images = {
-        name: image_id
-        for name, image_id in pool.directory.ids(prefix).items()
-        if names.final_name(name) == name and (disks is None or name in disks)
-    }
+    found = images = _disks(pool, instance_uuid, disks)
     while held := fence(pool, images):
         unclear = any(verdict.unclear for verdict in held.values())
         limit = UNCLEAR_LIMIT_SECONDS if unclear else ALIVE_LIMIT_SECONDS
@@ -155,7 +171,23 @@ def fence_for_start(
             )
         threads.native_sleep(_PAUSE_SECONDS)
         images = {name: images[name] for name in held}
-    for name, image_id in disks.items():
+    _require_locks(pool, found)
+
+
+def _disks(
+    pool: Pool, instance_uuid: str, disks: Collection[str] | None
+) -> dict[str, str]:
+    """Return name -> id of these disks, or of all, without drafts."""
+    prefix = names.DiskName.prefix(instance_uuid)
+    return {
+        name: image_id
+        for name, image_id in pool.directory.ids(prefix).items()
+        if names.final_name(name) == name and (disks is None or name in disks)
+    }
+
+
+def _require_locks(pool: Pool, images: Mapping[str, str]) -> None:
+    for name, image_id in images.items():
         _require_lock(pool, name, image_id)
 
 

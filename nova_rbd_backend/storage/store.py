@@ -178,6 +178,18 @@ class Store:
         """Return the names of an instance's disks for each pool's name."""
         return self._in_each(_names_of(instance_uuid))
 
+    def ready_for_start(
+        self, instance_uuid: str, disks: Iterable[names.ImagePath]
+    ) -> bool:
+        """Return whether a guest can start at once, as nobody has its disks.
+
+        If not, fence_for_start has to wait for clients, or to fence them.
+        """
+        return all(
+            fencing.ready_for_start(self.pool(name), instance_uuid, images)
+            for name, images in _by_pool(disks).items()
+        )
+
     def fence_for_start(
         self, instance_uuid: str, disks: Iterable[names.ImagePath]
     ) -> None:
@@ -188,10 +200,7 @@ class Store:
         :param disks: of the instance, as its domain names them
         :raises DiskInUse: a living client has a disk open
         """
-        by_pool: dict[str, set[str]] = {}
-        for disk in disks:
-            by_pool.setdefault(disk.pool, set()).add(disk.image)
-        for name, images in by_pool.items():
+        for name, images in _by_pool(disks).items():
             fencing.fence_for_start(self.pool(name), instance_uuid, images)
 
     def fence_within_reach(self, instance_uuid: str) -> None:
@@ -314,3 +323,11 @@ def _names_of(instance_uuid: str) -> Callable[[Pool], list[str]]:
     """Return a function that lists an instance's disks in a pool."""
     prefix = names.DiskName.prefix(instance_uuid)
     return lambda pool: pool.directory.names(prefix)
+
+
+def _by_pool(disks: Iterable[names.ImagePath]) -> dict[str, set[str]]:
+    """Return the disks' names for each pool's name."""
+    found: dict[str, set[str]] = {}
+    for disk in disks:
+        found.setdefault(disk.pool, set()).add(disk.image)
+    return found

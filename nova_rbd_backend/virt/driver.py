@@ -156,12 +156,15 @@ class LibvirtDriver(driver.LibvirtDriver):
         """
         store = edge.store()
         disks = disk_xml.rbd_images(xml, instance.uuid)
-        edge.run(lambda: store.fence_for_start(instance.uuid, disks))
+        if not edge.run(lambda: store.ready_for_start(instance.uuid, disks)):
+            edge.run(
+                lambda: store.fence_for_start(instance.uuid, disks), waits=True
+            )
 
     def _fence_for_evacuation(self, instance: Any) -> None:
         """Do the same on all disks within reach, before there is a domain."""
         store = edge.store()
-        edge.run(lambda: store.fence_within_reach(instance.uuid))
+        edge.run(lambda: store.fence_within_reach(instance.uuid), waits=True)
 
     def _delete_disks(
         self,

@@ -21,8 +21,6 @@ from nova_rbd_backend.storage.images.draft import (
     settle_attempts,
 )
 
-DEPTH_LIMIT = 8
-
 
 @dataclasses.dataclass(frozen=True)
 class Provisioned:
@@ -65,13 +63,12 @@ def clone_disk(
     parent: names.GlanceLocation | names.SnapPath,
     size_bytes: int | None = None,
     metadata: Mapping[str, str] | None = None,
-    depth_limit: int = DEPTH_LIMIT,
+    flatten: bool = False,
 ) -> Provisioned:
     """Make a disk as a clone of an image's snap, and grow it.
 
     :param size_bytes: None, or less than the parent's: the parent's size
-    :param depth_limit: a disk that would have more parents than this, one
-        above the other, is flattened at once
+    :param flatten: give it a copy of the data, which takes long
     :raises InvalidLocation: the parent is on another cluster
     :raises NotFound: there is no such parent
     """
@@ -80,7 +77,7 @@ def clone_disk(
 
     def make(draft_name: str) -> int:
         pool.clone(parent_pool, snap.image, snap.snap, draft_name)
-        if _depth(parent_pool, snap) >= depth_limit:
+        if flatten:
             with pool.open(draft_name, read_only=False) as disk:
                 disk.flatten()
         return 0
@@ -88,13 +85,24 @@ def clone_disk(
     return _provision(pool, name, make, size_bytes, metadata)
 
 
-def _depth(parent_pool: Pool, snap: names.SnapPath) -> int:
+@once_more
+def is_deep(
+    pool: Pool, parent: names.GlanceLocation | names.SnapPath, limit: int
+) -> bool:
+    """Return whether a clone would have more parents, one above the other.
+
+    Sends no request unless the parent is a snapshot.
+
+    :raises InvalidLocation: the parent is on another cluster
+    """
+    snap = _snap_path(pool, parent)
     # Only snapshots are clones themselves. To ask about other parents would
     # cost each boot a request.
     if not names.is_snapshot(snap.image):
-        return 0
+        return False
+    parent_pool = pool.beside(snap.pool, snap.namespace)
     image_id = parent_pool.directory.image_id(snap.image)
-    return 0 if image_id is None else parent_pool.depth(image_id)
+    return image_id is not None and parent_pool.depth(image_id) >= limit
 
 
 def _snap_path(

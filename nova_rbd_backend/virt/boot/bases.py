@@ -166,7 +166,7 @@ class BaseImages:
             attempt = edge.run(
                 lambda: bases.begin(self._pool, wanted.name),
                 # What a dead maker left may be busy for a while.
-                long=True,
+                waits=True,
             )
             if attempt is None:
                 return None

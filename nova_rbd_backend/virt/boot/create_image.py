@@ -317,11 +317,11 @@ class Maker:
         size, facts = self._size_bytes, self._metadata(image_id)
         location = names.GlanceLocation.parse(url)
         limit = edge.settings().clone_depth_hard_limit
+        copies = edge.run(lambda: provision.is_deep(pool, location, limit))
         made = edge.run(
             lambda: provision.clone_disk(
-                pool, disk, location, size, facts, limit
+                pool, disk, location, size, facts, flatten=copies
             ),
-            # A disk with too many parents is copied.
-            long=names.is_snapshot(location.image),
+            long=copies,
         )
         self._log("Cloned", made, f"image {image_id}")

@@ -117,6 +117,22 @@ def test_lock_that_this_client_has_forgotten(ceph, pool, name):
     pool.trash.move(name)
 
 
+def test_start_need_not_wait_if_nobody_holds_the_disks(
+    ceph, pool, instance, name
+):
+    assert fencing.ready_for_start(pool, instance)
+    there = Pool(connect(ceph, connect_timeout_seconds=11), str(pool))
+    with there.open(name, read_only=False) as disk:
+        assert not fencing.ready_for_start(pool, instance)
+        assert fencing.ready_for_start(pool, instance, [f"{name}.other"])
+        disk.write(b"x", 0)
+        disk.flush()
+        assert not fencing.ready_for_start(pool, instance)
+        disk.write(b"y", 0)
+        disk.flush()
+    assert fencing.ready_for_start(pool, instance)
+
+
 def test_own_client_is_never_fenced(pool, instance, name):
     with (
         notices.collected() as found,

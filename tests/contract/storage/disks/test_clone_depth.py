@@ -58,11 +58,17 @@ def test_depth_of_a_missing_image(pool):
     assert pool.depth("no-id") == 0
 
 
-def test_disk_beyond_the_hard_limit_is_a_copy(pool, chain):
-    chain(2)
-    disk, _ = chain(1, depth_limit=5)
-    assert depth(pool, disk) == 5
-    disk, snapshot = chain(1, depth_limit=6)  # a clone would have 7
+def test_disk_beyond_the_hard_limit_is_a_copy(pool, chain, parent):
+    _, snapshot = chain(2)
+    at = names.SnapPath(pool.name, "", snapshot, snapshots.SNAP)
+    assert not provision.is_deep(pool, at, 5)
+    assert provision.is_deep(pool, at, 4)  # a clone has 5 parents
+    assert not provision.is_deep(pool, parent, 0)
+    gone = names.SnapPath(
+        pool.name, "", names.snapshot_image(str(uuid.uuid4())), snapshots.SNAP
+    )
+    assert not provision.is_deep(pool, gone, 0)
+    disk, snapshot = chain(1, flatten=True)
     assert (depth(pool, disk), depth(pool, snapshot)) == (0, 1)
     with pool.open(disk) as opened:
         assert opened.read(4096, 4) == b"base"

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Jobs take one of the few slots if they wait or copy, and only then.
+
+Under eventlet all jobs share the native threads with Nova's calls of libvirt
+(tests/unit/test_threads.py). A job without a slot must therefore be quick, and
+a quick job must not wait for a slot.
+"""
+
+import types
+import uuid
+
+import pytest
+
+from nova_rbd_backend import names, threads
+from nova_rbd_backend.ceph.image import Image
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage import fencing
+from tests.nova.images import MIB, another, cache, content, never, rbd
+from tests.nova.virt import test_start_fences as starts
+from tests.support.clients import connect
+
+instance = starts.instance
+client = starts.client
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """The slots that were taken, and in which slot something slow was done."""
+    found = types.SimpleNamespace(slots=set(), slow=set())
+    run, here = threads.run, []
+
+    def noted(func, *args, long=False, waits=False, **kwargs):
+        here.append("long" if long else "waits" if waits else "none")
+        found.slots.add(here[-1])
+        try:
+            return run(func, *args, long=long, waits=waits, **kwargs)
+        finally:
+            here.pop()
+
+    def note(owner, name):
+        call = getattr(owner, name)
+
+        def slow(*args, **kwargs):
+            found.slow.add((name, here[-1]))
+            return call(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, slow)
+
+    monkeypatch.setattr(threads, "run", noted)
+    note(threads, "native_sleep")
+    note(fencing, "fence")
+    note(Image, "flatten")
+    return found
+
+
+def test_start(driver, instance, jobs):
+    assert starts.start(driver, instance).is_active()
+    assert jobs.slots == {"none"}
+    assert jobs.slow == set()
+
+
+def test_start_that_waits_for_a_living_client(driver, instance, client, jobs):
+    from nova import exception
+
+    with pytest.raises(exception.StorageError):
+        starts.start(driver, instance)
+    assert jobs.slow == {("fence", "waits"), ("native_sleep", "waits")}
+
+
+def test_start_that_fences(driver, instance, client, jobs):
+    client.kill()
+    client.wait(10)
+    assert starts.start(driver, instance).is_active()
+    assert ("fence", "waits") in jobs.slow
+    assert {slot for _, slot in jobs.slow} == {"waits"}
+
+
+def test_start_of_an_evacuated_guest(driver, vms, instance, client, jobs):
+    from nova import exception
+
+    instance.host = "another"
+    with pytest.raises(exception.StorageError, match="two guests"):
+        driver.spawn(None, instance, None, [], "", {})
+    assert jobs.slow == {("fence", "waits"), ("native_sleep", "waits")}
+
+
+@pytest.fixture
+def snapshot(ceph, pools):
+    """A snapshot that has two parents; its location."""
+    glance = Pool(connect(ceph, "glance"), "images")
+    at = str(uuid.uuid4())
+    glance.create(at, 8 * MIB)
+    snapshot_name = names.snapshot_image(str(uuid.uuid4()))
+    for name in (str(uuid.uuid4()), snapshot_name):
+        with glance.open(at, read_only=False) as image:
+            image.create_snap("snap")
+        glance.clone(glance, at, "snap", name)
+        at = name
+    with glance.open(at, read_only=False) as image:
+        image.create_snap("snap")
+    return f"rbd://{pools.vms.cluster.fsid()}/images/{at}/snap"
+
+
+def test_boot_of_a_snapshot(pools, glance, snapshot, jobs):
+    """It copies only if there are too many parents."""
+    glance(urls=(snapshot,))
+    thin, copied = rbd(another()), rbd(another())
+    pools.conf(group="nova_rbd", clone_depth_hard_limit=3)
+    cache(thin, never)
+    assert jobs.slots == {"none"}
+    assert content(pools, thin, 1)[2] is not None
+
+    pools.conf(group="nova_rbd", clone_depth_hard_limit=2)
+    cache(copied, never)
+    assert jobs.slow == {("flatten", "long")}
+    assert content(pools, copied, 1)[2] is None
