@@ -54,6 +54,7 @@ class Fleet:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._members: dict[str, Member] = {}
+        self._ever: dict[str, Member] = {}
         self._places = 0
         self.snapshots: list[Snapshot] = []
 
@@ -71,7 +72,7 @@ class Fleet:
 
     def add(self, member: Member) -> None:
         with self._lock:
-            self._members[member.id] = member
+            self._members[member.id] = self._ever[member.id] = member
 
     def chosen(
         self, step: Step, servers: Mapping[str, dict[str, Any]]
@@ -111,13 +112,14 @@ class Fleet:
             with self._lock:
                 member.users -= 1
 
-    def known(self, server_id: str) -> Member | None:
-        return self._members.get(server_id)
-
     def met(self) -> set[str]:
         """Ids of the servers to which two things were done at a time."""
-        with self._lock:
-            return {m.id for m in self._members.values() if m.meetings}
+        return {m.id for m in list(self._ever.values()) if m.meetings}
+
+    def harmed(self) -> set[str]:
+        """Ids of the servers that a fault, or a second action, has met."""
+        ever = list(self._ever.values())
+        return {m.id for m in ever if m.harmed or m.meetings}
 
     def keep(self, snapshot: Snapshot) -> Snapshot | None:
         """Keep a snapshot; return the one that is too many."""
