@@ -15,6 +15,7 @@ from tests.testbed.conf_file import Conf
 from tests.testbed.guest import building as guest
 from tests.testbed.whole import Testbed
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NAME = os.environ.get("NOVA_RBD_TESTBED_NAME", "soak")
 # A deleted server is kept for so long; a shelved one stays on its host.
 RECLAIM = {"reclaim_instance_interval": 60}
@@ -36,7 +37,8 @@ def main() -> int:
         seed = random.randrange(1_000_000)
     folder = paths.cache() / "soak"
     print(f"seed {seed}; log {folder / f'{seed}.log'}", flush=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
     testbed = Testbed(NAME, hosts=2, overrides=OVERRIDES)
     violations = [""]
     try:
@@ -53,13 +55,22 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted")
     finally:
-        # A second signal must not leave half of it running.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()
         if violations:
             _keep_logs(testbed, seed)
         testbed.down()
     return 1 if violations else 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    _ignore_signals()
+    raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    """Let no signal interrupt the end, which would leave half of it."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -27,7 +27,7 @@ from tests.testbed.whole import Testbed
 
 VOLUMES = 2
 # A lane may wait for an answer of the API, a fault for a daemon's start.
-JOIN_SECONDS = 300
+JOIN_SECONDS = 180
 
 
 @dataclasses.dataclass
