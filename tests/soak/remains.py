@@ -30,11 +30,11 @@ def in_ceph(testbed: Testbed) -> list[str]:
     with testbed.cluster.admin() as admin:
         for pool in POOLS:
             with admin.open_ioctx(pool) as ioctx:
-                found += [f"{pool}: {each}" for each in _of_pool(ioctx)]
+                found += [f"{pool}: {each}" for each in of_pool(ioctx)]
     return found
 
 
-def _of_pool(ioctx: rados.Ioctx) -> Iterator[str]:
+def of_pool(ioctx: rados.Ioctx) -> Iterator[str]:
     for key, value in _entries(ioctx):
         yield f"journal entry {key} {value}"
     yield from (f"lease {name}" for name in _leases(ioctx))

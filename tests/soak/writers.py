@@ -50,7 +50,7 @@ class Writers:
             if task(server) is not None
         }
         with self._testbed.cluster.admin() as admin:
-            several = dict(_with_several_clients(admin))
+            several = dict(with_several_clients(admin))
         now = time.monotonic()
         found = {
             (name, clients): self._since.get((name, clients), now)
@@ -69,7 +69,7 @@ def _instance(name: str) -> str:
     return disk.instance_uuid if disk else ""
 
 
-def _with_several_clients(
+def with_several_clients(
     admin: rados.Rados,
 ) -> Iterator[tuple[str, frozenset[str]]]:
     blocked = set(pools.command(admin, "osd dump")["blocklist"])
