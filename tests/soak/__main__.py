@@ -40,7 +40,7 @@ def main() -> int:
     for number in SIGNALS:
         signal.signal(number, _interrupt)
     testbed = Testbed(NAME, hosts=2, overrides=OVERRIDES)
-    violations = [""]
+    passed = interrupted = False
     try:
         testbed.down()
         testbed.up()
@@ -49,17 +49,18 @@ def main() -> int:
         soak = Soak(testbed, seed, wanted.minutes * 60, _images(testbed), log)
         try:
             soak.run()
-            violations = soak.journey.violations
+            passed = not soak.journey.violations
         finally:
             print(soak.report())
     except KeyboardInterrupt:
+        interrupted = True
         print("interrupted")
     finally:
         _ignore_signals()
-        if violations:
+        if not (passed or interrupted):
             _keep_logs(testbed, seed)
         testbed.down()
-    return 1 if violations else 0
+    return 0 if passed else 1
 
 
 def _interrupt(number: int, frame: object) -> None:
