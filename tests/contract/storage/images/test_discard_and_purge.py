@@ -288,6 +288,18 @@ def test_half_made_disks_are_undone(pool, instance):
     assert pool.directory.names(instance) == []
 
 
+def test_one_half_made_disk_is_undone(pool, instance):
+    """As well as the whole disk of that name, and no other attempt."""
+    made, other = f"{instance}_disk", f"{instance}_swap"
+    blank_disk(pool, made, MIB)
+    attempts = [journal.begin_creation(pool, name) for name in (made, other)]
+    for attempt in attempts:
+        pool.create(attempt.draft, MIB)
+    delete.delete_disk(pool, made)
+    assert journal.creations(pool, instance) == attempts[1:]
+    assert pool.directory.names(instance) == [attempts[1].draft]
+
+
 def test_half_made_rescue_disk_goes_with_the_rescue_disks(pool, instance):
     entries = {
         disk: journal.begin_creation(pool, f"{instance}_{disk}")
