@@ -83,7 +83,7 @@ def delete_disks_of_deleted(instance: Any) -> bool:
     :raises nova.exception.StorageError: Ceph does not answer; Nova counts no
         attempt, of which it makes a few only
     """
-    if not instance.deleted:
+    if not (instance.obj_attr_is_set("deleted") and instance.deleted):
         return True
     # Asked once more: Nova's list may come from a replica of its database.
     found = _in_database(instance.uuid)
