@@ -61,3 +61,8 @@ def constraints(nova: str) -> pathlib.Path:
             f"{', '.join(known)}); add {path.name}"
         )
     return path
+
+
+def nova_major() -> int:
+    """Return the first number of Nova's version."""
+    return int(NOVA.split(".")[0])

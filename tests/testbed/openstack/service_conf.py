@@ -6,7 +6,7 @@ None of them names a log file, so that each service logs to the output of its
 process, which is kept.
 """
 
-from tests.testbed import conf_file
+from tests.testbed import conf_file, versions
 from tests.testbed.openstack.site_facts import ADDRESS, REGION, Site
 
 # Longer than any start takes, and shorter than a test waits.
@@ -91,7 +91,8 @@ def glance(site: Site) -> conf_file.Conf:
             "enabled_backends": "rbd:rbd, snapshots:rbd, file:file",
             # Nova clones only images whose location it can see.
             "show_image_direct_url": True,
-            "show_multiple_locations": True,
+            # Nova 32 and later add locations by the API for services.
+            "show_multiple_locations": versions.nova_major() < 32,
         },
         "database": {"connection": site.database("glance")},
         "glance_store": {"default_backend": "rbd"},

@@ -138,7 +138,7 @@ def test_life_in_a_class(
 
     safe = proof.written(stack, server)
     image = snapshot(stack, server, "of-a-class")
-    assert image.locations[0]["url"].split("/")[3] == "snapshots"
+    assert image.direct_url.split("/")[3] == "snapshots"
     stack.moves().live(server, other_host.name)
     safe = proof.went_on(stack, server, safe)
     stack.moves().cold(server, stack.hosts[0].name)
