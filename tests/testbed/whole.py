@@ -210,6 +210,12 @@ class Testbed:
         with the guests that were moved away meanwhile.
         """
         self.start_host(host)
+        return self.bring_back(host, backend)
+
+    def bring_back(
+        self, host: ComputeHost, backend: str | None = None
+    ) -> Compute:
+        """Start the nova-compute of a host that was declared down."""
         compute = self.start_compute(host, wait=False, backend=backend)
         # Nova refuses this (400) while this nova-compute has not yet removed
         # the guests that were evacuated.
@@ -222,6 +228,10 @@ class Testbed:
         compute.forget_reports()
         compute.wait_up(self.openstack.connection())
         return compute
+
+    def is_down(self, host: ComputeHost) -> bool:
+        """Return whether Nova takes the host's nova-compute for down."""
+        return bool(self._service(host).state == "down")
 
     def declare_down(self, host: ComputeHost) -> None:
         """Tell Nova that nothing runs on the host, as after a fencing."""
