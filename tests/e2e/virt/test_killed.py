@@ -170,6 +170,45 @@ def test_boot(
     tell(f"boot: killed at each of {at_each_step(boot)} changes")
 
 
+def test_server_that_is_deleted_while_its_host_is_down(
+    stack: Testbed,
+    images: Images,
+    servers: Servers,
+    flavor: Flavor,
+    doomed: Doomed,
+) -> None:
+    """Nova's API deletes it in the database alone."""
+    made: list[Server] = []
+
+    def delete() -> None:
+        wait_for(
+            "Nova knows that the host is down",
+            lambda: stack.is_down(stack.hosts[0]),
+            2 * LIMIT_SECONDS,
+            0.5,
+        )
+        servers.delete(made[0])
+
+    # The changes are the spawn's entry, the disk's entry, the clone, its size,
+    # its metadata and its name. The seventh is a part of its name, too: the
+    # disk is as good as made.
+    assert doomed.die_at(
+        7,
+        lambda: made.append(
+            servers.create(
+                "deleted", images.raw, flavor, availability_zone=FIRST
+            )
+        ),
+        lambda: servers.get(made[0]).status == "ACTIVE",
+        meanwhile=delete,
+    )
+    wait_until_empty(stack)
+    log = stack.compute(stack.hosts[0]).log.read_text()
+    assert f"instance {made[0].id} was deleted without its host" in log
+    # Nova's periodic task would remove the folder after some minutes.
+    shutil.rmtree(stack.hosts[0].folder / "state/instances" / made[0].id)
+
+
 def test_base_is_made_by_another_host(
     stack: Testbed,
     guest_image: guest.GuestImage,
