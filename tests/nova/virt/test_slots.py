@@ -87,31 +87,32 @@ def test_start_of_an_evacuated_guest(driver, vms, instance, client, jobs):
 
 @pytest.fixture
 def snapshot(ceph, pools):
-    """A snapshot that has two parents; its location."""
+    """A snapshot that has two parents: its id in Glance, and its location."""
     glance = Pool(connect(ceph, "glance"), "images")
     at = str(uuid.uuid4())
     glance.create(at, 8 * MIB)
-    snapshot_name = names.snapshot_image(str(uuid.uuid4()))
-    for name in (str(uuid.uuid4()), snapshot_name):
+    image_id = str(uuid.uuid4())
+    for name in (str(uuid.uuid4()), names.snapshot_image(image_id)):
         with glance.open(at, read_only=False) as image:
             image.create_snap("snap")
         glance.clone(glance, at, "snap", name)
         at = name
     with glance.open(at, read_only=False) as image:
         image.create_snap("snap")
-    return f"rbd://{pools.vms.cluster.fsid()}/images/{at}/snap"
+    return image_id, f"rbd://{pools.vms.cluster.fsid()}/images/{at}/snap"
 
 
 def test_boot_of_a_snapshot(pools, glance, snapshot, jobs):
     """It copies only if there are too many parents."""
-    glance(urls=(snapshot,))
+    image_id, location = snapshot
+    glance(urls=(location,))
     thin, copied = rbd(another()), rbd(another())
     pools.conf(group="nova_rbd", clone_depth_hard_limit=3)
-    cache(thin, never)
+    cache(thin, never, image_id=image_id)
     assert jobs.slots == {"none"}
     assert content(pools, thin, 1)[2] is not None
 
     pools.conf(group="nova_rbd", clone_depth_hard_limit=2)
-    cache(copied, never)
+    cache(copied, never, image_id=image_id)
     assert jobs.slow == {("flatten", "long")}
     assert content(pools, copied, 1)[2] is None
