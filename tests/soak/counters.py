@@ -102,7 +102,6 @@ class Listener:
         self._counters: dict[str, Counter] = {}
         self._files: dict[pathlib.Path, _File] = {}
         self._lock = threading.RLock()
-        self.faults_heard = 0
 
     def expect(self, server_id: str, counter: Counter) -> None:
         with self._lock:
@@ -152,7 +151,6 @@ class Listener:
         where = path.parents[3].name
         text = f"guest of {server_id} on {where}: {wrong}"
         if wrong.startswith("GUEST-"):
-            self.faults_heard += 1
             now = time.time()
             if self._journey.explained(now, now):
                 self._journey.note(text)

@@ -113,6 +113,7 @@ class Lane:
                 "imageRef": source.id,
                 "flavorRef": self._stock.flavors[source.flavor],
                 "networks": "none",
+                # Another digit of the same number: a few of all servers.
                 "config_drive": step.pick * 10 % 1 < 0.3,
             }
             begin = time.time()
@@ -125,14 +126,11 @@ class Lane:
             member = Member(answer.body["server"]["id"], source.flavor)
             counter = Counter(source.counter.safe, source.counter.lost)
             self._listener.expect(member.id, counter)
-            member.users = 1
             self._fleet.add(member)
-        try:
+        with self._fleet.used(member):
             self._note(step, member.id, answer.request_id, source.id)
             outcome = self._waited(member.id, frozenset(["ACTIVE"]))
             self._ended(step, member, begin, answer.request_id, outcome)
-        finally:
-            member.users -= 1
         return True
 
     def _source(self, step: Step) -> Snapshot | None:
