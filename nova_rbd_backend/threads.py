@@ -57,6 +57,36 @@ def native_sleep(seconds: float) -> None:
     _original("time").sleep(seconds)
 
 
+def within(seconds: float, func: Callable[[], T]) -> T:
+    """Run func in a native thread, and return what it returns.
+
+    Blocks. func runs on in its thread if it does not end in time.
+
+    :param seconds: 0: without a limit, in this thread
+    :raises TimeoutError: func has not ended in time
+    """
+    if not seconds:
+        return func()
+    ended = original_threading().Event()
+    results: list[T] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(func())
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            ended.set()
+
+    start_native(work)
+    if not ended.wait(seconds):
+        raise TimeoutError(f"no answer within {seconds} s")
+    if failed:
+        raise failed[0]
+    return results[0]
+
+
 class _Here:
     """The threads of this process, all made on first use.
 

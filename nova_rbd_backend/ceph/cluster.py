@@ -54,6 +54,16 @@ class Cluster:
         self._lock = threads.original_threading().Lock()
         self._fsid: str | None = None
         self._failure: tuple[float, errors.StorageError] | None = None
+        # The one of for_images_in_use, in a dict because setdefault is atomic.
+        self._others: dict[str, Cluster] = {}
+
+    @property
+    def for_images_in_use(self) -> "Cluster":
+        """The same cluster, over a second connection; opens nothing.
+
+        See Pool.for_image_in_use.
+        """
+        return self._others.setdefault("in use", Cluster(self.settings))
 
     def connection(self) -> Connection:
         """Return the open connection, or open one.
@@ -100,6 +110,8 @@ class Cluster:
         if self._connection is not None:
             self._connection.abandon()
             self._connection = None
+        for other in self._others.values():
+            other.after_fork()
 
     @contextlib.contextmanager
     def reach(
@@ -142,7 +154,8 @@ class Cluster:
         with self.reach(
             "look up a pool", kind="pool", pool=str(pool_id)
         ) as connection:
-            return str(connection.handle.pool_reverse_lookup(pool_id))
+            lookup = connection.handle.pool_reverse_lookup
+            return str(connection.limited(lambda: lookup(pool_id)))
 
     @once_more
     def mon_command(self, /, prefix: str, **args: Any) -> bytes:

@@ -4,15 +4,18 @@
 
 import contextlib
 import ctypes
+import errno
 import weakref
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import rados
 
 from nova_rbd_backend import threads
 from nova_rbd_backend.ceph import error_map
 from nova_rbd_backend.settings import ClusterSettings
+
+T = TypeVar("T")
 
 
 class Connection:
@@ -31,7 +34,7 @@ class Connection:
         self.handle = _connected(settings, conf)
         #: By the arguments of ioctx(), which alone adds to it.
         self.open_ioctxs: dict[tuple[str, str, bool], rados.Ioctx] = {}
-        self._lock = threads.original_threading().Lock()
+        self._limit_seconds = settings.operation_timeout_seconds
         self._closing = weakref.finalize(
             self, _close_soon, self.handle, self.open_ioctxs
         )
@@ -50,14 +53,31 @@ class Connection:
             space.
         """
         key = (pool, namespace, frees)
-        with self._lock:
-            if key not in self.open_ioctxs:
-                ioctx = self.handle.open_ioctx(pool)
-                ioctx.set_namespace(namespace)
-                if frees:
-                    ioctx.set_osdmap_full_try()
-                self.open_ioctxs[key] = ioctx
+        if key in self.open_ioctxs:
             return self.open_ioctxs[key]
+
+        def opened() -> rados.Ioctx:
+            ioctx = self.handle.open_ioctx(pool)
+            ioctx.set_namespace(namespace)
+            if frees:
+                ioctx.set_osdmap_full_try()
+            return ioctx
+
+        # No lock is held. Of two threads that open it, the first one wins.
+        return self.open_ioctxs.setdefault(key, self.limited(opened))
+
+    def limited(self, call: Callable[[], T]) -> T:
+        """Make a call of librados that may wait for a newer OSD map.
+
+        For a pool that its map does not have, librados waits for the latest
+        map, without a limit (RadosClient::lookup_pool, pool_get_name, 16.2).
+        A call that does not end in time keeps the connection from being
+        closed.
+        """
+        try:
+            return threads.within(self._limit_seconds, call)
+        except TimeoutError as error:
+            raise rados.OSError(str(error), errno=errno.ETIMEDOUT) from error
 
     def abandon(self) -> None:
         """Keep the child of a fork from freeing the parent's handles.

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import rbd
 
@@ -14,10 +14,13 @@ from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.connection import Connection
 from nova_rbd_backend.ceph.holders import Client
+from nova_rbd_backend.ceph.lock_wait import LockWait
 from nova_rbd_backend.image_options import CONF_KEY
 
 #: Called with the number of objects that are done, and of all objects.
 Progress = Callable[[int, int], None]
+#: Limits the wait for another client's lock; called with the operation.
+Limited = Callable[[str], contextlib.AbstractContextManager[LockWait]]
 
 # By bit, from the lowest (features.h, 16.2).
 _FEATURES = (
@@ -66,17 +69,45 @@ class Image:
         connection: Connection,
         image: rbd.Image,
         name: str,
+        limited: Limited,
     ):
         self.pool = str(access)
         self.name = name
         self._cluster = access.cluster
         self._image = image
+        self._limited = limited
+        # librbd gets the lock at the first write, and keeps it.
+        self._has_written = False
         self._reach = functools.partial(
             access.cluster.reach,
             connection=connection,
             pool=self.pool,
             image=name,
         )
+
+    @contextlib.contextmanager
+    def _changing(
+        self, operation: str, snap: str | None = None
+    ) -> Iterator[LockWait]:
+        """Make a change, which may have to wait for a client's lock.
+
+        :raises DiskBusy: the owner of the lock does not act
+        """
+        with (
+            self._limited(operation) as wait,
+            self._reach(operation, snap=snap),
+        ):
+            yield wait
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        if self._has_written:
+            with self._reach("write"):
+                yield
+        else:
+            with self._changing("write"):
+                yield
+            self._has_written = True
 
     @property
     def image_id(self) -> str:
@@ -138,12 +169,12 @@ class Image:
 
     def resize(self, size_bytes: int) -> None:
         """Grow the image; never shrink it. librbd: rbd_resize2."""
-        with self._reach("resize"):
+        with self._changing("resize"):
             self._image.resize(size_bytes, allow_shrink=False)
 
     def shrink(self, size_bytes: int) -> None:
         """Cut off, and lose, the data beyond the size. librbd: rbd_resize2."""
-        with self._reach("shrink"):
+        with self._changing("shrink"):
             self._image.resize(size_bytes, allow_shrink=True)
 
     def enable_exclusive_lock(self) -> None:
@@ -178,13 +209,13 @@ class Image:
         """Make a snap unless it exists. librbd: rbd_snap_create2."""
         with (
             contextlib.suppress(errors.SnapExists),
-            self._reach("make a snap", snap=snap),
+            self._changing("make a snap", snap),
         ):
             self._image.create_snap(snap)
 
     def protect_snap(self, snap: str) -> None:
         """Protect a snap, if it is not yet. librbd: rbd_snap_protect."""
-        with self._reach("protect a snap", snap=snap):
+        with self._changing("protect a snap", snap):
             if not self._image.is_protected_snap(snap):
                 self._image.protect_snap(snap)
 
@@ -198,7 +229,7 @@ class Image:
         """
         with (
             contextlib.suppress(errors.SnapNotFound),
-            self._reach("remove a snap", snap=snap),
+            self._changing("remove a snap", snap),
         ):
             if self._image.is_protected_snap(snap):
                 self._image.unprotect_snap(snap)
@@ -209,7 +240,7 @@ class Image:
 
         :raises SnapNotFound: there is no such snap
         """
-        with self._reach("roll back", snap=snap):
+        with self._changing("roll back", snap):
             self._image.rollback_to_snap(snap)
 
     # parents and clones
@@ -248,14 +279,17 @@ class Image:
         :param progress: called in a thread of librbd
         """
 
-        def note(done: int, total: int) -> int:
-            if progress is not None:
-                progress(done, total)
-            return 0
+        if self.parent() is None:
+            return
+        with self._changing("flatten") as wait:
 
-        if self.parent() is not None:
-            with self._reach("flatten"):
-                self._image.flatten(on_progress=note)
+            def note(done: int, total: int) -> int:
+                wait.restart()
+                if progress is not None:
+                    progress(done, total)
+                return 0
+
+            self._image.flatten(on_progress=note)
 
     def metadata(self) -> dict[str, str]:
         """librbd: rbd_metadata_list."""
@@ -269,7 +303,7 @@ class Image:
 
         librbd: rbd_metadata_set, rbd_metadata_remove.
         """
-        with self._reach("set metadata"):
+        with self._changing("set metadata"):
             for key, value in values.items():
                 self._image.metadata_set(key, value)
             for key in removed:
@@ -282,14 +316,14 @@ class Image:
 
         :raises StorageFault: librbd does not take this option or this value
         """
-        with self._reach(f"set {name} to {value} for"):
+        with self._changing(f"set {name} to {value} for"):
             self._image.metadata_set(f"{CONF_KEY}{name}", value)
 
     # bytes
 
     def write(self, data: bytes, offset: int) -> None:
         """librbd: rbd_write2."""
-        with self._reach("write"):
+        with self._writing():
             self._image.write(data, offset)
 
     def read(self, offset: int, length: int) -> bytes:
@@ -303,7 +337,7 @@ class Image:
         librbd: rbd_write_zeroes. rbd_discard would leave ranges smaller than
         rbd_discard_granularity_bytes as they are.
         """
-        with self._reach("write"):
+        with self._writing():
             self._image.write_zeroes(offset, length)
 
     def flush(self) -> None:

@@ -19,6 +19,7 @@ from nova_rbd_backend.ceph.directory import Directory
 from nova_rbd_backend.ceph.headers import Headers
 from nova_rbd_backend.ceph.holders import Holders
 from nova_rbd_backend.ceph.image import Image
+from nova_rbd_backend.ceph.lock_wait import LockWaits
 from nova_rbd_backend.ceph.objects import Objects
 from nova_rbd_backend.ceph.trash import Trash
 from nova_rbd_backend.image_options import (
@@ -58,7 +59,10 @@ class Pool:
         self.directory = Directory(self._access, self.objects)
         self.headers = Headers(self._access, self.objects)
         self.holders = Holders(self._access, self.objects)
-        self.trash = Trash(self._access, self.directory)
+        self._lock_waits = LockWaits(
+            self._access, self.holders, self.directory
+        )
+        self.trash = Trash(self._access, self.directory, self._lock_waits)
 
     def __str__(self) -> str:
         return str(self._access)
@@ -70,6 +74,16 @@ class Pool:
     def clocks(self) -> clock.Clocks:
         """Read this host's clock and the cluster's; see clock.read."""
         return clock.read(self._access)
+
+    def for_image_in_use(self) -> "Pool":
+        """Return this pool over a connection of its own.
+
+        For short changes of an image that a guest may have open: if the guest
+        keeps the image's lock, this connection is given up, and not the one
+        over which other images are being filled.
+        """
+        cluster = self.cluster.for_images_in_use
+        return Pool(cluster, self.name, self.namespace, self.options)
 
     # making images
 
@@ -214,7 +228,13 @@ class Pool:
                 read_only=read_only,
                 image_id=image_id,
             )
-        image = Image(self._access, connection, handle, shown)
+        limited = functools.partial(
+            self._lock_waits.limited,
+            connection=connection,
+            image=name,
+            image_id=image_id,
+        )
+        image = Image(self._access, connection, handle, shown, limited)
         try:
             if snap is not None:
                 image.show_snap(snap)
@@ -379,9 +399,13 @@ class Pool:
         :raises DiskBusy: a client has it open
         :raises HasSnaps: it has snaps
         """
+        connection = self.cluster.connection()
         with (
             contextlib.suppress(errors.ImageNotFound),
-            self._access.reach("remove", image=name, frees=True) as ioctx,
+            self._lock_waits.limited("remove", connection, name),
+            self._access.reach(
+                "remove", image=name, connection=connection, frees=True
+            ) as ioctx,
         ):
             rbd.RBD().remove(ioctx, name)
 

@@ -14,6 +14,7 @@ from nova_rbd_backend import errors
 from nova_rbd_backend.ceph import encoding
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.directory import Directory
+from nova_rbd_backend.ceph.lock_wait import LockWaits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +33,12 @@ class TrashedImage:
 class Trash:
     """The trashed images of a pool, by their ids."""
 
-    def __init__(self, access: Access, directory: Directory):
+    def __init__(
+        self, access: Access, directory: Directory, lock_waits: LockWaits
+    ):
         self._access = access
         self._directory = directory
+        self._lock_waits = lock_waits
 
     def move(
         self,
@@ -54,13 +58,18 @@ class Trash:
         :raises DiskBusy: the owner of its lock does not release it
         :raises Conflict: another process has moved it and begun to free it
         """
-        with self._access.reach(
-            "move to the trash", image=name, frees=True
-        ) as ioctx:
+        operation = "move to the trash"
+        connection = self._access.cluster.connection()
+        with (
+            self._lock_waits.limited(operation, connection, name),
+            self._access.reach(
+                operation, image=name, connection=connection, frees=True
+            ) as ioctx,
+        ):
             if image_id not in (None, self._directory.listed_id(name)):
                 raise errors.ImageNotFound(
                     f"its name is free, or of another image than {image_id}",
-                    operation="move to the trash",
+                    operation=operation,
                     pool=str(self._access),
                     image=name,
                 )
@@ -76,9 +85,14 @@ class Trash:
         :raises DiskBusy: a client has it open
         :raises MoveUnfinished: its move to the trash has not been completed
         """
-        with self._access.reach(
-            "remove from the trash", image=image_id, frees=True
-        ) as ioctx:
+        operation = "remove from the trash"
+        connection = self._access.cluster.connection()
+        with (
+            self._lock_waits.limited(operation, connection, image_id=image_id),
+            self._access.reach(
+                operation, image=image_id, connection=connection, frees=True
+            ) as ioctx,
+        ):
             rbd.RBD().trash_remove(ioctx, image_id, force)
 
     def restore(self, image_id: str, name: str) -> None:

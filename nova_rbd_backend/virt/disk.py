@@ -95,7 +95,7 @@ class Disk:
         self, work: Callable[[Image], None], long: bool = False
     ) -> None:
         """Open the disk for writing, do the work and close it."""
-        pool = self.place.pool
+        pool = self.place.pool.for_image_in_use()
 
         def whole() -> None:
             with pool.open(self.image, read_only=False) as image:

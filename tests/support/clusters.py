@@ -104,8 +104,10 @@ def _disconnect(ceph: CephCluster) -> None:
     # librados reconnects for ever, and would try the ports of this cluster
     # when a later one has taken them over.
     for settings, known in cluster._CLUSTERS.items():
-        if settings.conf_file == str(ceph.conf) and known._connection:
-            known.drop(known._connection)
+        if settings.conf_file == str(ceph.conf):
+            for each in (known, known.for_images_in_use):
+                if each._connection:
+                    each.drop(each._connection)
 
 
 def client_requests(ceph: CephCluster, admin: rados.Rados) -> int:

@@ -24,7 +24,9 @@ def make(pool: Pool, source: Source) -> None:
 
     :raises ImageNotFound: the disk is gone
     """
-    with pool.open(image_id=source.image_id, read_only=False) as disk:
+    with pool.for_image_in_use().open(
+        image_id=source.image_id, read_only=False
+    ) as disk:
         disk.create_snap(source.snap)
 
 
@@ -36,8 +38,8 @@ def remove(near: Pool, source: Source) -> None:
     name, _, namespace = source.pool.partition("/")
     with (
         contextlib.suppress(errors.NotFound),
-        near.beside(name, namespace).open(
-            image_id=source.image_id, read_only=False, frees=True
-        ) as disk,
+        near.beside(name, namespace)
+        .for_image_in_use()
+        .open(image_id=source.image_id, read_only=False, frees=True) as disk,
     ):
         disk.remove_snap(source.snap)

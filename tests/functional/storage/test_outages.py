@@ -4,6 +4,8 @@
 
 import contextlib
 import os
+import signal
+import threading
 import time
 import uuid
 
@@ -172,6 +174,45 @@ def paused(ceph):
             command(admin, "osd pool set", pool=pool, **read_lease)
     yield ceph
     ceph.resume_osds()
+
+
+@pytest.fixture
+def silent_monitor(ceph):
+    """Call it to freeze the monitor until the end of the test."""
+    pids = {name: int(pid) for name, pid, _ in ceph.status()}
+    yield lambda: os.kill(pids["mon.a"], signal.SIGSTOP)
+    os.kill(pids["mon.a"], signal.SIGCONT)
+
+
+def test_pool_that_only_silent_monitors_may_know(ceph, silent_monitor):
+    """librados waits for their map for ever; pools that it knows are used."""
+    here = connect(ceph, operation_timeout_seconds=3)
+    assert Pool(here, "vms").directory.names("x") == []
+    kept = here.connection()
+    silent_monitor()
+    failed = []
+
+    def ask():
+        with pytest.raises(errors.OperationTimedOut) as caught:
+            Pool(here, "made-just-now").directory.names("x")
+        failed.append(str(caught.value))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    began = time.monotonic()
+    # Another thread needs an ioctx meanwhile.
+    assert kept.ioctx("images", "")
+    assert time.monotonic() - began < 2
+    asking.join(20)
+    assert "made-just-now" in failed[0]
+
+
+def test_id_that_only_silent_monitors_may_know(ceph, silent_monitor):
+    here = connect(ceph, operation_timeout_seconds=2)
+    here.connection()
+    silent_monitor()
+    with pytest.raises(errors.OperationTimedOut):
+        here.pool_name(4711)
 
 
 def _answers(vms, name):

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""No call waits for ever for a lock whose owner watches, but does not act.
+
+This is how a client looks whose threads hang: librados keeps up its watch.
+"""
+
+import struct
+import threading
+import time
+
+import pytest
+
+from nova_rbd_backend import errors
+from nova_rbd_backend.ceph.holders import Lock
+from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage.images import source_snap
+from tests.support.clients import blocklist, connect
+
+MIB = 1 << 20
+SECONDS = 2
+EXCLUSIVE = b"\x01"
+
+
+def _text(value):
+    return struct.pack("<I", len(value)) + value.encode()
+
+
+def _lock_request(cookie):
+    """Return cls_lock_lock_op as librbd sends it (ManagedLock, 16.2)."""
+    body = _text("rbd_lock") + EXCLUSIVE + _text(cookie) + _text("internal")
+    body += _text("") + struct.pack("<IIB", 0, 0, 0)
+    return struct.pack("<BBI", 1, 1, len(body)) + body
+
+
+@pytest.fixture
+def hasty(ceph):
+    """The pool of the disks, over connections that no other test uses."""
+    return Pool(connect(ceph, operation_timeout_seconds=SECONDS), "vms")
+
+
+@pytest.fixture
+def owner(ceph, hasty, name):
+    """A client that has the lock of a disk, and lets questions wait."""
+    hasty.create(name, 8 * MIB)
+    image_id = hasty.directory.image_id(name)
+    header, released = f"rbd_header.{image_id}", threading.Event()
+
+    def answer(*_):
+        released.wait(60)
+
+    with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
+        watch = ioctx.watch(header, answer)
+        cookie = f"auto {watch.get_id()}"
+        ioctx.execute(header, "lock", "lock", _lock_request(cookie))
+        yield admin.get_instance_id()
+        released.set()
+        watch.close()
+        lock = Lock(admin.get_instance_id(), cookie)
+        hasty.holders.break_lock(image_id, lock)
+
+
+def _write(pool, name):
+    with pool.open(name, read_only=False) as disk:
+        disk.write(b"x", 0)
+
+
+def _snap(pool, name):
+    with pool.open(name, read_only=False) as disk:
+        disk.create_snap("snap")
+
+
+def _trash(pool, name):
+    pool.trash.move(name)
+
+
+@pytest.mark.parametrize("call", [_write, _snap, _trash, Pool.remove])
+def test_call_ends(ceph, hasty, name, owner, call):
+    """Its client may not write any more, whatever the owner does later."""
+    before = hasty.cluster.connection().handle.get_addrs()
+    with pytest.raises(errors.DiskBusy) as caught:
+        call(hasty, name)
+    assert f"client.{owner} has its exclusive lock" in str(caught.value)
+    assert f"vms/{name}" in str(caught.value)
+    assert before in blocklist(ceph)
+    with hasty.open(name) as disk:
+        assert disk.snaps() == ()
+        assert [each.client_id for each in disk.clients()] == [owner]
+
+
+def test_other_images_are_not_disturbed(ceph, hasty, instance, name, owner):
+    """A snapshot of a disk gives up only the connection for such disks."""
+    other = f"{instance}_disk.swap"
+    hasty.create(other, 8 * MIB)
+    kept = hasty.cluster.connection()
+    source = source_snap.new(hasty, hasty.directory.image_id(name))
+    with hasty.open(other, read_only=False) as disk:
+        with pytest.raises(errors.DiskBusy):
+            source_snap.make(hasty, source)
+        disk.write(b"goes on", 0)
+    assert hasty.cluster.connection() is kept
+    listed = blocklist(ceph)
+    assert kept.handle.get_addrs() not in listed
+
+
+def test_call_that_works_itself_is_not_limited(hasty, name):
+    hasty.create(name, MIB)
+    with hasty.open(name, read_only=False) as disk:
+        disk.write(b"x", 0)
+        waits = hasty._lock_waits
+        with waits.limited("wait", hasty.cluster.connection(), name) as wait:
+            time.sleep(SECONDS * 1.2)
+        assert wait.owner is None
+        disk.write(b"y", 0)
+
+
+def test_progress_puts_the_limit_off(hasty, name, owner):
+    waits = hasty._lock_waits
+    connection = hasty.cluster.connection()
+    with waits.limited("wait", connection, name) as wait:
+        for _ in range(4):
+            time.sleep(SECONDS * 0.3)
+            wait.restart()
+    assert wait.owner is None
