@@ -129,8 +129,11 @@ def undo(pool: Pool, attempt: SnapshotAttempt) -> None:
 
 def remove(pool: Pool, detachment: journal.Entry) -> None:
     """Remove a snapshot that Glance does not know, if it exists."""
-    if pool.directory.listed_id(detachment.image) == detachment.image_id:
-        discard(pool, detachment.image, image_id=detachment.image_id)
+    # If its maker died while it was published, it is a draft, which the entry
+    # of its creation would have published.
+    name = pool.directory.listed_name(detachment.image_id)
+    if name is not None and names.final_name(name) == detachment.image:
+        discard(pool, name, image_id=detachment.image_id)
     if detachment.source is not None:
         source_snap.remove(pool, detachment.source)
     journal.end(pool, detachment)

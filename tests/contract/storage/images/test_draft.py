@@ -227,6 +227,38 @@ def test_restore_of_an_older_disk_after_a_killed_publish(
     pool.trash.remove(older_id, force=True)
 
 
+def test_unknown_snapshot_whose_maker_died_while_it_was_published(
+    pool, name, monkeypatch
+):
+    """Two entries lead to it; the second one does not publish it again."""
+    pool.create(name, MIB)
+    attempt = snapshots.begin(pool, pool, name, str(uuid.uuid4()))
+    snapshots.snap(attempt)
+
+    def die(*_args):
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Directory, "_rename_listed", die)
+        patch.setattr(draft, "settle", die)
+        with pytest.raises(Died):
+            snapshots.publish(pool, attempt, {})
+    (entry,) = [
+        each
+        for each in journal.detachments(pool)
+        if each.source == attempt.source
+    ]
+    assert pool.directory.image_id(entry.image) == entry.image_id
+    snapshots.remove(pool, entry)
+    assert draft.settle(pool, attempt.creation) is False
+    assert left(pool, entry.image) == []
+    assert not pool.directory.exists(entry.image)
+    purge.purge(pool)
+    assert pool.trash.get(entry.image_id) is None
+    with pool.open(name) as disk:
+        assert disk.snaps() == ()
+
+
 def test_older_disk_that_was_restored_over_a_half_published_one(
     pool, instance, name
 ):
