@@ -169,7 +169,8 @@ class NotPermitted(StorageError):
 class ReadOnly(StorageError):
     advice = (
         "a client keeps the image's lock ('rbd lock ls'), for example a device"
-        " that 'rbd device map --exclusive' made, or rbd-mirror writes to it"
+        " that 'rbd device map --exclusive' made, or rbd-mirror writes to it;"
+        " if the client has just died, try again"
     )
 
 

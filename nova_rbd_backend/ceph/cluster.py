@@ -27,6 +27,9 @@ T = TypeVar("T")
 
 # Nonce 0 would blocklist the whole host (OSDMap::is_blocklisted, 16.2).
 _CLIENT_ADDRESS = re.compile(r"[^/]+:\d+/[1-9]\d*")
+#: In the network for documentation (RFC 5737), where no client is.
+NO_CLIENT = "192.0.2.1:0/1"
+_LISTED_FOR = re.compile(r"\(([\d.e+]+) sec\)")
 
 
 def once_more(func: Callable[P, T]) -> Callable[P, T]:
@@ -164,7 +167,7 @@ class Cluster:
         :raises StorageError: the monitors refused, with the reason they gave
         """
         with self.reach(f"mon command '{prefix}'") as connection:
-            return _answer(connection.handle.mon_command, prefix, args)
+            return _answer(connection.handle.mon_command, prefix, args)[0]
 
     def mgr_command(self, prefix: str, **args: Any) -> bytes:
         """Send a command to the manager. librados: rados_mgr_command.
@@ -176,7 +179,7 @@ class Cluster:
         """
         connection = self.connection()
         with error_map.translated(f"mgr command '{prefix}'", kind="mgr"):
-            return _answer(connection.handle.mgr_command, prefix, args)
+            return _answer(connection.handle.mgr_command, prefix, args)[0]
 
     def client_id(self) -> int:
         """Return our global id. librados: rados_get_instance_id."""
@@ -203,6 +206,27 @@ class Cluster:
                 address, self.settings.blocklist_seconds
             )
 
+    def default_blocklist_seconds(self) -> float | None:
+        """Return for how long the monitors list a client by default.
+
+        This is mon_osd_blocklist_default_expire, which ``profile rbd`` may not
+        read. Lists an address that no client has, and that stays listed for
+        this time; the monitors then tell it (16.2, OSDMonitor.cc). librados:
+        rados_mon_command.
+
+        :returns: None: they tell it in another way
+        :raises NotPermitted: our user may not put clients on the blocklist
+        """
+        prefix = "osd blocklist"
+        with self.reach(f"mon command '{prefix}'") as connection:
+            _, said = _answer(
+                connection.handle.mon_command,
+                prefix,
+                {"blocklistop": "add", "addr": NO_CLIENT},
+            )
+        found = _LISTED_FOR.search(said)
+        return float(found[1]) if found else None
+
     def mon_addresses(self) -> tuple[monitors.MonAddress, ...]:
         """Return one address of each monitor of the live monmap."""
         dump = json.loads(self.mon_command("mon dump"))
@@ -228,13 +252,14 @@ def _answer(
     command: Callable[[str, bytes], tuple[int, bytes, str]],
     prefix: str,
     args: dict[str, Any],
-) -> bytes:
+) -> tuple[bytes, str]:
+    """Return the answer, and what the daemon says beside it."""
     text = json.dumps({"prefix": prefix, "format": "json", **args})
     code, answer, status = command(text, b"")
     if code:
         # 16.2 returns the manager's time-out as a positive number.
         raise rados.OSError(status, errno=abs(code))
-    return answer
+    return answer, status
 
 
 _CLUSTERS: dict[ClusterSettings, Cluster] = {}

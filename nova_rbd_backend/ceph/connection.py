@@ -28,8 +28,12 @@ class Connection:
             "rados_osd_op_timeout": limit,
             # Clones of unprotected snaps; parents may go to the trash.
             "rbd_default_clone_format": "2",
-            # Not rbd_blocklist_expire_seconds: with it librbd breaks no lock
-            # any more (EINVAL; seen in 16.2.15).
+            # If a client dies after its image was fenced. With this option the
+            # librbd of 16.2.15 breaks no lock at all, because the monitors
+            # refuse how it gives the time ("604800s.0", EINVAL). The operation
+            # fails then (EROFS, a write EINVAL), and the next attempt fences
+            # the client first.
+            "rbd_blocklist_expire_seconds": str(settings.blocklist_seconds),
         }
         self.handle = _connected(settings, conf)
         #: By the arguments of ioctx(), which alone adds to it.

@@ -136,7 +136,9 @@ guest was started elsewhere or deleted.
 A host that was only cut off or frozen may come back with a running guest. Once
 this time is over, that guest could write to a disk that another guest has used
 since. Choose a time longer than any host may be away before somebody has
-looked at it. Ceph's own default is an hour.
+looked at it. Ceph's own default is an hour
+(``mon_osd_blocklist_default_expire``). It applies to clients whose locks QEMU
+or Ceph's manager breaks; set it to the same time or more.
 
 Each blocklisted client takes some bytes in the cluster's map during that time.
 A host that comes back earlier is not restricted, because its new processes are

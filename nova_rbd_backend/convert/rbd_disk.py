@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage import fencing
 from nova_rbd_backend.storage.disks import provision
 from nova_rbd_backend.storage.disks.delete import delete_disk
 from nova_rbd_backend.storage.images.discard import discard
@@ -80,7 +81,7 @@ def unmark(pool: Pool, name: str) -> None:
     """Remove the mark, if there is such a disk and it is marked."""
     with (
         contextlib.suppress(errors.ImageNotFound),
-        pool.open(name, read_only=False) as disk,
+        fencing.fenced(pool, name) as disk,
     ):
         disk.remove_snap(MARK)
 
@@ -128,7 +129,7 @@ class Mirror:
 
         The guest has to be paused.
         """
-        with self._pool.open(self.draft, read_only=False) as disk:
+        with fencing.fenced(self._pool, self.draft) as disk:
             disk.create_snap(MARK)
 
     def is_marked(self) -> bool:

@@ -13,13 +13,15 @@ Only an image with the feature exclusive-lock has a lock. Of another image, a
 client whose watch has ended leaves no trace by which it could be fenced.
 """
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from nova_rbd_backend import errors, names, notices, threads
 from nova_rbd_backend.ceph.cluster import Cluster, once_more
 from nova_rbd_backend.ceph.holders import Answer, Client, Lock
+from nova_rbd_backend.ceph.image import Image
 from nova_rbd_backend.ceph.pool import Pool
 
 #: The wait for an answer. A client that is silent twice is dead.
@@ -118,6 +120,49 @@ def fence(pool: Pool, images: Mapping[str, str]) -> dict[str, Verdict]:
         _fence_all(pool, images, dead - fenced)
         fenced |= dead
     return {name: verdict for name, verdict in held.items() if verdict.held}
+
+
+@contextlib.contextmanager
+def fenced(
+    pool: Pool,
+    name: str | None = None,
+    image_id: str | None = None,
+    frees: bool = False,
+) -> Iterator[Image]:
+    """Open an image for writing, after fencing its dead clients.
+
+    Every image that another client may have open has to be opened this way.
+    librbd breaks a dead client's lock by itself, but may put that client on
+    the blocklist for an hour only (mon_osd_blocklist_default_expire). Nobody
+    can find and fence the client after that.
+
+    :param name, image_id, frees: see Pool.open
+    :raises ImageNotFound: there is no such image
+    """
+    image_id = image_id or pool.directory.existing_id(str(name), "open")
+    fence_dead(pool, {name or image_id: image_id})
+    with pool.open(
+        name, image_id=image_id, read_only=False, frees=frees
+    ) as image:
+        yield image
+
+
+def fence_dead(pool: Pool, images: Mapping[str, str]) -> None:
+    """Fence the dead clients of images, and leave the living ones alone.
+
+    Waits while it is not known which clients of an image are dead, for at
+    most UNCLEAR_LIMIT_SECONDS. A client that is silent for longer keeps its
+    watch, and librbd does not break its lock.
+
+    :param images: name -> id
+    """
+    end = time.monotonic() + UNCLEAR_LIMIT_SECONDS
+    while True:
+        held = fence(pool, images)
+        images = {n: images[n] for n, found in held.items() if found.unclear}
+        if not images or time.monotonic() > end:
+            return
+        threads.native_sleep(_PAUSE_SECONDS)
 
 
 @once_more

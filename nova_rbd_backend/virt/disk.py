@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nova_rbd_backend.ceph.image import Image
+from nova_rbd_backend.storage import fencing
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.virt import edge
 from nova_rbd_backend.virt.pools import choice
@@ -98,7 +99,8 @@ class Disk:
         pool = self.place.pool.for_image_in_use()
 
         def whole() -> None:
-            with pool.open(self.image, read_only=False) as image:
+            with fencing.fenced(pool, self.image) as image:
                 work(image)
 
-        edge.run(whole, long=long)
+        # It may wait for a client that has died.
+        edge.run(whole, long=long, waits=not long)

@@ -8,6 +8,7 @@ TYPE_CHECKING, inside a function and by importlib count too.
 
 import ast
 import pathlib
+import re
 import sys
 
 import pytest
@@ -82,7 +83,12 @@ MAY_IMPORT = {
         "storage.snapshots.make",
     },
     "convert": {"ceph", "domains", "convert.rbd_disk"},
-    "convert.rbd_disk": {"ceph", "storage.disks", "storage.images"},
+    "convert.rbd_disk": {
+        "ceph",
+        "storage.disks",
+        "storage.fencing",
+        "storage.images",
+    },
     # called from outside
     "api": {"conf"},
     "cmd": {"ceph", "checks", "conf", "domains"} | STORAGE,
@@ -371,3 +377,26 @@ def test_circles_are_found():
     }
     assert _circles(graph) == [["d", "e"], ["a", "b", "c"]]
     assert _circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+# They open images for writing that no guest has: drafts and bases.
+OPEN_THEIR_OWN = {
+    "ceph.pool",
+    "checks.ceph",
+    "checks.glance",
+    "convert.rbd_disk",
+    "storage.bases.make",
+    "storage.disks.provision",
+    "storage.images.draft",
+    "storage.snapshots.make",
+}
+
+
+def test_images_of_others_are_opened_by_fencing():
+    """Else librbd breaks a dead client's lock as it likes."""
+    found = {
+        module
+        for module, source in MODULES.items()
+        if re.search(r"\bread_only=False", source)
+    }
+    assert found == OPEN_THEIR_OWN | {"storage.fencing"}

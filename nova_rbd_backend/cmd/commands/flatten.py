@@ -3,9 +3,11 @@
 """nova-rbd flatten: give disks data of their own."""
 
 import argparse
+import functools
 
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.cmd import columns, command, progress
+from nova_rbd_backend.storage import fencing
 from nova_rbd_backend.storage.survey import children
 
 
@@ -76,8 +78,10 @@ class Flatten(command.Lister):
         :returns: its size in bytes, what was done, and why it still depends on
             its parent
         """
-        opened = image.pool.open(image_id=image.image_id, read_only=dry_run)
-        with opened as disk:
+        way = image.pool.open
+        if not dry_run:
+            way = functools.partial(fencing.fenced, image.pool)
+        with way(image.name, image_id=image.image_id) as disk:
             size = disk.size_bytes()
             if disk.parent() is None:
                 return size, "has no parent", None

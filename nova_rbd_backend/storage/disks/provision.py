@@ -13,7 +13,7 @@ from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph import transfer
 from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
-from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage import fencing, journal
 from nova_rbd_backend.storage.images.draft import (
     draft,
     free_name,
@@ -182,6 +182,9 @@ def _grow(
     size_bytes = pool.headers.size_bytes(image_id)
     if wanted_bytes is None or size_bytes >= wanted_bytes:
         return size_bytes, False
+    if names.final_name(name) == name:
+        # It is no draft, so that others may have it open.
+        fencing.fence_dead(pool, {name: image_id})
     with pool.open(name, read_only=False, image_id=image_id) as disk:
         disk.resize(wanted_bytes)
     return wanted_bytes, True

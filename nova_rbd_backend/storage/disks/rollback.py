@@ -27,14 +27,10 @@ def roll_back(pool: Pool, name: str, snap: str) -> int | None:
     :raises ImageNotFound: there is no such disk
     :raises SnapNotFound: the disk has no such snap
     """
-    # librbd waits for a dead client's lock before it writes, for as long as
-    # the client's watch lasts. It does not wait before it rolls back: it
-    # reports that the image is read-only (EROFS, 16.2.15).
     image_id = pool.directory.existing_id(name, "roll back")
-    fencing.fence(pool, {name: image_id})
     with (
         pool.open(name, snap=snap, image_id=image_id) as before,
-        pool.open(name, read_only=False, image_id=image_id) as disk,
+        fencing.fenced(pool, name, image_id) as disk,
     ):
         size = before.size_bytes()
         changed = [

@@ -10,7 +10,7 @@ import time
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
-from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage import fencing, journal
 from nova_rbd_backend.storage.images.discard import (
     BUSY_LIMIT_SECONDS,
     own_snaps,
@@ -173,6 +173,8 @@ def _free(
     try:
         if pool.trash.restore_renamed(entry.image_id):
             return _Held("it is a disk, and stays one", is_disk=True)
+        # A purge that died may have the lock of the image that it was freeing.
+        fencing.fence_dead(pool, {entry.image: entry.image_id})
         try:
             pool.trash.remove(entry.image_id, force)
         except errors.HasSnaps:
@@ -240,9 +242,7 @@ def _remove_snaps(pool: Pool, entry: journal.Entry) -> _Held | None:
     librbd hides a removed snap that has clones, and keeps it for them.
     """
     patterns = entry.own_snaps
-    with pool.open(
-        image_id=entry.image_id, read_only=False, frees=True
-    ) as disk:
+    with fencing.fenced(pool, entry.image, entry.image_id, frees=True) as disk:
         for snap in disk.snaps():
             own = any(fnmatch.fnmatchcase(snap.name, p) for p in patterns)
             if snap.user and own:

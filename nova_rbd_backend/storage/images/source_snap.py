@@ -11,6 +11,7 @@ import uuid
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage import fencing
 from nova_rbd_backend.storage.journal import Source
 
 
@@ -24,8 +25,8 @@ def make(pool: Pool, source: Source) -> None:
 
     :raises ImageNotFound: the disk is gone
     """
-    with pool.for_image_in_use().open(
-        image_id=source.image_id, read_only=False
+    with fencing.fenced(
+        pool.for_image_in_use(), image_id=source.image_id
     ) as disk:
         disk.create_snap(source.snap)
 
@@ -38,8 +39,10 @@ def remove(near: Pool, source: Source) -> None:
     name, _, namespace = source.pool.partition("/")
     with (
         contextlib.suppress(errors.NotFound),
-        near.beside(name, namespace)
-        .for_image_in_use()
-        .open(image_id=source.image_id, read_only=False, frees=True) as disk,
+        fencing.fenced(
+            near.beside(name, namespace).for_image_in_use(),
+            image_id=source.image_id,
+            frees=True,
+        ) as disk,
     ):
         disk.remove_snap(source.snap)

@@ -17,8 +17,9 @@ import time
 
 from nova_rbd_backend import errors, threads
 from nova_rbd_backend.ceph.cluster import once_more
+from nova_rbd_backend.ceph.image import Image
 from nova_rbd_backend.ceph.pool import Pool
-from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage import fencing, journal
 from nova_rbd_backend.storage.images import discard, source_snap
 from nova_rbd_backend.storage.snapshots import make as snapshots
 
@@ -178,9 +179,7 @@ def _detach(pool: Pool, entry: journal.Entry) -> str:
     with contextlib.suppress(errors.ImageNotFound):
         if not _is_trashed(pool, entry) and _has_parent(pool, entry):
             if not _is_held(pool, entry):
-                with pool.open(
-                    image_id=entry.image_id, read_only=False
-                ) as image:
+                with _opened(pool, entry) as image:
                     image.create_snap(snapshots.HOLD)
             by = _copy(pool, entry)
     # Not earlier: a snap that is removed while it has a clone goes with that
@@ -201,9 +200,7 @@ def _release(pool: Pool, entry: journal.Entry, held_seconds: float) -> bool:
         # Glance cannot delete an image that is open for writing without HOLD,
         # so such an image is not opened for writing.
         if _is_held(pool, entry):
-            with pool.open(
-                image_id=entry.image_id, read_only=False, frees=True
-            ) as image:
+            with _opened(pool, entry, frees=True) as image:
                 image.remove_snap(snapshots.HOLD)
         if _is_trashed(pool, entry):
             # Glance never frees an image that it has moved to the trash.
@@ -223,11 +220,19 @@ def _is_held(pool: Pool, entry: journal.Entry) -> bool:
         return snapshots.HOLD in (snap.name for snap in image.snaps())
 
 
+def _opened(
+    pool: Pool, entry: journal.Entry, frees: bool = False
+) -> contextlib.AbstractContextManager[Image]:
+    return fencing.fenced(pool, entry.image, entry.image_id, frees)
+
+
 def _copy(pool: Pool, entry: journal.Entry) -> str:
+    # The manager, too, would wait for a process that died at this work.
+    fencing.fence_dead(pool, {entry.image: entry.image_id})
     if _copied_by_manager(pool, entry):
         return "the manager"
     try:
-        with pool.open(image_id=entry.image_id, read_only=False) as image:
+        with _opened(pool, entry) as image:
             image.flatten()
     except errors.StorageError:
         # The manager may be back, and have copied it.

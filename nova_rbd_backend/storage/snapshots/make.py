@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from nova_rbd_backend import names
 from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
-from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage import fencing, journal
 from nova_rbd_backend.storage.images import source_snap
 from nova_rbd_backend.storage.images.discard import discard
 from nova_rbd_backend.storage.images.draft import finishing, settle
@@ -73,6 +73,8 @@ def begin(
     :raises ImageNotFound: there is no such disk
     """
     disk_id = disk_pool.directory.existing_id(disk, "make a snapshot of")
+    # This may wait, which it must not do while the guest is frozen.
+    fencing.fence_dead(disk_pool, {disk: disk_id})
     creation = journal.begin_creation(
         pool,
         names.snapshot_image(glance_id),

@@ -112,7 +112,7 @@ def test_lock_that_this_client_has_forgotten(ceph, pool, name):
     with pytest.raises(errors.DiskBusy):
         pool.trash.move(name)
     pool.cluster.drop(pool.cluster.connection())
-    with pool.open(name, read_only=False) as disk:
+    with fencing.fenced(pool, name) as disk:
         disk.write(b"x", 0)
     pool.trash.move(name)
 

@@ -14,11 +14,23 @@ import libvirt
 import pytest
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.checks import ceph as ceph_
 from nova_rbd_backend.checks import secret, steps
 from nova_rbd_backend.image_options import FEATURES, ImageOptions
-from tests.support.checking import probes, refusal, require, secret_xml
-from tests.support.clients import inactive, make_user, over_its_quota
+from tests.support.checking import (
+    doubts,
+    probes,
+    refusal,
+    require,
+    secret_xml,
+)
+from tests.support.clients import (
+    blocklist,
+    inactive,
+    make_user,
+    over_its_quota,
+)
 from tests.testbed.ceph import pools, users
 from tests.testbed.process import wait_for
 
@@ -270,6 +282,18 @@ def test_full_pool(ceph, good, pool):
     assert f"pool '{pool}' is full" in doubt
     assert "Servers can be deleted" in doubt
     assert probes(ceph, "vms") == before
+
+
+def test_default_time_on_the_blocklist(ceph, good):
+    """QEMU's librbd lists clients for that time."""
+    seconds = 30 * 24 * 3600
+    require(good)  # the testbed's default is longer than these settings ask
+
+    (doubt,) = doubts(dataclasses.replace(good, blocklist_seconds=seconds))
+
+    assert "after 691200 s, not 2592000 s (blocklist_seconds)" in doubt
+    assert f"mon_osd_blocklist_default_expire {seconds}`" in doubt
+    assert blocklist(ceph).keys() == {cluster.NO_CLIENT}
 
 
 def test_user_that_may_not_blocklist(ceph, good):

@@ -134,7 +134,7 @@ def test_goes_on_after_a_check_that_failed(ceph, tool):
     code, rows = tool(key=ceph.key("nova"), libvirt_images_store="vmz")
 
     assert "not tried  rights for disks in vmz: needs: pool vmz" in rows
-    assert "passed  right to blocklist dead clients" in rows
+    assert "passed  blocklist of dead clients" in rows
     assert "passed  libvirt secret" in rows
     assert code == 1
 

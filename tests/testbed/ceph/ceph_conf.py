@@ -127,6 +127,9 @@ def _mon(folder: pathlib.Path) -> dict[str, object]:
         "mon_max_pg_per_osd": 2000,
         "mon_pg_warn_min_per_osd": 0,
         "mon_osd_crush_smoke_test": "false",
+        # Longer than [nova_rbd] blocklist_seconds, as the documentation asks
+        # for, and different, so that tests can tell who listed a client.
+        "mon_osd_blocklist_default_expire": 8 * 24 * 3600,
         # By default map changes are batched for 1 s, and the cluster starts
         # in 24 s instead of 5 s.
         "paxos_propose_interval": 0.02,
