@@ -51,6 +51,8 @@ class Entry:
 
     :ivar image: the image's own name; of a spawn: the instance's UUID
     :ivar draft: of a creation: the name until the image is whole
+    :ivar whole: of a creation: the draft is whole, and the image that it
+        replaces may be in the trash
     :ivar image_id: of a deletion or detachment
     :ivar own_snaps: of a deletion: the snaps that it removes, as names and
         prefixes with ``*``
@@ -68,6 +70,7 @@ class Entry:
     operation: str
     image: str
     draft: str = ""
+    whole: bool = False
     image_id: str = ""
     own_snaps: tuple[str, ...] = ()
     source: Source | None = None
@@ -204,6 +207,21 @@ def begin_creation(
     )
     pool.objects.omap_swap(OBJECT, entry.key, None, entry.stored)
     return entry
+
+
+def record_whole(pool: Pool, entry: Entry) -> Entry:
+    """Record that a draft is whole, before it replaces an image.
+
+    :raises TakenOver: another process has removed the draft
+    """
+    if changed := _replaced(pool, entry, whole=True):
+        return changed
+    raise errors.TakenOver(
+        "the draft is gone",
+        operation="replace",
+        pool=str(pool),
+        image=entry.image,
+    )
 
 
 def creations(pool: Pool, prefix: str = "") -> list[Entry]:

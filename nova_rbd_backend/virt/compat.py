@@ -35,6 +35,10 @@ _DRIVER = {
     "delete_instance_files": "self instance",
     "spawn": "self context instance image_meta injected_files admin_password "
     "allocations network_info block_device_info power_on accel_info",
+    "rebuild": "self context instance image_meta injected_files "
+    "admin_password allocations bdms detach_block_devices "
+    "attach_block_devices network_info evacuate block_device_info "
+    "preserve_ephemeral accel_uuids reimage_boot_volume?",
     "_create_guest": "self context xml instance power_on pause "
     "post_xml_callback",
     "check_can_live_migrate_destination": "self context instance "

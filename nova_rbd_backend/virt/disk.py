@@ -84,9 +84,9 @@ class Disk:
         pool = self.place.pool
         edge.run(lambda: provision.grow(pool, self.image, size_bytes))
 
-    def delete(self) -> None:
-        """Delete the disk. Does nothing if there is no such disk."""
-        pool = self.place.pool
+    def delete(self, place: choice.Place) -> None:
+        """Delete the disk in a pool. Does nothing if it is not there."""
+        pool = place.pool
         seconds = edge.settings().trash_retention_seconds
         edge.run(
             lambda: delete.delete_disk(pool, self.image, seconds), waits=True

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import nova.conf
+from nova import exception
 from nova.compute import task_states
 from nova.storage import rbd_utils as nova_rbd_utils
 from nova.virt.libvirt import driver
@@ -104,6 +105,24 @@ class LibvirtDriver(driver.LibvirtDriver):
                 block_device_info,
                 **kwargs,
             )
+
+    def rebuild(
+        self, context: Any, instance: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Refuse a rebuild whose disks could not be made, while they exist.
+
+        Nova calls this before it stops the guest. As this driver has no
+        rebuild of its own, Nova then deletes the disks, and calls spawn().
+
+        :raises nova.exception.InstanceFaultRollback: nothing has changed
+        :raises NotImplementedError: Nova may go on
+        """
+        if not kwargs.get("evacuate"):
+            try:
+                choice.require_makeable(instance)
+            except exception.NovaException as error:
+                raise exception.InstanceFaultRollback(error) from error
+        super().rebuild(context, instance, *args, **kwargs)
 
     @contextlib.contextmanager
     def _nothing_left(self, instance: Any) -> Iterator[None]:

@@ -123,6 +123,14 @@ def undo(vms, name, argument):
     draft.settle_attempts(vms, name)
 
 
+def replace(vms, name, argument):
+    pool_name, image, snap = argument.split("/")
+    parent = names.SnapPath(pool_name, "", image, snap)
+    provision.clone_disk(
+        *(vms, name, parent, GROWN_BYTES, META), old_kept_seconds=0
+    )
+
+
 def import_(vms, name, argument):
     provision.import_disk(vms, name, argument, GROWN_BYTES, META, workers=2)
 
@@ -193,6 +201,7 @@ FLOWS = {
     "fence": fence,
     "grow": grow,
     "import": import_,
+    "replace": replace,
     "restore": restore_,
     "roll back": roll_back,
     "snapshot": snapshot,

@@ -64,11 +64,13 @@ def clone_disk(
     size_bytes: int | None = None,
     metadata: Mapping[str, str] | None = None,
     flatten: bool = False,
+    old_kept_seconds: int | None = None,
 ) -> Provisioned:
     """Make a disk as a clone of an image's snap, and grow it.
 
     :param size_bytes: None, or less than the parent's: the parent's size
     :param flatten: give it a copy of the data, which takes long
+    :param old_kept_seconds: see _provision
     :raises InvalidLocation: the parent is on another cluster
     :raises NotFound: there is no such parent
     """
@@ -82,7 +84,7 @@ def clone_disk(
                 disk.flatten()
         return 0
 
-    return _provision(pool, name, make, size_bytes, metadata)
+    return _provision(pool, name, make, size_bytes, metadata, old_kept_seconds)
 
 
 @once_more
@@ -130,10 +132,12 @@ def import_disk(
     metadata: Mapping[str, str] | None = None,
     progress: transfer.Progress | None = None,
     workers: int = transfer.WORKERS,
+    old_kept_seconds: int | None = None,
 ) -> Provisioned:
     """Make a disk with the bytes of a local raw file. Takes long.
 
     :param size_bytes: None, or less than the file's: the file's size
+    :param old_kept_seconds: see _provision
     """
 
     def make(draft_name: str) -> int:
@@ -141,7 +145,7 @@ def import_disk(
             pool, draft_name, path, size_bytes, progress, workers
         )
 
-    return _provision(pool, name, make, size_bytes, metadata)
+    return _provision(pool, name, make, size_bytes, metadata, old_kept_seconds)
 
 
 @once_more
@@ -196,8 +200,13 @@ def _provision(
     make: Callable[[str], int],
     size_bytes: int | None,
     metadata: Mapping[str, str] | None,
+    old_kept_seconds: int | None = None,
 ) -> Provisioned:
-    """Make the disk, or grow it; ``make`` returns the bytes written."""
+    """Make the disk, or grow it; ``make`` returns the bytes written.
+
+    :param old_kept_seconds: make it in any case, and replace the disk that
+        exists, which the trash must keep for so long
+    """
     started = time.monotonic()
     bytes_written = 0
     with journal.sole_maker(pool, name):
@@ -205,20 +214,24 @@ def _provision(
         # lets one host work on an instance, and has given up the other one.
         undone = settle_attempts(pool, name)
         image_id = whole_image_id(pool, name)
-        if image_id is None:
-            undone = free_name(pool, name) or undone
+        made = image_id is None or old_kept_seconds is not None
+        if image_id is not None and old_kept_seconds is None:
+            size, grown = _grow(pool, name, image_id, size_bytes)
+        else:
+            if image_id is None:
+                undone = free_name(pool, name) or undone
             with draft(pool, name) as begun:
                 bytes_written = make(begun.name)
                 size, grown = _grow(
                     pool, begun.name, begun.image_id, size_bytes
                 )
                 begun.set_metadata(metadata or {}, pool.options.conf_metadata)
-        else:
-            size, grown = _grow(pool, name, image_id, size_bytes)
+                if image_id is not None:
+                    begun.replace(old_kept_seconds or 0)
     return Provisioned(
         name,
         size,
-        created=image_id is None,
+        created=made,
         grown=grown,
         undone=undone,
         bytes_written=bytes_written,

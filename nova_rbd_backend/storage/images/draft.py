@@ -23,6 +23,7 @@ from nova_rbd_backend.storage.images.discard import discard
 class Draft:
     """An image that is being made.
 
+    :ivar entry: its creation
     :ivar name: the draft's name, until the image is published
     :ivar image_id: looked up on first use, unless the caller sets it
     """
@@ -30,7 +31,7 @@ class Draft:
     def __init__(self, pool: Pool, entry: journal.Entry):
         self.name = entry.draft
         self._pool = pool
-        self._entry = entry
+        self.entry = entry
 
     @functools.cached_property
     def image_id(self) -> str:
@@ -41,7 +42,7 @@ class Draft:
                 "the draft is gone",
                 operation="create",
                 pool=str(self._pool),
-                image=self._entry.image,
+                image=self.entry.image,
             )
         return found
 
@@ -63,9 +64,20 @@ class Draft:
         self._pool.publish(
             self.name,
             self.image_id,
-            self._entry.image,
+            self.entry.image,
             has_journal=self.has_journal,
         )
+
+    def replace(self, retention_seconds: int) -> None:
+        """Discard the image that has the name, as the draft is whole.
+
+        If this process dies before it publishes the draft, another one does.
+
+        :param retention_seconds: how long the trash must keep the image
+        :raises DiskBusy: the image is in use; it stays
+        """
+        self.entry = journal.record_whole(self._pool, self.entry)
+        discard(self._pool, self.entry.image, retention_seconds)
 
 
 @contextlib.contextmanager
@@ -95,9 +107,9 @@ def finishing(pool: Pool, entry: journal.Entry) -> Iterator[Draft]:
     except BaseException:
         # If it cannot be undone now, the entry stays, too.
         with contextlib.suppress(errors.StorageError):
-            settle(pool, entry)
+            settle(pool, begun.entry)
         raise
-    journal.end(pool, entry)
+    journal.end(pool, begun.entry)
 
 
 def make_from_file(
@@ -130,6 +142,11 @@ def settle_attempts(pool: Pool, name: str) -> bool:
 def settle(pool: Pool, entry: journal.Entry) -> bool:
     """Finish or undo an attempt to make an image; return if it was undone."""
     directory = pool.directory
+    if entry.whole and not directory.listed_id(entry.image):
+        # The process died after it had discarded the old image.
+        draft_id = directory.listed_id(entry.draft)
+        if draft_id is not None:
+            pool.publish(entry.draft, draft_id, entry.image)
     directory.finish_publishing(entry.draft, entry.image)
     # If its maker is alive, it cannot publish the draft any more.
     taken = directory.take_away(entry.draft)

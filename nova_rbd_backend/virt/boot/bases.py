@@ -79,11 +79,18 @@ class BaseImages:
         disk: str,
         size_bytes: int | None,
         metadata: Mapping[str, str],
+        old_kept_seconds: int | None = None,
     ) -> provision.Provisioned:
-        """Clone a disk from a base, which is made if it does not exist."""
+        """Clone a disk from a base, which is made if it does not exist.
+
+        :param old_kept_seconds: replace the disk if it exists, and keep it in
+            the trash for so long; None: only grow it
+        """
         for _attempt in range(_ATTEMPTS):
             verify(self.ensure(wanted, prepare, verify).size_bytes)
-            made = self._clone_from(wanted.name, disk, size_bytes, metadata)
+            made = self._clone_from(
+                wanted.name, disk, size_bytes, metadata, old_kept_seconds
+            )
             if made is not None:
                 return made
         raise exception.StorageError(
@@ -97,6 +104,7 @@ class BaseImages:
         disk: str,
         size_bytes: int | None,
         metadata: Mapping[str, str],
+        old_kept_seconds: int | None,
     ) -> provision.Provisioned | None:
         """Clone a disk from a base; None: there is no such base."""
         snap = bases.snap(self._pool, base)
@@ -104,14 +112,20 @@ class BaseImages:
         def clone() -> provision.Provisioned | None:
             try:
                 return provision.clone_disk(
-                    self._pool, disk, snap, size_bytes, metadata
+                    self._pool,
+                    disk,
+                    snap,
+                    size_bytes,
+                    metadata,
+                    old_kept_seconds=old_kept_seconds,
                 )
             except errors.NotFound as error:
                 if error.image != base:
                     raise
                 return None
 
-        return edge.run(clone)
+        # A dead client of the old disk is waited for.
+        return edge.run(clone, waits=old_kept_seconds is not None)
 
     def find(self, wanted: WantedBase) -> Base | None:
         """Return the base; None: it does not exist."""

@@ -10,8 +10,9 @@
 A size that does not fit is refused before the disk is made.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import nova.conf
@@ -48,6 +49,7 @@ class Maker:
         self._trusted_certs: Any = None
         self._image_meta: Mapping[str, Any] = {}
         self._not_cloneable: exception.ImageUnacceptable | None = None
+        self._old_kept_seconds: int | None = None
 
     def create(
         self,
@@ -60,7 +62,7 @@ class Maker:
         """Make the disk whole; see Rbd.create_image."""
         self._size_bytes = size
         self._trusted_certs = kwargs.get("trusted_certs")
-        disk = self._disk
+        disk, old = self._disk, None
 
         def prepare(path: str) -> None:
             prepare_template(*args, target=path, **kwargs)
@@ -71,7 +73,7 @@ class Maker:
             # mkswap's header keeps the old size, so a bigger swap disk has to
             # be made anew. A disk that is too big is kept, because the resize
             # to less swap may be reverted.
-            disk.delete()
+            old = disk.place
         else:
             self._require_made_of(kwargs.get("image_id"))
             self._grow()
@@ -85,7 +87,8 @@ class Maker:
                 getattr(disk.instance, "os_type", None),
                 kwargs.get("specified_fs"),
             )
-            self._clone_base(wanted, prepare, lambda _bytes: None)
+            with self._replacing(old):
+                self._clone_base(wanted, prepare, lambda _bytes: None)
         elif "image_id" not in kwargs:
             self._import_copy_of_other_host(prepare, base)
         else:
@@ -95,9 +98,25 @@ class Maker:
 
     def replace(self, local_file: str) -> None:
         """Replace the disk by a local raw file."""
-        self._disk.delete()
+        old = self._disk.place
         self._disk.go_where_it_is_made()
-        self._import(local_file, None)
+        with self._replacing(old):
+            self._import(local_file, None)
+
+    @contextlib.contextmanager
+    def _replacing(self, old: choice.Place | None) -> Iterator[None]:
+        """Have the block replace the old disk, once the new one is whole.
+
+        :param old: where it is, if it exists; None: there is none
+        """
+        if old is not None:
+            self._old_kept_seconds = edge.settings().trash_retention_seconds
+        try:
+            yield
+        finally:
+            self._old_kept_seconds = None
+        if old is not None and old.pool.name != self._disk.pool:
+            self._disk.delete(old)
 
     def _grow(self) -> None:
         if self._size_bytes is None:
@@ -213,6 +232,7 @@ class Maker:
             self._disk.image,
             self._size_bytes,
             self._metadata(image_id),
+            self._old_kept_seconds,
         )
         self._log("Cloned", made, f"base {wanted.name}")
 
@@ -225,10 +245,12 @@ class Maker:
         pool, disk = self._disk.place.pool, self._disk.image
         size, facts = self._size_bytes, self._metadata(image_id)
         workers = edge.settings().import_workers
+        kept_seconds = self._old_kept_seconds
         with compute_utils.disk_ops_semaphore:
             made = edge.run(
                 lambda: provision.import_disk(
-                    pool, disk, path, size, facts, progress, workers
+                    *(pool, disk, path, size, facts, progress, workers),
+                    old_kept_seconds=kept_seconds,
                 ),
                 long=True,
             )

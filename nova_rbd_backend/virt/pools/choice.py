@@ -7,6 +7,7 @@ pools. A new disk goes to the class that the instance's flavor asks for.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import nova.conf
@@ -119,6 +120,17 @@ def require_classes(instance: Any) -> None:
     # The disks of other instances may exist already.
     if unknown and _is_new(instance):
         raise _unknown(settings, instance, unknown[0])
+
+
+def require_makeable(instance: Any) -> None:
+    """Refuse to delete an instance's disks that could not be made anew.
+
+    :raises nova.exception.InvalidInput: the flavor asks for an unknown class
+    :raises nova.exception.StorageError: the pool of its class does not answer
+    """
+    for disk in ("disk", "disk.local", "disk.swap", "disk.config"):
+        pool = for_new(instance, disk).pool
+        edge.run(functools.partial(pool.directory.listed_id, ""))
 
 
 def is_cross_cell_move(instance: Any) -> bool:

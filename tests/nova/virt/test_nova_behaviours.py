@@ -93,7 +93,8 @@ def test_remove_image(pools):
     mine = nova_instance()
     make(pools, mine, "disk.config.rescue")
     for _ in range(2):
-        rbd(mine, "disk.config.rescue").disk.delete()
+        rescue = rbd(mine, "disk.config.rescue").disk
+        rescue.delete(rescue.place)
     assert left(pools, mine) == []
 
 

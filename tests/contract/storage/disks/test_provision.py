@@ -211,3 +211,25 @@ def test_creation_entry_of_another_disk_is_left_alone(pool, name):
     assert not blank_disk(pool, name, MIB).undone
     assert pool.directory.exists(other.draft)
     assert draft.settle(pool, other)
+
+
+def test_replace(pool, parent, name):
+    blank_disk(pool, name, MIB)
+    old_id = pool.directory.image_id(name)
+    facts = provision.clone_disk(
+        pool, name, parent, metadata=META, old_kept_seconds=60
+    )
+    assert facts.created
+    with pool.open(name) as disk:
+        assert disk.parent() == parent
+    assert pool.trash.get(old_id).name == name
+    purge.purge_one(pool, name, old_id, force=True)
+
+
+def test_replace_that_fails_keeps_the_old_disk(pool, name):
+    blank_disk(pool, name, MIB)
+    gone = names.SnapPath("images", "", "nope", "snap")
+    with pytest.raises(errors.ImageNotFound):
+        provision.clone_disk(pool, name, gone, old_kept_seconds=0)
+    assert provision.is_whole(pool, name)
+    assert _entries(pool, name) == []

@@ -165,6 +165,30 @@ def test_undo(forks, ceph, vms, nothing_left, step):
         assert vms.directory.names(name) == []
 
 
+def test_replace(forks, ceph, vms, parent, nothing_left):
+    """There is a whole disk at any time, once the attempt is settled."""
+    argument = f"{parent.pool}/{parent.image}/{parent.snap}"
+
+    def prepare():
+        name = _new_name()
+        blank_disk(vms, name, MIB)
+        return name, argument
+
+    killed = storage_child.kill_at_each_step(forks, ceph, "replace", prepare)
+    new = []
+    for _, name in killed:
+        draft.settle_attempts(vms, name)
+        with vms.open(name) as disk:
+            new.append(disk.size_bytes() == storage_child.GROWN_BYTES)
+            assert new[-1] or disk.size_bytes() == MIB
+        if new[-1]:
+            _check_whole(vms, name, 4096, b"base")
+        _delete(vms, name)
+    print(f"replace: {len(killed)} steps, new after {sum(new)}")
+    assert not new[0]
+    assert new[-1]
+
+
 def test_import(forks, ceph, vms, tmp_path, nothing_left):
     path = tmp_path / "source.raw"
     content = random.Random(2).randbytes(10 * MIB)

@@ -13,7 +13,7 @@ import uuid
 
 import pytest
 
-from nova_rbd_backend.storage import registry
+from nova_rbd_backend.storage import journal, registry
 from nova_rbd_backend.storage.disks import delete
 from nova_rbd_backend.storage.images import purge
 from tests.nova.images import MIB
@@ -89,6 +89,9 @@ def server(driver, vms, new_compute):
     for pool in pools:
         delete.delete_disks(pool, made.uuid)
         purge.purge(pool)
+        for entry in journal.spawns(pool):
+            if entry.image == made.uuid:
+                journal.end(pool, entry)
     for name in registry.names(pools[1]):
         registry.remove(pools[1], name)
 

@@ -25,6 +25,11 @@ EPHEMERAL = {
     "guest_format": None,
     "size": 1,
 }
+# What Nova's manager gives to rebuild() beside what we use.
+OF_REBUILD = (
+    *("image_meta", "injected_files", "admin_password", "allocations"),
+    *("bdms", "detach_block_devices", "attach_block_devices"),
+)
 NO_IMAGES = dict.fromkeys(("image_id", "kernel_id", "ramdisk_id"))
 
 
@@ -32,7 +37,9 @@ NO_IMAGES = dict.fromkeys(("image_id", "kernel_id", "ramdisk_id"))
 def flavor():
     from nova import objects
 
-    return objects.Flavor(root_gb=1, ephemeral_gb=1, swap=4, extra_specs={})
+    return objects.Flavor(
+        name="some", root_gb=1, ephemeral_gb=1, swap=4, extra_specs={}
+    )
 
 
 @pytest.fixture
@@ -231,3 +238,77 @@ def test_unshelve_makes_all_disks(make, moving, vms):
     moving.host, moving.vm_state = conf.CONF.host, "shelved_offloaded"
     make(moving)
     assert there(vms, moving) == sorted(DISKS)
+
+
+@pytest.fixture
+def small_swap(migrated, vms):
+    """A disk that a resize is to replace by a bigger one."""
+    from nova import objects
+
+    migrated.old_flavor = objects.Flavor(ephemeral_gb=1, swap=1)
+    vms.create(f"{migrated.uuid}_disk.local", DISKS["disk.local"])
+    vms.create(f"{migrated.uuid}_disk.swap", MIB)
+    return vms.directory.image_id(f"{migrated.uuid}_disk.swap")
+
+
+def test_old_swap_stays_if_the_class_is_unknown(
+    make, migrated, small_swap, vms, flavor
+):
+    from nova import exception
+
+    flavor.extra_specs = {"nova_rbd:swap_class": "slow"}
+    with pytest.raises(exception.InvalidInput, match="class 'slow'"):
+        make(migrated, resize=True)
+    name = f"{migrated.uuid}_disk.swap"
+    assert vms.directory.image_id(name) == small_swap
+
+
+def test_old_swap_stays_if_no_new_one_can_be_made(
+    driver, make, migrated, small_swap, vms, monkeypatch
+):
+    def failing(*args, **kwargs):
+        raise OSError("no space for the file system")
+
+    migrated.flavor.swap = 5  # there is no base of this size yet
+    monkeypatch.setattr(driver, "_create_swap", failing)
+    with pytest.raises(OSError, match="no space"):
+        make(migrated, resize=True)
+    name = f"{migrated.uuid}_disk.swap"
+    assert vms.directory.image_id(name) == small_swap
+
+
+@pytest.fixture
+def rebuild(driver):
+    """Return a function that does as Nova's manager in a rebuild."""
+
+    def rebuild(instance):
+        try:
+            driver.rebuild(
+                context=None,
+                instance=instance,
+                evacuate=False,
+                **dict.fromkeys(OF_REBUILD),
+            )
+        except NotImplementedError:
+            driver._cleanup_rbd(instance)
+
+    return rebuild
+
+
+def test_rebuild_in_an_unknown_class_deletes_nothing(
+    rebuild, moving, vms, flavor
+):
+    from nova import exception
+
+    lay(vms, moving)
+    flavor.extra_specs = {"nova_rbd:root_class": "slow"}
+    with pytest.raises(exception.InstanceFaultRollback) as refused:
+        rebuild(moving)
+    assert "class 'slow'" in str(refused.value.inner_exception)
+    assert there(vms, moving) == sorted(DISKS)
+
+
+def test_rebuild_deletes_the_disks(rebuild, moving, vms):
+    lay(vms, moving)
+    rebuild(moving)
+    assert there(vms, moving) == []
