@@ -67,7 +67,8 @@ def _settle_as_glance_says(pool: Pool, entry: journal.Entry) -> bool:
     """
     image_id = names.glance_id(entry.image)
     try:
-        known = glance.knows(image_id)
+        size_bytes = edge.run(lambda: pool.headers.size_bytes(entry.image_id))
+        known = glance.knows(image_id, size_bytes)
     except glance.NoAdmin as error:
         why = (
             f"Glance cannot be asked whether it has image {image_id}: "

@@ -68,12 +68,22 @@ class _Body:
         return self._data.read(length)
 
 
+class OtherData(exception.StorageError):  # type: ignore[misc]
+    """The image has got other data than ours, which its owner may upload."""
+
+
 def offer(
-    context: Any, image_id: str, metadata: Mapping[str, Any], url: str
+    context: Any,
+    image_id: str,
+    metadata: Mapping[str, Any],
+    url: str,
+    size_bytes: int,
 ) -> bool:
     """Give Glance the location of a queued image; return if it accepts it.
 
+    :param size_bytes: of the image at the location
     :raises nova.exception.ImageNotFound: the image is deleted
+    :raises OtherData: the image has other data; it is deleted
     :raises Exception: Glance does not tell whether it accepts the location
     """
     reason: object = "it gave no reason; see its log"
@@ -89,7 +99,14 @@ def offer(
             # Glance's answer was lost, and it may still work on the location.
             late_seconds = LATE_SECONDS
     if _is_active_soon(context, image_id, late_seconds):
-        return True
+        found = IMAGE_API.get(context, image_id)
+        if _is_ours(found, size_bytes):
+            return True
+        _delete(context, image_id)
+        raise OtherData(
+            reason=f"image {image_id} has got {found['size']} bytes from "
+            "elsewhere while its snapshot was made; it is deleted: try again"
+        )
     LOG.info(
         "Glance does not take location %s for image %s, which is uploaded "
         "instead: %s",
@@ -98,6 +115,15 @@ def offer(
         reason,
     )
     return False
+
+
+def _is_ours(image: Mapping[str, Any], size_bytes: int) -> bool:
+    """Return whether an active image has a snapshot of this size as its data.
+
+    With a location that it is given, Glance asks its store for the size
+    (glance/location.py, _set_image_size), unless it has data already.
+    """
+    return bool(image["size"] == size_bytes)
 
 
 def _is_active_soon(context: Any, image_id: str, late_seconds: int) -> bool:
@@ -196,8 +222,8 @@ class NoAdmin(CannotAsk):
     """The user of [service_user] may not ask for everybody's images."""
 
 
-def knows(image_id: str) -> bool | None:
-    """Return whether Glance has an image with data; None: it is undecided.
+def knows(image_id: str, size_bytes: int) -> bool | None:
+    """Return whether Glance has an image of this size; None: it is undecided.
 
     It stays undecided for good if glance-api died while it took the image's
     location.
@@ -209,7 +235,12 @@ def knows(image_id: str) -> bool | None:
     :raises CannotAsk: neither is known
     """
     try:
-        return _is_active(_as_admin(), image_id)
+        context = _as_admin()
+        active = _is_active(context, image_id)
+        if active:
+            found = IMAGE_API.get(context, image_id)
+            return _is_ours(found, size_bytes)
+        return active
     except exception.ImageNotFound:
         return False
     except CannotAsk:

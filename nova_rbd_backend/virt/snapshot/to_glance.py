@@ -107,8 +107,11 @@ class ToGlance:
             entry = self._record(entry, Offer.UNDER_WAY)
             facts, url = self._glance_metadata(), snapshot.location.url
             try:
-                taken = glance.offer(self.context, self.image_id, facts, url)
-            except exception.ImageNotFound:
+                taken = glance.offer(
+                    *(self.context, self.image_id, facts, url),
+                    snapshot.size_bytes,
+                )
+            except (exception.ImageNotFound, glance.OtherData):
                 self._try(lambda: snapshots.remove(self._pool, entry))
                 raise
             # After any other error Glance may have it: the detacher will ask.

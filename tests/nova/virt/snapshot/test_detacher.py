@@ -60,7 +60,7 @@ def glance_says(monkeypatch):
 
         asked = []
 
-        def knows(image_id):
+        def knows(image_id, size_bytes):
             asked.append(image_id)
             if isinstance(known, Exception):
                 raise known

@@ -14,6 +14,7 @@ from keystoneauth1.identity import v3
 
 from tests.nova.virt.snapshot.glance_server import serving
 
+SIZE_BYTES = 16 << 20
 KEYSTONE = "http://keystone.invalid/v3"
 
 
@@ -63,14 +64,16 @@ def keystone(nova_conf, glance, monkeypatch):
 def knows(image_id):
     from nova_rbd_backend.virt.snapshot import glance
 
-    return glance.knows(image_id)
+    return glance.knows(image_id, SIZE_BYTES)
 
 
 @pytest.mark.parametrize(
     ("facts", "known"),
     [
-        ({"status": "active"}, True),
-        ({"status": "deactivated"}, True),
+        ({"status": "active", "size": SIZE_BYTES}, True),
+        # Its owner has uploaded other data.
+        ({"status": "active", "size": 1}, False),
+        ({"status": "deactivated", "size": SIZE_BYTES}, True),
         ({"status": "queued"}, False),
         # What a glance-api leaves that is killed while it takes a location.
         ({"status": "queued", "os_glance_import_task": "1f"}, None),

@@ -26,6 +26,7 @@ def taken_snapshot(pools, tmp_path, monkeypatch):
 
     # No background work; the uploads are purged at the end.
     monkeypatch.setattr(worker.Background, "start", lambda self: None)
+    offer = glance.offer
     monkeypatch.setattr(glance, "offer", lambda *_: False)
     objects.register_all()
     pools.conf(
@@ -53,6 +54,7 @@ def taken_snapshot(pools, tmp_path, monkeypatch):
         with glance_server.serving(image_id, *breaks) as server:
             pools.conf(group="glance", api_servers=[server.url], num_retries=3)
             make.server = server
+            server.image |= make.known
             to_glance.ToGlance(
                 user,
                 instance,
@@ -62,6 +64,7 @@ def taken_snapshot(pools, tmp_path, monkeypatch):
             ).run()
         return server.data
 
+    make.offer, make.known = offer, {}
     make.disks = lambda: pools.vms.directory.names(instance.uuid)
     yield make
     from nova_rbd_backend.virt import edge
@@ -159,3 +162,21 @@ def test_snapshot_whose_guest_was_thawed_too_early_leaves_nothing(
         assert image.snaps() == ()
     assert journal.creations(pools.vms) == []
     assert journal.detachments(pools.vms) == []
+
+
+def test_image_that_its_owner_has_filled_meanwhile(
+    taken_snapshot, pools, monkeypatch
+):
+    """The snapshot would be kept for ever, and count for no quota."""
+    from nova import exception
+
+    from nova_rbd_backend.storage import journal
+    from nova_rbd_backend.virt.snapshot import glance
+
+    monkeypatch.setattr(glance, "offer", taken_snapshot.offer)
+    taken_snapshot.known = {"status": "active", "size": 1}
+    with pytest.raises(exception.StorageError, match="has got 1 bytes"):
+        taken_snapshot("raw")
+    assert taken_snapshot.server.image is None
+    assert journal.detachments(pools.vms) == []
+    assert pools.vms.directory.names("snapshot_") == []
