@@ -148,18 +148,30 @@ def fenced(
 
 
 def fence_dead(pool: Pool, images: Mapping[str, str]) -> None:
-    """Fence the dead clients of images, and leave the living ones alone.
+    """Fence the clients of images whose watch has ended, and no others.
 
-    Waits while it is not known which clients of an image are dead, for at
-    most UNCLEAR_LIMIT_SECONDS. A client that is silent for longer keeps its
-    watch, and librbd does not break its lock.
+    A silent client that still watches may be a guest that hangs for a moment,
+    and no start or delete has given it up. Waits for the end of its watch, for
+    at most UNCLEAR_LIMIT_SECONDS. If it watches after that, librbd does not
+    break its lock either.
 
     :param images: name -> id
     """
     end = time.monotonic() + UNCLEAR_LIMIT_SECONDS
     while True:
-        held = fence(pool, images)
-        images = {n: images[n] for n, found in held.items() if found.unclear}
+        found = verdicts(pool, images)
+        ended = {
+            (name, client)
+            for name, verdict in found.items()
+            for client in verdict.dead
+            if not client.watches
+        }
+        _fence_all(pool, images, ended)
+        images = {
+            name: images[name]
+            for name, verdict in found.items()
+            if verdict.unclear or any(c.watches for c in verdict.dead)
+        }
         if not images or time.monotonic() > end:
             return
         threads.native_sleep(_PAUSE_SECONDS)
