@@ -51,7 +51,11 @@ store
 class
     a storage class: a pool, and how disks are made in it
 entry
-    a record in a pool's journal: of a creation, deletion or detachment
+    a record in a pool's journal: of a creation, deletion, detachment or spawn
+spawn
+    what Nova does to create a server: it makes the disks and starts the guest
+move
+    a resize or migration of an instance to another host
 claim
     the right to work on an entry, which ends with its process
 lease
@@ -78,4 +82,8 @@ holder
     a client that has an image's lock, or has it open for writing
 notice
     a fact noted by a flow, for the log
+seam
+    a method, name or option of Nova that this backend relies on
+slot
+    the right to do one piece of long or waiting work; a host has a few
 """

@@ -6,7 +6,7 @@
 
     Error
     |-- ConfigError           options that cannot work
-    |-- UnsupportedNova       too old, or what we rely on in it has changed
+    |-- UnsupportedNova       too old or too new, or a seam has changed
     |-- NovaUnclear           Nova's API does not tell which instances exist
     |-- LibvirtFault          libvirt refused a request
     |-- ConversionError       a local disk could not be brought into Ceph

@@ -113,7 +113,8 @@ NOVA_RBD_OPTS = [
         min=1,
         help="""
 How long one request to Ceph may wait for an answer before it fails, so that a
-cluster that is down causes an error and not a stuck instance.
+cluster that is down causes an error and not a stuck instance. A change of a
+disk waits as long for a client that keeps the disk's exclusive lock.
 """,
     ),
     cfg.IntOpt(
@@ -137,8 +138,8 @@ A host that was only cut off or frozen may come back with a running guest. Once
 this time is over, that guest could write to a disk that another guest has used
 since. Choose a time longer than any host may be away before somebody has
 looked at it. Ceph's own default is an hour
-(``mon_osd_blocklist_default_expire``). It applies to clients whose locks QEMU
-or Ceph's manager breaks; set it to the same time or more.
+(``mon_osd_blocklist_default_expire``). Ceph's default applies to clients whose
+locks QEMU or Ceph's manager breaks; set it to the same time or more.
 
 Each blocklisted client takes some bytes in the cluster's map during that time.
 A host that comes back earlier is not restricted, because its new processes are
