@@ -147,6 +147,7 @@ def fenced(
         yield image
 
 
+@once_more
 def fence_dead(pool: Pool, images: Mapping[str, str]) -> None:
     """Fence the clients of images whose watch has ended, and no others.
 
