@@ -42,7 +42,7 @@
     |-- AnswerTooLong         more than one answer of Ceph may hold
     |-- Conflict              another process or thread changed it meanwhile
     |   |-- BeingCreated      another thread of this process makes it now
-    |   `-- TakenOver         another host made the image in our place
+    |   `-- TakenOver         another process made or undid the image
     |-- SizeMismatch          a file to import has changed, or is too big
     `-- StorageFault          an I/O error, or an error without a class
 """
@@ -269,7 +269,10 @@ class BeingCreated(Conflict):
 
 
 class TakenOver(Conflict):
-    advice = "two hosts built the same disk; keep one of the instances"
+    advice = (
+        "a delete has undone the attempt meanwhile, or another process has "
+        "made the same image"
+    )
 
 
 class SizeMismatch(StorageError):
