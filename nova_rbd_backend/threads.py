@@ -12,6 +12,7 @@ import atexit
 import importlib
 import os
 import sys
+import time
 import types
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -22,7 +23,6 @@ T = TypeVar("T")
 # that copy for hours must leave threads for jobs that wait for a client.
 LONG_JOBS = 8
 WAITING_JOBS = 6
-BACKGROUND_WORKERS = 2
 
 
 def _patched_eventlet() -> types.ModuleType | None:
@@ -141,52 +141,64 @@ def run(
 
 
 class _Background:
-    """A few native daemon threads that share one queue of jobs."""
+    """Native daemon threads, one for each job.
+
+    A job may go on for as long as the process does, like a retry of what
+    cannot be done, and must not keep another from running.
+    """
 
     def __init__(self) -> None:
         self._threading = original_threading()
-        self._queue = _original("queue").Queue()
         self._lock = self._threading.Lock()
-        self._threads: list[Any] = []
+        self._threads: set[Any] = set()
+        self._registered = False
         self._stopping = False
 
     def add(self, job: Callable[[], object]) -> None:
+        thread = self._threading.Thread(
+            target=self._work,
+            args=(job,),
+            name="nova-rbd-background",
+            daemon=True,
+        )
         with self._lock:
-            if len(self._threads) < BACKGROUND_WORKERS:
-                thread = self._threading.Thread(
-                    target=self._work, name="nova-rbd-background", daemon=True
-                )
-                if not self._threads:
-                    atexit.register(self.stop, 10)
-                self._threads.append(thread)
-                thread.start()
-        self._queue.put(job)
-
-    def _work(self) -> None:
-        _HERE.native_idents.add(self._threading.get_ident())
-        while (job := self._queue.get()) is not None:
             if self._stopping:
-                continue
-            try:
-                job()
-            except Exception:
-                sys.excepthook(*sys.exc_info())
+                return
+            if not self._registered:
+                atexit.register(self.stop, 20)
+                self._registered = True
+            thread.start()
+            self._threads.add(thread)
+
+    def _work(self, job: Callable[[], object]) -> None:
+        ident = self._threading.get_ident()
+        _HERE.native_idents.add(ident)
+        try:
+            job()
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            _HERE.native_idents.discard(ident)
+            with self._lock:
+                self._threads.discard(self._threading.current_thread())
 
     def stop(self, limit_seconds: float) -> None:
-        """Let running jobs end: librados crashes if it ends under a thread."""
-        self._stopping = True
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
-            thread.join(limit_seconds)
+        """Let running jobs end: librados crashes if it ends under a thread.
+
+        :param limit_seconds: for all jobs together
+        """
+        end = time.monotonic() + limit_seconds
+        with self._lock:
+            self._stopping = True
+            left = list(self._threads)
+        for thread in left:
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 def background(func: Callable[..., object], *args: Any) -> None:
-    """Run func soon in a native daemon thread; return at once.
+    """Run func in a native daemon thread of its own; return at once.
 
-    BACKGROUND_WORKERS jobs run at a time, and others wait. func handles its
-    own errors; others go to sys.excepthook. At exit, jobs that have not begun
-    are dropped.
+    func handles its own errors; others go to sys.excepthook.
     """
     workers = _HERE.workers.setdefault("background", _Background())
     workers.add(lambda: func(*args))

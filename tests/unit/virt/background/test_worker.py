@@ -68,3 +68,16 @@ def test_stopped_work_is_not_retried():
     work.wait_for(1)
     job.stop()
     assert not work.called.acquire(timeout=0.2)
+
+
+def test_unfinished_work_keeps_no_other_from_running():
+    jobs = []
+    try:
+        for _ in range(4):
+            work = Work(False)
+            jobs.append(worker.Background(work))
+            jobs[-1].start()
+            work.wait_for(1)
+    finally:
+        for job in jobs:
+            job.stop()
