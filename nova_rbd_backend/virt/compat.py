@@ -175,7 +175,7 @@ NAMES = {
     "nova.conf": "CONF",
     "nova.exception": "DiskNotFound Forbidden GlanceConnectionFailed "
     "ImageNotActive ImageNotAuthorized ImageNotFound ImageUnacceptable "
-    "InstanceNotFound InstanceQuiesceNotSupported "
+    "InstanceFaultRollback InstanceNotFound InstanceQuiesceNotSupported "
     "Invalid InvalidConfiguration InvalidDevicePath InvalidInput "
     "MigrationPreCheckError NovaException QemuGuestAgentNotEnabled "
     "SnapshotNotFound StorageError",
