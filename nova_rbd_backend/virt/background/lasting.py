@@ -3,11 +3,18 @@
 """Log what lasts without repeating it at every run of a background work."""
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 
 #: How often a state that does not change is logged.
 AGAIN_SECONDS = 24 * 3600.0
+
+# An error's text has the ID of its request or message, which no other has:
+# keystoneauth's "(Request-ID: req-UUID)", oslo.messaging's "message ID HEX".
+_FRESH = re.compile(
+    r"\b[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\b", re.IGNORECASE
+)
 
 
 class States:
@@ -42,10 +49,12 @@ class States:
         """Log a state, unless it has been logged lately.
 
         :param what: has the state, such as an image
-        :param state: a change of it is logged; without ages and the like
+        :param state: a change of it is logged; without ages and the like.
+            UUIDs in it are not compared
         :param log: such as LOG.warning, which is called with ``args``
         """
         now = time.monotonic()
+        state = _FRESH.sub("ID", state)
         self._found.add(what)
         if what in self._logged:
             before, logged_at = self._logged[what]

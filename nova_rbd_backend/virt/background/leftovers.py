@@ -110,7 +110,7 @@ def _settle_once() -> bool:
         with _STATES.run():
             found, failed = edge.run(store.spawns)
             for each in failed:
-                _tell_not_looked(each)
+                _tell_not_looked(each, str(each.pool))
             abandoned = [
                 (store.pool(name), entry)
                 for name, entries in found.items()
@@ -128,9 +128,9 @@ def _settle_once() -> bool:
         return False
 
 
-def _tell_not_looked(error: Exception) -> None:
+def _tell_not_looked(error: Exception, pool: str = "") -> None:
     text = "Instances deleted without their host were not looked for: %s"
-    _STATES.tell(str(error), "", LOG.error, text, error)
+    _STATES.tell(f"pool {pool}", str(error), LOG.error, text, error)
 
 
 def _settle(pool: Pool, entry: journal.Entry) -> bool:

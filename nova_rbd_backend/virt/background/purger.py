@@ -32,7 +32,7 @@ def _purge_once() -> bool:
             reports, failed = edge.run(edge.store().purge, long=True)
             can_wait = [_log(report) for report in reports]
             for each in failed:
-                _tell_failure(each)
+                _tell_failure(each, str(each.pool))
             _tell_clock(reports)
     except Exception as error:
         _tell_failure(error)
@@ -40,9 +40,9 @@ def _purge_once() -> bool:
     return all(can_wait) and not failed
 
 
-def _tell_failure(error: Exception) -> None:
+def _tell_failure(error: Exception, pool: str = "") -> None:
     text = "Deleted disks were not purged: %s"
-    _STATES.tell(str(error), "", LOG.error, text, error)
+    _STATES.tell(f"pool {pool}", str(error), LOG.error, text, error)
 
 
 def _tell_clock(reports: Iterable[purge.PurgeReport]) -> None:
@@ -63,7 +63,8 @@ def _log(report: purge.PurgeReport) -> bool:
     for kept in report.stuck:
         log = LOG.info if kept in soon else LOG.error
         _STATES.tell(
-            kept.image,
+            # A server that is rebuilt twice has two deleted disks of one name.
+            kept.image_id or kept.image,
             f"{kept in soon} {kept.reason}",
             log,
             "%(what)s still takes space, after %(age)d s: %(reason)s",

@@ -39,20 +39,33 @@ def _levels(caplog, text):
 
 
 @pytest.fixture
-def held(pools, instance):
-    """The entry of a deleted disk that has a snap of somebody else."""
+def hold(pools, instance):
+    """Return a function that deletes a disk that has somebody else's snap.
+
+    It returns the entry of the deletion.
+    """
     from nova_rbd_backend.storage import journal
     from nova_rbd_backend.storage.disks import delete
 
-    vms, name = pools.vms, f"{instance.uuid}_disk"
-    vms.create(name, MIB)
-    image_id = vms.directory.image_id(name)
-    with vms.open(name, read_only=False) as disk:
-        disk.create_snap("backup")
-    delete.delete_disks(vms, instance.uuid)
-    yield journal.deletion(vms, image_id)
-    with vms.open(image_id=image_id, read_only=False) as disk:
-        disk.remove_snap("backup")
+    vms, name, image_ids = pools.vms, f"{instance.uuid}_disk", []
+
+    def hold():
+        vms.create(name, MIB)
+        image_ids.append(vms.directory.image_id(name))
+        with vms.open(name, read_only=False) as disk:
+            disk.create_snap("backup")
+        delete.delete_disks(vms, instance.uuid)
+        return journal.deletion(vms, image_ids[-1])
+
+    yield hold
+    for image_id in image_ids:
+        with vms.open(image_id=image_id, read_only=False) as disk:
+            disk.remove_snap("backup")
+
+
+@pytest.fixture
+def held(hold):
+    return hold()
 
 
 def test_disk_that_was_just_deleted_is_tried_again_soon(purged, held, caplog):
@@ -87,6 +100,19 @@ def test_disk_becomes_an_error_once(pools, purged, held, caplog):
     text = f"Deleted disk {held.image} (image id {held.image_id}) still takes"
     found = [r.levelno for r in caplog.records if text in r.getMessage()]
     assert found == [logging.INFO, logging.ERROR]
+
+
+def test_two_disks_of_one_name_are_two_states(pools, purged, hold, caplog):
+    """Of a server that was rebuilt twice."""
+    from nova_rbd_backend.virt.background import purger
+
+    _began(pools.vms, hold(), purger.PATIENCE_SECONDS)
+    hold()
+    caplog.set_level(logging.INFO)
+    for _ in range(3):
+        purged()
+    found = [r for r in caplog.records if "still takes" in r.getMessage()]
+    assert [r.levelno for r in found] == [logging.ERROR, logging.INFO]
 
 
 def test_wrong_clock_is_an_error(pools, purged, instance, monkeypatch, caplog):

@@ -2,6 +2,8 @@
 
 """A lasting state is logged when it begins, when it changes, once a day."""
 
+import uuid
+
 import pytest
 
 from nova_rbd_backend.virt.background import lasting
@@ -60,3 +62,18 @@ def test_run_that_fails_ends_no_state(clock):
         raise RuntimeError
     runs.find(a="x")
     assert runs.logged == ["a"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Glance: Conflict (HTTP 409) (Request-ID: req-{0})",
+        "Timed out waiting for a reply to message ID {0.hex}",
+    ],
+)
+def test_request_that_fails_again_is_the_same_state(clock, text):
+    runs = Runs()
+    for _ in range(3):
+        runs.find(a=text.format(uuid.uuid4()))
+    runs.find(a="another " + text.format(uuid.uuid4()))
+    assert runs.logged == ["a"] * 2
