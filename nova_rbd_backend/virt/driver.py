@@ -113,14 +113,26 @@ class LibvirtDriver(driver.LibvirtDriver):
 
         Nova calls this before it stops the guest. As this driver has no
         rebuild of its own, Nova then deletes the disks, and calls spawn().
+        After any failure Nova removes what Placement has allocated to the
+        server on this host, as after a failed evacuation. Nova's API has saved
+        the new image already (manager.py, rebuild_instance; Nova 26 to 34).
 
-        :raises nova.exception.InstanceFaultRollback: nothing has changed
+        :raises nova.exception.InstanceFaultRollback: no disk has changed
         :raises NotImplementedError: Nova may go on
         """
         if not kwargs.get("evacuate"):
             try:
                 choice.require_makeable(instance)
             except exception.NovaException as error:
+                LOG.warning(
+                    "This rebuild was refused before any disk was changed: "
+                    "%s. Nova now removes the server's allocation in "
+                    "Placement: create it again by `nova-manage placement "
+                    "heal_allocations --instance %s`. The server shows the "
+                    "image that it was to be rebuilt from",
+                    *(error, instance.uuid),
+                    instance=instance,
+                )
                 raise exception.InstanceFaultRollback(error) from error
         super().rebuild(context, instance, *args, **kwargs)
 

@@ -296,7 +296,7 @@ def rebuild(driver):
 
 
 def test_rebuild_in_an_unknown_class_deletes_nothing(
-    rebuild, moving, vms, flavor
+    rebuild, moving, vms, flavor, caplog
 ):
     from nova import exception
 
@@ -305,6 +305,7 @@ def test_rebuild_in_an_unknown_class_deletes_nothing(
     with pytest.raises(exception.InstanceFaultRollback) as refused:
         rebuild(moving)
     assert "class 'slow'" in str(refused.value.inner_exception)
+    assert f"heal_allocations --instance {moving.uuid}`" in caplog.text
     assert there(vms, moving) == sorted(DISKS)
 
 
