@@ -217,8 +217,7 @@ class LibvirtDriver(driver.LibvirtDriver):
                 instance=instance,
             )
         purger.PURGER.start()
-        # A failed spawn whose disks are gone has ended.
-        leftovers.SETTLER.start()
+        leftovers.settle_spawn(instance)
 
     def cleanup(
         self,

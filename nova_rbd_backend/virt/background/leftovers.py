@@ -44,6 +44,9 @@ _LONGEST_SPAWN_SECONDS = 24 * 3600.0
 
 _STATES = lasting.States()
 
+# UUIDs of the instances whose spawns by this process have not ended.
+_not_ended: set[str] = set()
+
 
 @contextlib.contextmanager
 def recorded(instance: Any, pool: Pool) -> Iterator[None]:
@@ -62,16 +65,28 @@ def recorded(instance: Any, pool: Pool) -> Iterator[None]:
         entry = edge.run(
             lambda: journal.begin_spawn(pool, instance.uuid, CONF.host)
         )
+        _not_ended.add(instance.uuid)
         yield
         try:
             edge.run(lambda: journal.end(pool, entry))
+            _not_ended.discard(instance.uuid)
         except exception.NovaException as error:
-            # The guest runs. The entry is ended when its disks are deleted.
+            # The guest runs. The entry is ended by a later run of SETTLER.
             LOG.info(
                 "The spawn has ended, but its entry in the journal stays: %s",
                 error,
                 instance=instance,
             )
+
+
+def settle_spawn(instance: Any) -> None:
+    """Settle in the background a failed spawn whose disks have been deleted.
+
+    Does nothing for other instances. What an earlier process has left is
+    found when nova-compute starts, and periodically.
+    """
+    if instance.uuid in _not_ended:
+        SETTLER.start()
 
 
 def delete_disks_of_deleted(instance: Any) -> bool:
@@ -134,23 +149,17 @@ def _tell_not_looked(error: Exception, pool: str = "") -> None:
 
 
 def _settle(pool: Pool, entry: journal.Entry) -> bool:
-    """Settle one spawn; return False if that failed."""
+    """Settle one spawn; return False if that failed.
+
+    :raises nova.exception.StorageError: Ceph does not answer, and would not
+        answer for the next spawn either
+    """
     uuid = entry.image
-    doubt = None
     try:
-        found = _in_database(uuid)
-        if not edge.run(lambda: edge.store().disks(uuid)):
-            edge.run(lambda: journal.end(pool, entry))
-        elif found is None:
-            # Hosts of other cells may keep their disks in the same pool.
-            if entry.compute == CONF.host:
-                doubt = "this cell's database does not have it"
-        elif found.deleted and _is_deleted_on(found, entry.compute):
-            _delete(uuid)
-            edge.run(lambda: journal.end(pool, entry))
-        elif found.deleted:
-            doubt = f"it was deleted on {found.host}"
+        doubt = _end_or_doubt(pool, entry)
     except Exception as error:
+        if isinstance(error.__cause__, errors.UNREACHED):
+            raise
         _STATES.tell(
             uuid,
             str(error),
@@ -172,6 +181,33 @@ def _settle(pool: Pool, entry: journal.Entry) -> bool:
     return True
 
 
+def _end_or_doubt(pool: Pool, entry: journal.Entry) -> str | None:
+    """End a spawn's entry if nothing is left to do.
+
+    :returns: why its disks stay, if the operator has to look
+    """
+    uuid = entry.image
+    found = _in_database(uuid)
+    if found is None and entry.compute != CONF.host:
+        return None  # It may be in another cell that uses the same pool.
+    launched = found is not None and _is_launched_on(found, entry.compute)
+    if launched or not edge.run(lambda: edge.store().disks(uuid)):
+        _end(pool, entry)
+    elif found is None:
+        return "this cell's database does not have it"
+    elif found.deleted and _is_deleted_on(found, entry.compute):
+        _delete(uuid)
+        _end(pool, entry)
+    elif found.deleted:
+        return f"it was deleted on {found.host}"
+    return None
+
+
+def _end(pool: Pool, entry: journal.Entry) -> None:
+    edge.run(lambda: journal.end(pool, entry))
+    _not_ended.discard(entry.image)
+
+
 def _in_database(uuid: str) -> Any:
     """Return an instance of this cell, deleted or not; None: not known."""
     context = nova_context.get_admin_context(read_deleted="yes")
@@ -179,6 +215,16 @@ def _in_database(uuid: str) -> Any:
         return objects.Instance.get_by_uuid(context, uuid)
     except exception.InstanceNotFound:
         return None
+
+
+def _is_launched_on(instance: Any, host: str) -> bool:
+    """Return whether an instance has run, and is on this host.
+
+    Nova then does not forget its host. If the instance is deleted while that
+    host is down, the host finds it by that (_run_pending_deletes).
+    """
+    launched = instance.launched_at and not instance.deleted
+    return bool(launched and instance.host == host)
 
 
 def _is_deleted_on(instance: Any, host: str) -> bool:

@@ -100,6 +100,16 @@ class Compute:
             if each.image == instance.uuid
         ]
 
+    def became(self, entry, **changes):
+        """Change an entry of the journal; return it as it is now."""
+        from nova_rbd_backend.storage import journal
+
+        changed = dataclasses.replace(entry, **changes).encoded()
+        assert self.pool.objects.omap_swap(
+            journal.OBJECT, entry.key, entry.stored, changed.stored
+        )
+        return changed
+
     def run_pending_deletes(self):
         from nova import context
         from nova.compute import manager
@@ -279,24 +289,63 @@ def test_server_of_another_cell(compute, monkeypatch, caplog):
     assert "this cell's database does not have it" in caplog.text
 
 
-def test_spawn_of_another_host_is_its_own_for_a_day(compute, monkeypatch):
-    from nova_rbd_backend.storage import journal
+def test_entry_of_another_cell_is_left_to_its_own_host(compute, monkeypatch):
+    gone = types.SimpleNamespace(
+        uuid=str(uuid.uuid4()), host=HERE, flavor=None, vm_state="building"
+    )
+    compute.made.append(gone.uuid)
+    (entry,) = compute.dies_while_it_spawns(gone, monkeypatch)
+    compute.driver._delete_disks(gone)
+    entry = compute.became(entry, compute="there")
+    assert settle()
+    assert spawns(compute) == [gone.uuid]
+    compute.became(entry, compute=HERE)
+    assert settle()
+    assert spawns(compute) == []
 
+
+def test_server_that_has_run_is_found_by_nova(compute, monkeypatch):
+    """Its rebuild was interrupted, or its entry could not be ended."""
+    from oslo_utils import timeutils
+
+    instance = compute.instance()
+    compute.dies_while_it_spawns(instance, monkeypatch)
+    instance.launched_at = timeutils.utcnow(with_timezone=True)
+    instance.save()
+    assert settle()
+    assert spawns(compute) == []
+    assert compute.disks(instance) == [f"{instance.uuid}_disk"]
+    instance.destroy()
+    compute.run_pending_deletes()
+    assert compute.disks(instance) == []
+
+
+def test_silent_pool_is_asked_for_one_instance(compute, monkeypatch, caplog):
+    from nova_rbd_backend import errors
+    from nova_rbd_backend.storage import store
+
+    for _ in range(3):
+        compute.dies_while_it_spawns(compute.instance(), monkeypatch)
+    asked = []
+
+    def silent(_store, instance_uuid):
+        asked.append(instance_uuid)
+        raise errors.OperationTimedOut(operation="list", pool="vms")
+
+    monkeypatch.setattr(store.Store, "disks", silent)
+    assert not settle()
+    assert len(asked) == 1
+    assert "deleted without their host were not looked for" in caplog.text
+
+
+def test_spawn_of_another_host_is_its_own_for_a_day(compute, monkeypatch):
     instance = compute.instance(host=None)
     (entry,) = compute.dies_while_it_spawns(instance, monkeypatch)
     instance.destroy()
-
-    def became(entry, **changes):
-        changed = dataclasses.replace(entry, **changes).encoded()
-        assert compute.pool.objects.omap_swap(
-            journal.OBJECT, entry.key, entry.stored, changed.stored
-        )
-        return changed
-
-    entry = became(entry, host="elsewhere", compute="elsewhere")
+    entry = compute.became(entry, host="elsewhere", compute="elsewhere")
     assert settle()
     assert compute.disks(instance)
-    became(entry, begun_at=entry.begun_at - 25 * 3600)
+    compute.became(entry, begun_at=entry.begun_at - 25 * 3600)
     assert settle()
     assert compute.disks(instance) == []
 
@@ -350,3 +399,22 @@ def test_failed_spawn_whose_disks_are_deleted(compute, monkeypatch):
     compute.driver._cleanup_rbd(instance)
     assert settle()
     assert spawns(compute) == []
+
+
+def test_only_a_failed_spawn_is_settled_at_its_deletion(compute, monkeypatch):
+    from nova_rbd_backend.virt.background import leftovers, worker
+
+    started = []
+    monkeypatch.setattr(
+        worker.Background, "start", lambda self: started.append(self)
+    )
+    failed = compute.instance()
+    compute.dies_while_it_spawns(failed, monkeypatch)
+    compute.driver._cleanup_rbd(compute.instance())
+    assert leftovers.SETTLER not in started
+    compute.driver._cleanup_rbd(failed)
+    assert leftovers.SETTLER in started
+    assert settle()
+    started.clear()
+    compute.driver._cleanup_rbd(failed)
+    assert leftovers.SETTLER not in started
