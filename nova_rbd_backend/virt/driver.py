@@ -76,21 +76,21 @@ class LibvirtDriver(driver.LibvirtDriver):
     ) -> None:
         """Make an instance's disks and start its guest.
 
-        In an evacuation the disks exist. If the guest must not start on them
-        it is refused before any missing disk is made, because on a later
-        failure Nova would take all its disks for new ones and delete them.
+        In an evacuation the disks exist. If the guest must not start on them,
+        the evacuation is refused before any missing disk is made: if it failed
+        later, Nova would take all disks for new ones and delete them. In a
+        resize to another cell, no disk may be here before (cross_cell.begin).
         """
         cross_cell.begin(instance)
         choice.require_classes(instance)
-        if choice.comes_from_elsewhere(instance):
+        without_root = self._is_booted_from_volume(block_device_info)
+        if choice.is_evacuated(instance):
             self._fence_for_evacuation(instance)
-        if choice.is_evacuated(instance) and not self._is_booted_from_volume(
-            block_device_info
-        ):
-            choice.require_root(instance)
+            if not without_root:
+                choice.require_root(instance)
         pool = choice.pool_of_new_root(instance)
         with (
-            leftovers.recorded(instance, pool),
+            leftovers.recorded(instance, pool, without_root),
             kept_disks.scope(instance),
             self._nothing_left(instance),
         ):

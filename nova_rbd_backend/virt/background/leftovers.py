@@ -42,6 +42,9 @@ LOG = logging.getLogger(__name__)
 # A process that cannot be seen from here counts as dead after this time.
 _LONGEST_SPAWN_SECONDS = 24 * 3600.0
 
+# Why a pool does not take an entry now.
+_NOT_WRITTEN = (*errors.UNREACHED, errors.NoSpace)
+
 _STATES = lasting.States()
 
 # UUIDs of the instances whose spawns by this process have not ended.
@@ -49,7 +52,7 @@ _not_ended: set[str] = set()
 
 
 @contextlib.contextmanager
-def recorded(instance: Any, pool: Pool) -> Iterator[None]:
+def recorded(instance: Any, pool: Pool, without_root: bool) -> Iterator[None]:
     """Record in a pool's journal that an instance is spawned, until that ends.
 
     After a failure the entry stays, because Nova deletes the disks later, and
@@ -57,14 +60,17 @@ def recorded(instance: Any, pool: Pool) -> Iterator[None]:
     host cleans up after it.
 
     :param pool: where its disks are made, so that no other pool is needed
+    :param without_root: it is booted from a volume. It may have no disk in the
+        pool, and then a pool that is silent or full must not stop it
     """
     if instance.host not in (None, CONF.host):
         yield
         return
     with edge.as_nova(), journal.sole_maker(pool, instance.uuid):
-        entry = edge.run(
-            lambda: journal.begin_spawn(pool, instance.uuid, CONF.host)
-        )
+        entry = _begin(instance, pool, without_root)
+        if entry is None:
+            yield
+            return
         _not_ended.add(instance.uuid)
         yield
         try:
@@ -77,6 +83,26 @@ def recorded(instance: Any, pool: Pool) -> Iterator[None]:
                 error,
                 instance=instance,
             )
+
+
+def _begin(
+    instance: Any, pool: Pool, without_root: bool
+) -> journal.Entry | None:
+    """Record a spawn; return None if it cannot be recorded and goes on."""
+    try:
+        return edge.run(
+            lambda: journal.begin_spawn(pool, instance.uuid, CONF.host)
+        )
+    except exception.NovaException as error:
+        if not (without_root and isinstance(error.__cause__, _NOT_WRITTEN)):
+            raise
+        LOG.warning(
+            "This spawn is not recorded: %s. If the server is deleted without "
+            "its host, look for its local disks by 'nova-rbd orphans'",
+            error,
+            instance=instance,
+        )
+        return None
 
 
 def settle_spawn(instance: Any) -> None:

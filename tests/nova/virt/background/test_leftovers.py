@@ -377,6 +377,35 @@ def test_evacuation_is_not_recorded(compute, monkeypatch):
     assert spawns(compute) == []
 
 
+def test_only_a_boot_from_volume_goes_on_without_a_record(
+    compute, pools, monkeypatch, tmp_path, caplog
+):
+    from nova import exception
+
+    deaf = tmp_path / "deaf.conf"
+    deaf.write_text("[global]\nmon_host = v1:127.0.0.1:1\n")
+    pools.conf(group="libvirt", images_rbd_ceph_conf=str(deaf))
+    pools.conf(group="libvirt", rbd_connect_timeout=1)
+    spawned = []
+    monkeypatch.setattr(
+        "nova.virt.libvirt.driver.LibvirtDriver.spawn",
+        lambda _driver, _context, instance, *_others: spawned.append(instance),
+    )
+
+    def spawn(*volumes):
+        compute.driver.spawn(
+            *(None, compute.instance(), None, [], "", {}),
+            block_device_info={"block_device_mapping": list(volumes)},
+        )
+
+    with pytest.raises(exception.StorageError):
+        spawn()
+    assert not spawned
+    spawn({"boot_index": 0})
+    assert len(spawned) == 1
+    assert "This spawn is not recorded: " in caplog.text
+
+
 def test_spawn_that_ends_leaves_no_entry(compute, monkeypatch):
     instance = compute.instance()
     during = []
