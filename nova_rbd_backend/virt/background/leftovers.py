@@ -238,7 +238,8 @@ def _in_database(uuid: str) -> Any:
     """Return an instance of this cell, deleted or not; None: not known."""
     context = nova_context.get_admin_context(read_deleted="yes")
     try:
-        return objects.Instance.get_by_uuid(context, uuid)
+        # By default Nova reads the instance's network too.
+        return objects.Instance.get_by_uuid(context, uuid, expected_attrs=[])
     except exception.InstanceNotFound:
         return None
 

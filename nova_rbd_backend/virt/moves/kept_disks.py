@@ -26,7 +26,7 @@ def scope(instance: Any) -> Iterator[None]:
     That is when it comes from another host, and if an earlier attempt to
     unshelve it was interrupted. Keeps all disks if a pool does not tell now
     which it has, since it may do so when they are deleted. Sends no request
-    for other instances, which have no disks yet.
+    for other instances, whose disks Nova has deleted, or not made yet.
     """
     if not (
         choice.comes_from_elsewhere(instance) or choice.is_unshelved(instance)

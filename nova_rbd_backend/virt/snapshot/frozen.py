@@ -71,17 +71,17 @@ def _thaw(host: Any, instance_uuid: str) -> None:
     try:
         if attempts()(_thawed, host, instance_uuid):
             LOG.warning(
-                "Guest %s was thawed: a snapshot may have left it frozen, "
-                "while which nova-compute was killed or the guest's agent "
-                "failed",
+                "Guest %s was thawed. It may have been left frozen by a "
+                "snapshot during which nova-compute was killed or the guest's "
+                "agent failed",
                 instance_uuid,
             )
         unmark(instance_uuid)
     except Exception as error:
         LOG.error(
-            "Guest %(uuid)s may be frozen since a snapshot, while which "
-            "nova-compute was killed or the guest's agent failed, and could "
-            "not be thawed; try `virsh domfsthaw %(uuid)s`: %(reason)s",
+            "Guest %(uuid)s could not be thawed. It may have been left frozen "
+            "by a snapshot during which nova-compute was killed or the "
+            "guest's agent failed; try `virsh domfsthaw %(uuid)s`: %(reason)s",
             {"uuid": instance_uuid, "reason": error},
         )
     finally:

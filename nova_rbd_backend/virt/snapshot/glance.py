@@ -259,5 +259,6 @@ def _as_admin() -> Any:
         raise NoAdmin("nova.conf has no user in [service_user]")
     session = loading.load_session_from_conf_options(CONF, "service_user")
     if "admin" not in auth.get_access(session).role_names:
-        raise NoAdmin("the user of [service_user] has not the role admin")
+        why = "the user of [service_user] does not have the role admin"
+        raise NoAdmin(why)
     return nova_context.RequestContext(is_admin=True, user_auth_plugin=auth)

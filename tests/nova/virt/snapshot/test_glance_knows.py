@@ -96,7 +96,7 @@ def test_user_who_is_no_admin(keystone, glance, image_id):
     from nova_rbd_backend.virt.snapshot import glance as ours
 
     keystone("service")
-    with pytest.raises(ours.NoAdmin, match="has not the role admin"):
+    with pytest.raises(ours.NoAdmin, match="does not have the role admin"):
         knows(image_id)
 
 
