@@ -5,6 +5,7 @@
 import concurrent.futures
 import contextlib
 import json
+import struct
 import subprocess
 import sys
 
@@ -146,6 +147,29 @@ class Client:
     def close(self):
         self._process.stdin.close()
         assert self._process.wait(30) == 0
+
+
+def lock_request(cookie):
+    """Return cls_lock_lock_op as librbd sends it (ManagedLock, 16.2)."""
+    body = _text("rbd_lock") + b"\x01" + _text(cookie) + _text("internal")
+    body += _text("") + struct.pack("<IIB", 0, 0, 0)
+    return struct.pack("<BBI", 1, 1, len(body)) + body
+
+
+def _text(value):
+    return struct.pack("<I", len(value)) + value.encode()
+
+
+@contextlib.contextmanager
+def lock_of_a_dead_client(ceph, image_id):
+    """Lock an image of pool vms without a watch, as a dead client leaves it.
+
+    :returns: the client's id
+    """
+    header = f"rbd_header.{image_id}"
+    with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
+        ioctx.execute(header, "lock", "lock", lock_request("auto 1"))
+        yield admin.get_instance_id()
 
 
 def blocklist(ceph):

@@ -173,15 +173,7 @@ def _free(
     try:
         if pool.trash.restore_renamed(entry.image_id):
             return _Held("it is a disk, and stays one", is_disk=True)
-        # A purge that died may have the lock of the image that it was freeing.
-        fencing.fence_dead(pool, {entry.image: entry.image_id})
-        try:
-            pool.trash.remove(entry.image_id, force)
-        except errors.HasSnaps:
-            held = _remove_snaps(pool, entry)
-            if held is not None:
-                return held
-            pool.trash.remove(entry.image_id, force)
+        return _remove(pool, entry, force)
     except errors.ImageNotFound as error:
         return _judge_missing(pool, entry, error)
     except errors.MoveUnfinished as error:
@@ -196,6 +188,22 @@ def _free(
         return _Held(_busy_reason(pool, entry) or str(error))
     except errors.StorageError as error:
         return _Held(str(error))
+
+
+def _remove(pool: Pool, entry: journal.Entry, force: bool) -> _Held | None:
+    """Remove a trashed image; return what else holds it, or None."""
+    # A purge that died may have the lock of the image that it was freeing. A
+    # delete that timed out may have left the entry of a disk in use, whose
+    # clients are no concern of a purge.
+    if pool.trash.get(entry.image_id) is not None:
+        fencing.fence_dead(pool, {entry.image: entry.image_id})
+    try:
+        pool.trash.remove(entry.image_id, force)
+    except errors.HasSnaps:
+        held = _remove_snaps(pool, entry)
+        if held is not None:
+            return held
+        pool.trash.remove(entry.image_id, force)
     return None
 
 

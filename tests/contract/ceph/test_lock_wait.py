@@ -5,7 +5,6 @@
 This is how a client looks whose threads hang: librados keeps up its watch.
 """
 
-import struct
 import threading
 import time
 
@@ -16,22 +15,10 @@ from nova_rbd_backend.ceph.holders import Lock
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import fencing
 from nova_rbd_backend.storage.images import source_snap
-from tests.support.clients import blocklist, connect
+from tests.support.clients import blocklist, connect, lock_request
 
 MIB = 1 << 20
 SECONDS = 2
-EXCLUSIVE = b"\x01"
-
-
-def _text(value):
-    return struct.pack("<I", len(value)) + value.encode()
-
-
-def _lock_request(cookie):
-    """Return cls_lock_lock_op as librbd sends it (ManagedLock, 16.2)."""
-    body = _text("rbd_lock") + EXCLUSIVE + _text(cookie) + _text("internal")
-    body += _text("") + struct.pack("<IIB", 0, 0, 0)
-    return struct.pack("<BBI", 1, 1, len(body)) + body
 
 
 @pytest.fixture
@@ -53,7 +40,7 @@ def owner(ceph, hasty, name):
     with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
         watch = ioctx.watch(header, answer)
         cookie = f"auto {watch.get_id()}"
-        ioctx.execute(header, "lock", "lock", _lock_request(cookie))
+        ioctx.execute(header, "lock", "lock", lock_request(cookie))
         yield admin.get_instance_id()
         released.set()
         watch.close()

@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 import rbd
 
-from nova_rbd_backend import errors
+from nova_rbd_backend import errors, notices
 from nova_rbd_backend.ceph import encoding
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import journal
@@ -22,7 +22,7 @@ from nova_rbd_backend.storage import process as process_
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import discard, purge
 from tests.support.blank_disks import blank_disk
-from tests.support.clients import connect, in_threads
+from tests.support.clients import connect, in_threads, lock_of_a_dead_client
 from tests.testbed.process import wait_for
 
 MIB = 1 << 20
@@ -275,6 +275,22 @@ def test_disk_whose_clones_cannot_be_listed_is_not_forgotten(
     pool.remove(child)
     assert name in purge.purge(pool).purged
     assert pool.trash.get(image_id) is None
+
+
+def test_purge_leaves_the_clients_of_a_listed_disk_alone(ceph, pool, name):
+    """A delete that timed out has left its entry, and the disk goes on."""
+    image_id = pool.directory.image_id(name)
+    journal.begin_deletion(pool, name, image_id, ())
+    with (
+        lock_of_a_dead_client(ceph, image_id) as client_id,
+        notices.collected() as noted,
+    ):
+        kept = purge.purge_one(pool, name, image_id)
+    assert noted == []
+    assert [lock.client_id for lock in pool.holders.locks(image_id)] == [
+        client_id
+    ]
+    assert kept.reason == "its move to the trash is under way"
 
 
 def test_half_made_disks_are_undone(pool, instance):
