@@ -81,8 +81,13 @@ class Disk:
 
     def grow(self, size_bytes: int) -> None:
         """Grow the disk. Does nothing if it is as big already."""
+        if self.size_bytes() >= size_bytes:
+            return
         pool = self.place.pool
-        edge.run(lambda: provision.grow(pool, self.image, size_bytes))
+        # It may wait for a client that has died.
+        edge.run(
+            lambda: provision.grow(pool, self.image, size_bytes), waits=True
+        )
 
     def delete(self, place: choice.Place) -> None:
         """Delete the disk in a pool. Does nothing if it is not there."""

@@ -23,10 +23,13 @@ def new(pool: Pool, image_id: str) -> Source:
 def make(pool: Pool, source: Source) -> None:
     """Make the snap, while a guest that has the disk open writes on.
 
+    The caller has fenced the disk's dead clients, over the same connection.
+
     :raises ImageNotFound: the disk is gone
     """
-    with fencing.fenced(
-        pool.for_image_in_use(), image_id=source.image_id
+    # Fencing here would keep the guest frozen for longer.
+    with pool.for_image_in_use().open(
+        image_id=source.image_id, read_only=False
     ) as disk:
         disk.create_snap(source.snap)
 

@@ -73,8 +73,9 @@ def begin(
     :raises ImageNotFound: there is no such disk
     """
     disk_id = disk_pool.directory.existing_id(disk, "make a snapshot of")
-    # This may wait, which it must not do while the guest is frozen.
-    fencing.fence_dead(disk_pool, {disk: disk_id})
+    # This may wait, and opens the connection for snap(). The guest is not
+    # frozen yet.
+    fencing.fence_dead(disk_pool.for_image_in_use(), {disk: disk_id})
     creation = journal.begin_creation(
         pool,
         names.snapshot_image(glance_id),
@@ -85,7 +86,10 @@ def begin(
 
 @once_more
 def snap(attempt: SnapshotAttempt) -> None:
-    """Keep the disk's content as it is now. Takes about 30 ms."""
+    """Keep the disk's content as it is now. Takes about 30 ms.
+
+    Fences no client: begin has done that.
+    """
     source_snap.make(attempt.disk_pool, attempt.source)
 
 

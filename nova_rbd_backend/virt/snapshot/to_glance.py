@@ -88,10 +88,16 @@ class ToGlance:
             image_id=self.instance.image_ref,
         )
         attempt = edge.run(
-            lambda: snapshots.begin(self._pool, disk_pool, disk, self.image_id)
+            lambda: snapshots.begin(
+                self._pool, disk_pool, disk, self.image_id
+            ),
+            waits=True,
         )
         try:
             with quiesce.frozen():
+                # Takes no slot, because the guest must not stay frozen until
+                # one is free. Nova limits how many snapshots run at a time
+                # (max_concurrent_snapshots).
                 edge.run(lambda: snapshots.snap(attempt))
             return edge.run(
                 lambda: snapshots.publish(self._pool, attempt, facts)

@@ -13,7 +13,6 @@ import pytest
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph.holders import Lock
 from nova_rbd_backend.ceph.pool import Pool
-from nova_rbd_backend.storage import fencing
 from nova_rbd_backend.storage.images import source_snap
 from tests.support.clients import blocklist, connect, lock_request
 
@@ -76,11 +75,8 @@ def test_call_ends(ceph, hasty, name, owner, call):
         assert [each.client_id for each in disk.clients()] == [owner]
 
 
-def test_other_images_are_not_disturbed(
-    ceph, hasty, instance, name, owner, monkeypatch
-):
+def test_other_images_are_not_disturbed(ceph, hasty, instance, name, owner):
     """A snapshot of a disk gives up only the connection for such disks."""
-    monkeypatch.setattr(fencing, "UNCLEAR_LIMIT_SECONDS", 0)
     other = f"{instance}_disk.swap"
     hasty.create(other, 8 * MIB)
     kept = hasty.cluster.connection()

@@ -16,6 +16,7 @@ from nova_rbd_backend import names, threads
 from nova_rbd_backend.ceph.image import Image
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import fencing
+from nova_rbd_backend.storage.disks import delete
 from tests.nova.images import MIB, another, cache, content, never, rbd
 from tests.nova.virt import test_start_fences as starts
 from tests.support.clients import connect
@@ -28,7 +29,7 @@ client = starts.client
 def jobs(monkeypatch):
     """The slots that were taken, and in which slot something slow was done."""
     found = types.SimpleNamespace(slots=set(), slow=set())
-    run, here = threads.run, []
+    run, here = threads.run, ["no job"]
 
     def noted(func, *args, long=False, waits=False, **kwargs):
         here.append("long" if long else "waits" if waits else "none")
@@ -47,9 +48,11 @@ def jobs(monkeypatch):
 
         monkeypatch.setattr(owner, name, slow)
 
+    found.note = note
     monkeypatch.setattr(threads, "run", noted)
     note(threads, "native_sleep")
     note(fencing, "fence")
+    note(fencing, "fence_dead")
     note(Image, "flatten")
     return found
 
@@ -116,3 +119,45 @@ def test_boot_of_a_snapshot(pools, glance, snapshot, jobs):
     cache(copied, never, image_id=image_id)
     assert jobs.slow == {("flatten", "long")}
     assert content(pools, copied, 1)[2] is None
+
+
+@pytest.fixture
+def disk(pools):
+    """The name of a disk."""
+    name = str(names.DiskName(str(uuid.uuid4()), "disk"))
+    pools.vms.create(name, MIB)
+    yield name
+    delete.delete_disk(pools.vms, name)
+
+
+def test_grow(instance, disk, jobs):
+    """The disk that a start finds is big enough, mostly."""
+    from nova_rbd_backend.virt.disk import Disk
+
+    found = Disk(instance, "disk", disk)
+    found.grow(MIB)
+    assert jobs.slots == {"none"}
+    found.grow(2 * MIB)
+    assert jobs.slow == {("fence_dead", "waits")}
+    assert found.size_bytes() == 2 * MIB
+
+
+def test_snapshot_takes_no_slot_while_its_guest_is_frozen(
+    instance, disk, jobs
+):
+    from nova_rbd_backend.storage.snapshots import make
+    from nova_rbd_backend.virt import edge
+    from nova_rbd_backend.virt.snapshot import to_glance
+
+    instance.project_id, instance.image_ref = "p" * 32, str(uuid.uuid4())
+    jobs.note(make, "snap")
+    snapshot = to_glance.ToGlance(
+        None,
+        instance,
+        names.ImagePath("vms", "", disk),
+        str(uuid.uuid4()),
+        "raw",
+    )._make()
+    assert jobs.slow == {("fence_dead", "waits"), ("snap", "none")}
+    pool, entry = edge.store().snapshots, snapshot.detachment
+    edge.run(lambda: make.remove(pool, entry))
