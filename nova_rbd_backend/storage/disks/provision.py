@@ -227,7 +227,7 @@ def _provision(
                 )
                 begun.set_metadata(metadata or {}, pool.options.conf_metadata)
                 if image_id is not None:
-                    begun.replace(old_kept_seconds or 0)
+                    begun.replace(image_id, old_kept_seconds or 0)
     return Provisioned(
         name,
         size,

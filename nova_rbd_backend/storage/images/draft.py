@@ -68,16 +68,19 @@ class Draft:
             has_journal=self.has_journal,
         )
 
-    def replace(self, retention_seconds: int) -> None:
+    def replace(self, image_id: str, retention_seconds: int) -> None:
         """Discard the image that has the name, as the draft is whole.
 
         If this process dies before it publishes the draft, another one does.
 
+        :param image_id: of the image that the caller has looked at
         :param retention_seconds: how long the trash must keep the image
         :raises DiskBusy: the image is in use; it stays
         """
         self.entry = journal.record_whole(self._pool, self.entry)
-        discard(self._pool, self.entry.image, retention_seconds)
+        discard(
+            self._pool, self.entry.image, retention_seconds, image_id=image_id
+        )
 
 
 @contextlib.contextmanager

@@ -69,6 +69,27 @@ def test_name_is_taken_meanwhile(pool, name):
     assert pool.headers.size_bytes(image_id) == 2 * MIB
 
 
+def test_only_the_image_that_was_looked_at_is_replaced(pool, instance, name):
+    """Another host may have moved it, and made one of its name."""
+
+    def make():
+        with draft.draft(pool, name) as begun:
+            pool.create(begun.name, MIB)
+            pool.directory.publish(name, old_id, f"{name}.old")
+            pool.create(name, 2 * MIB)
+            begun.replace(old_id, 0)
+
+    pool.create(name, MIB)
+    old_id = pool.directory.image_id(name)
+    with pytest.raises(errors.ImageExists):
+        make()
+    new_id = pool.directory.listed_id(name)
+    assert pool.headers.size_bytes(new_id) == 2 * MIB
+    assert pool.directory.listed_id(f"{name}.old") == old_id
+    assert left(pool, name) == [name, f"{name}.old"]
+    delete.delete_disks(pool, instance)
+
+
 @pytest.mark.parametrize("looked_up", [True, False])
 def test_draft_is_removed_meanwhile(pool, name, looked_up):
     def make():
