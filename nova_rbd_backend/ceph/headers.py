@@ -154,8 +154,8 @@ class Headers:
     ) -> None:
         """Set values and remove keys in one step; other keys stay.
 
-        Not for an image with a journal. cls_rbd: metadata_set,
-        metadata_remove.
+        Not for an image with a journal, unless its copies may do without
+        them. cls_rbd: metadata_set, metadata_remove.
         """
         with (
             self._access.reach("set metadata", image=image_id) as ioctx,

@@ -97,7 +97,9 @@ def touch(pool: Pool, name: str) -> None:
 
 
 def _record_use(pool: Pool, image_id: str) -> None:
-    pool.set_metadata(image_id, {metadata.LAST_USED: bases.now()})
+    # Without librbd, also if the base has a journal: librbd would need the
+    # base's lock. A copy that rbd-mirror makes may age sooner for that.
+    pool.headers.set_metadata(image_id, {metadata.LAST_USED: bases.now()})
 
 
 def _undo_abandoned(pool: Pool) -> tuple[str, ...]:

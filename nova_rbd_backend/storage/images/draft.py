@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph import transfer
 from nova_rbd_backend.ceph.pool import Pool
-from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage import fencing, journal
 from nova_rbd_backend.storage.images import source_snap
 from nova_rbd_backend.storage.images.discard import discard
 
@@ -149,6 +149,9 @@ def settle(pool: Pool, entry: journal.Entry) -> bool:
         # The process died after it had discarded the old image.
         draft_id = directory.listed_id(entry.draft)
         if draft_id is not None:
+            # librbd, which renames an image with a journal, breaks no lock of
+            # a dead client (see Connection).
+            fencing.fence(pool, {entry.draft: draft_id})
             pool.publish(entry.draft, draft_id, entry.image)
     directory.finish_publishing(entry.draft, entry.image)
     # If its maker is alive, it cannot publish the draft any more.

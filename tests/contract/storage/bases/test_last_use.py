@@ -6,12 +6,14 @@ import time
 import uuid
 
 import pytest
+import rbd
 
 from nova_rbd_backend import metadata, names
 from nova_rbd_backend.ceph import lease
 from nova_rbd_backend.storage.bases import age
 from nova_rbd_backend.storage.bases import make as bases
 from nova_rbd_backend.storage.images import discard, purge
+from tests.support.clients import lock_of_a_dead_client
 
 MIB = 1 << 20
 
@@ -45,6 +47,18 @@ def test_base_that_a_host_caches_again_does_not_age(pool, old_base, turn):
     age.touch(pool, old_base)
     turn()
     assert old_base not in age.age(pool, 3600, 60).removed
+
+
+def test_use_of_a_base_whose_lock_a_dead_client_has(ceph, pool, old_base):
+    """librbd could not write to it."""
+    image_id = pool.directory.image_id(old_base)
+    with pool.open(old_base, read_only=False) as image:
+        image._image.update_features(rbd.RBD_FEATURE_JOURNALING, True)
+    with lock_of_a_dead_client(ceph, image_id) as client_id:
+        age.touch(pool, old_base)
+    found = pool.headers.metadata(image_id)[metadata.LAST_USED]
+    assert time.time() - int(found) < 3600
+    assert pool.holders.locks(image_id)[0].client_id == client_id
 
 
 def test_base_that_no_host_uses_ages(pool, old_base, turn):

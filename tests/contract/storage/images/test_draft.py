@@ -17,6 +17,7 @@ from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import draft, purge
 from nova_rbd_backend.storage.snapshots import make as snapshots
 from tests.support.blank_disks import blank_disk
+from tests.support.clients import lock_of_a_dead_client
 
 MIB = 1 << 20
 # Moments at which a draft is published while another thread undoes it.
@@ -144,6 +145,18 @@ def _begun(pool, name):
     entry = journal.begin_creation(pool, name)
     pool.create(entry.draft, MIB)
     return entry, pool.directory.image_id(entry.draft)
+
+
+def test_whole_draft_whose_maker_died_with_its_lock(ceph, any_pool, name):
+    """librbd alone leaves the lock, and refuses to rename a journaled one."""
+    pool = any_pool
+    entry, image_id = _begun(pool, name)
+    entry = journal.record_whole(pool, entry)
+    with lock_of_a_dead_client(ceph, image_id):
+        assert not draft.settle(pool, entry)
+    assert left(pool, name) == [name]
+    assert pool.directory.image_id(name) == image_id
+    assert pool.holders.locks(image_id) == ()
 
 
 def _publish(pool, entry, image_id):
