@@ -122,9 +122,14 @@ class _Run:
     def settle(self, entry: journal.Entry) -> None:
         try:
             settle(self.pool, entry)
-        except errors.UNREACHED:
-            raise
         except errors.StorageError as error:
+            # Only another pool, such as that of a snapshot's disk, may be
+            # unable to answer.
+            elsewhere = isinstance(error, errors.OperationTimedOut) and (
+                error.pool not in (None, str(self.pool))
+            )
+            if isinstance(error, errors.UNREACHED) and not elsewhere:
+                raise
             self.stuck.append(_kept(entry, str(error)))
 
     def free(self, entry: journal.Entry, force: bool = False) -> None:

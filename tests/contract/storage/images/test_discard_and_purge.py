@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 import rbd
 
-from nova_rbd_backend import errors, notices
+from nova_rbd_backend import errors, names, notices
 from nova_rbd_backend.ceph import encoding
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import journal
@@ -22,7 +22,12 @@ from nova_rbd_backend.storage import process as process_
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import discard, purge
 from tests.support.blank_disks import blank_disk
-from tests.support.clients import connect, in_threads, lock_of_a_dead_client
+from tests.support.clients import (
+    connect,
+    in_threads,
+    inactive,
+    lock_of_a_dead_client,
+)
 from tests.testbed.process import wait_for
 
 MIB = 1 << 20
@@ -328,6 +333,22 @@ def test_half_made_rescue_disk_goes_with_the_rescue_disks(pool, instance):
     )
     assert report.undone == (f"{instance}_disk.rescue",)
     assert pool.directory.names(instance) == [entries["disk"].draft]
+
+
+def test_other_pool_that_does_not_answer(ceph, pool, instance, name):
+    """It has the disk of a snapshot that a purge undoes in this pool."""
+    hasty = Pool(connect(ceph, operation_timeout_seconds=2), "vms")
+    source = journal.Source("images", "1f", "nova-rbd-x")
+    snapshot = names.snapshot_image(instance)
+    entry = journal.begin_creation(hasty, snapshot, source)
+    delete.delete_disks(hasty, instance)
+    with ceph.admin() as admin, inactive(admin, "images"):
+        report = purge.purge(hasty)
+    assert name in report.purged
+    (reason,) = _kept(report.stuck, entry.draft)
+    assert "images/1f" in reason
+    purge.purge(hasty)
+    assert journal.creations(hasty, snapshot) == []
 
 
 def test_purge_undoes_a_draft_of_this_process(pool, instance):
