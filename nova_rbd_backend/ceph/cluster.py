@@ -206,6 +206,17 @@ class Cluster:
                 address, self.settings.blocklist_seconds
             )
 
+    def cut_off(self, connection: Connection) -> None:
+        """Drop a connection of ours and blocklist it, which ends its calls.
+
+        Over a new connection, as the old one does not get every answer.
+        librados: rados_getaddrs; then see blocklist.
+        """
+        self.drop(connection)
+        with self.reach("get our address", connection):
+            address = connection.handle.get_addrs()
+        self.blocklist(address)
+
     def default_blocklist_seconds(self) -> float | None:
         """Return for how long the monitors list a client by default.
 

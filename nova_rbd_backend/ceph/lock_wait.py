@@ -15,7 +15,7 @@ cluster opens a new connection.
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from nova_rbd_backend import errors, threads
 from nova_rbd_backend.ceph.access import Access
@@ -37,6 +37,7 @@ class LockWait:
         self.owner: int | None = None
         self._since = time.monotonic()
         self._done = threads.original_threading().Event()
+        self._cutting = threads.original_threading().Lock()
 
     def restart(self) -> None:
         """Begin the limit again: the call makes progress."""
@@ -44,6 +45,18 @@ class LockWait:
 
     def end(self) -> None:
         self._done.set()
+
+    def cut_off(self, owner: int, cut: Callable[[], None]) -> None:
+        """Cut the call off, unless it has ended."""
+        with self._cutting:
+            if not self._done.is_set():
+                cut()
+                self.owner = owner
+
+    def await_cut_off(self, seconds: float) -> None:
+        """Wait for a cut-off that has begun before the call ended."""
+        if self._cutting.acquire(timeout=seconds):
+            self._cutting.release()
 
     def is_longer_than(self, seconds: float) -> bool:
         """Wait until the limit is reached; False: the call has ended."""
@@ -83,13 +96,15 @@ class LockWaits:
             yield wait
             return
 
+        def cut() -> None:
+            self._access.cluster.cut_off(connection)
+
         def watch() -> None:
             while wait.is_longer_than(limit):
                 with contextlib.suppress(errors.StorageError):
                     owner = self._owner(connection, image, image_id)
                     if owner is not None:
-                        wait.owner = owner
-                        self._cut_off(connection)
+                        wait.cut_off(owner, cut)
                         return
                 wait.restart()
 
@@ -100,6 +115,8 @@ class LockWaits:
         try:
             yield wait
         except errors.StorageError as error:
+            wait.end()
+            wait.await_cut_off(limit)
             if wait.owner is None:
                 raise
             raise errors.DiskBusy(
@@ -120,17 +137,9 @@ class LockWaits:
             image_id = self._directory.image_id(str(image))
         if image_id is None:
             return None
-        own_id = connection.handle.get_instance_id()
+        cluster = self._access.cluster
+        with cluster.reach("get our client id", connection):
+            own_id = connection.handle.get_instance_id()
         locks = self._holders.locks(image_id)
         others = (each.client_id for each in locks)
         return next((each for each in others if each != own_id), None)
-
-    def _cut_off(self, connection: Connection) -> None:
-        """Blocklist the client of this connection, which ends its calls."""
-        self._access.cluster.drop(connection)
-        # Over a new connection, as the old one does not get every answer.
-        self._access.cluster.mon_command(
-            "osd blocklist",
-            blocklistop="add",
-            addr=connection.handle.get_addrs(),
-        )

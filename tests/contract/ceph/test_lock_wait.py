@@ -5,12 +5,15 @@
 This is how a client looks whose threads hang: librados keeps up its watch.
 """
 
+import dataclasses
+import datetime
 import threading
 import time
 
 import pytest
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.holders import Lock
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage.images import source_snap
@@ -18,12 +21,16 @@ from tests.support.clients import blocklist, connect, lock_request
 
 MIB = 1 << 20
 SECONDS = 2
+# Longer than the monitors list a client by default.
+LISTED_SECONDS = 30 * 24 * 3600
 
 
 @pytest.fixture
 def hasty(ceph):
     """The pool of the disks, over connections that no other test uses."""
-    return Pool(connect(ceph, operation_timeout_seconds=SECONDS), "vms")
+    usual = connect(ceph, operation_timeout_seconds=SECONDS).settings
+    settings = dataclasses.replace(usual, blocklist_seconds=LISTED_SECONDS)
+    return Pool(cluster.connect(settings), "vms")
 
 
 @pytest.fixture
@@ -69,7 +76,9 @@ def test_call_ends(ceph, hasty, name, owner, call):
         call(hasty, name)
     assert f"client.{owner} has its exclusive lock" in str(caught.value)
     assert f"vms/{name}" in str(caught.value)
-    assert before in blocklist(ceph)
+    until = datetime.datetime.fromisoformat(blocklist(ceph)[before])
+    left = until - datetime.datetime.now(datetime.UTC)
+    assert left.total_seconds() > LISTED_SECONDS - 3600
     with hasty.open(name) as disk:
         assert disk.snaps() == ()
         assert [each.client_id for each in disk.clients()] == [owner]
@@ -109,3 +118,30 @@ def test_progress_puts_the_limit_off(hasty, name, owner):
             time.sleep(SECONDS * 0.3)
             wait.restart()
     assert wait.owner is None
+
+
+def test_call_that_ends_meanwhile_is_not_cut_off(
+    ceph, hasty, name, owner, monkeypatch
+):
+    looked, ended = threading.Event(), threading.Event()
+    looking = hasty._lock_waits._owner
+
+    def look_late(*which):
+        found = looking(*which)
+        looked.set()
+        assert ended.wait(30)
+        return found
+
+    monkeypatch.setattr(hasty._lock_waits, "_owner", look_late)
+    connection = hasty.cluster.connection()
+    with hasty._lock_waits.limited("wait", connection, name):
+        assert looked.wait(30)
+    (watcher,) = [
+        each
+        for each in threading.enumerate()
+        if each.name == "nova-rbd-lock-wait"
+    ]
+    ended.set()
+    watcher.join(30)
+    assert hasty.cluster.uses(connection)
+    assert connection.handle.get_addrs() not in blocklist(ceph)
