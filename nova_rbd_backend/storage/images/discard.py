@@ -107,8 +107,10 @@ def discard_fenced(
                 raise _no_trash(pool, name) from None
             return
     except errors.DiskBusy as error:
-        # It stays a disk.
-        journal.end(pool, entry)
+        # The call may have been cut off after it had moved the image.
+        if pool.trash.get(image_id) is None:
+            # It stays a disk.
+            journal.end(pool, entry)
         raise _refusal(pool, name, image_id, busy_limit_seconds) from error
     # A purge whose clock is ahead, or that found the entry of an older
     # attempt, may have taken the image for a disk, and ended the entry.

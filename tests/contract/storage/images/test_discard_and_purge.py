@@ -17,6 +17,7 @@ import rbd
 from nova_rbd_backend import errors, names, notices
 from nova_rbd_backend.ceph import encoding
 from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.ceph.trash import Trash
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage import process as process_
 from nova_rbd_backend.storage.disks import delete, provision
@@ -296,6 +297,25 @@ def test_purge_leaves_the_clients_of_a_listed_disk_alone(ceph, pool, name):
         client_id
     ]
     assert kept.reason == "its move to the trash is under way"
+
+
+def test_delete_that_is_cut_off_when_the_disk_is_in_the_trash(
+    pool, name, monkeypatch
+):
+    image_id = pool.directory.image_id(name)
+    move = Trash.move
+
+    def move_and_be_cut_off(*args):
+        move(*args)
+        raise errors.DiskBusy
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trash, "move", move_and_be_cut_off)
+        with pytest.raises(errors.DiskBusy):
+            discard.discard(pool, name, busy_limit_seconds=0)
+    assert pool.trash.get(image_id) is not None
+    assert name in purge.purge(pool).purged
+    assert pool.trash.get(image_id) is None
 
 
 def test_half_made_disks_are_undone(pool, instance):
