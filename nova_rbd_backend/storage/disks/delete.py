@@ -2,9 +2,10 @@
 
 """Flow: delete an instance's disks. Their names are free on return."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from nova_rbd_backend import errors, metadata, names
 from nova_rbd_backend.ceph.cluster import once_more
@@ -68,17 +69,20 @@ def delete_disks(
     :param by_move: of these, delete only the disks chosen by it
     :raises DiskBusy: after busy_limit_seconds a living client still has a disk
         open, or does not release its lock; a guest would write on until its
-        disk is purged. The other disks of the instance are deleted by then
+        disk is purged
+    :raises StorageError: a disk cannot be deleted. Unless Ceph does not
+        answer, the other disks of the instance are deleted by then
     """
     started = time.monotonic()
     prefix = names.DiskName.prefix(instance_uuid)
-    undone = [
-        entry.image
-        for entry in journal.creations(pool, prefix)
-        if only(entry.image) and settle(pool, entry)
-    ]
+    failed: list[errors.StorageError] = []
+    undone: list[str] = []
+    for entry in journal.creations(pool, prefix):
+        if only(entry.image):
+            with _collected(failed):
+                if settle(pool, entry):
+                    undone.append(entry.image)
     chosen = None if by_move is None else by_move.chosen(pool, instance_uuid)
-    busy: list[errors.DiskBusy] = []
     deleted: list[str] = []
     found = {
         name: image_id
@@ -88,7 +92,7 @@ def delete_disks(
     # All disks at once, because each dead client takes its time.
     held = fencing.fence(pool, found)
     for name, image_id in found.items():
-        try:
+        with _collected(failed):
             discard_fenced(
                 pool,
                 name,
@@ -97,14 +101,22 @@ def delete_disks(
                 busy_limit_seconds,
                 spare_living=name in held,
             )
-        except errors.DiskBusy as error:
-            busy.append(error)
-        else:
             deleted.append(name)
-    if busy:
-        raise busy[0]
+    if failed:
+        raise failed[0]
     seconds = time.monotonic() - started
     return DeleteReport(tuple(deleted), tuple(undone), seconds)
+
+
+@contextlib.contextmanager
+def _collected(failed: list[errors.StorageError]) -> Iterator[None]:
+    """Keep the error of one disk for later, so that the others go on."""
+    try:
+        yield
+    except errors.UNREACHED:
+        raise
+    except errors.StorageError as error:
+        failed.append(error)
 
 
 @once_more

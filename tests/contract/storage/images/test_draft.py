@@ -345,6 +345,23 @@ def test_draft_that_was_taken_away_is_deleted_with_its_instance(
     assert undone in purge.purge(pool).purged
 
 
+def test_disk_that_cannot_be_deleted_leaves_no_other(pool, instance, name):
+    """Nor does its half-made draft."""
+    entry, image_id = _begun(pool, name)
+    pool.directory._rename_listed(entry.draft, image_id, name)
+    other, other_id = _begun(pool, name)
+    pool.directory._set_id(name, other_id)
+    swap = f"{instance}_disk.swap"
+    blank_disk(pool, swap, MIB)
+    with pytest.raises(errors.Conflict):
+        delete.delete_disks(pool, instance)
+    assert pool.directory.names(swap) == []
+    assert not pool.directory.exists(other.draft)
+    pool.directory._set_id(name, image_id)
+    delete.delete_disks(pool, instance)
+    assert left(pool, instance) == []
+
+
 def _events(ceph, image_id):
     """Return the data of an image's journal, as rbd-mirror reads it."""
     with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
