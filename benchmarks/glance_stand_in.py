@@ -21,9 +21,14 @@ _MODULES = ("nova.", "nova_rbd_backend.")
 
 
 class API:
-    """Has the methods of nova.image.glance.API that the backends call."""
+    """Has the methods of nova.image.glance.API that the backends call.
+
+    :ivar located_bytes: what Glance's store says of the size of the next image
+        that gets a location
+    """
 
     def __init__(self) -> None:
+        self.located_bytes = 0
         self._images: dict[str, dict[str, Any]] = {}
         self._files: dict[str, str] = {}
 
@@ -89,7 +94,8 @@ class API:
         purge_props: bool = False,
     ) -> dict[str, Any]:
         """Add a location, which makes the image active at once."""
-        self.add(image_id, "raw", 0, "", url=image["location"])
+        url = image["location"]
+        self.add(image_id, "raw", self.located_bytes, "", url=url)
         return self.get(context, image_id)
 
     def download(

@@ -127,9 +127,6 @@ class NovaSide:
         if resize:
             what.task_state = "resize_finish"
         with counters.measured() as sample:
-            # The plug-in's spawn() fences before it makes a disk, and once
-            # more at the start.
-            self._start(what)
             self._make_disk(what, image)
             self._start(what)
         return sample
@@ -173,11 +170,12 @@ class NovaSide:
         from nova import context
 
         what = self._instance(instance, 1)
+        path = f"rbd:vms/{instance}_disk"
+        disk = self._driver.image_backend.by_libvirt_path(what, path)
+        self._glance.located_bytes = disk.get_disk_size(disk.path)
         with counters.measured() as sample:
             # As snapshot() does for the disk that the guest's XML names.
-            image = self._driver.image_backend.by_libvirt_path(
-                what, f"rbd:vms/{instance}_disk"
-            )
+            image = self._driver.image_backend.by_libvirt_path(what, path)
             url = image.direct_snapshot(
                 context.get_admin_context(),
                 uuid.uuid4().hex,
@@ -204,7 +202,6 @@ class NovaSide:
     # -- its parts
 
     def _make_disk(self, instance: Any, image: str) -> None:
-        """Make the root disk, and its part of the guest's XML."""
         from nova import context
 
         self._driver._create_and_inject_local_root(
@@ -217,15 +214,19 @@ class NovaSide:
             None,
             None,
         )
-        self._driver._get_guest_disk_config(
-            instance, "disk", MAPPING, instance.flavor
-        ).to_xml()
 
     def _start(self, instance: Any) -> None:
-        """Do what the driver does before Nova has libvirt start a guest."""
+        """Do what the driver does before Nova has libvirt start a guest.
+
+        The domain has the root disk only.
+        """
         from nova import context
 
-        self._driver._create_guest(context.get_admin_context(), "", instance)
+        disk = self._driver._get_guest_disk_config(
+            instance, "disk", MAPPING, instance.flavor
+        )
+        xml = f"<domain><devices>{disk.to_xml()}</devices></domain>"
+        self._driver._create_guest(context.get_admin_context(), xml, instance)
 
     def _instance(self, instance: str, gib: int) -> Any:
         from nova import objects

@@ -130,7 +130,10 @@ def test_export_is_from_the_disks_pool_by_default(pools, tmp_path):
 
 
 class TakingGlance:
-    """Takes what it is given, but raises ``refuses`` the first time."""
+    """Takes what it is given, but raises ``refuses`` the first time.
+
+    The images have the size of the disks.
+    """
 
     def __init__(self, refuses=None):
         self.refuses, self.given, self.data = refuses, {}, None
@@ -148,7 +151,7 @@ class TakingGlance:
 
     def get(self, context, image_id, **_):
         status = "active" if "location" in self.given else "queued"
-        return {"status": status, "properties": {}}
+        return {"status": status, "properties": {}, "size": MIB}
 
 
 @pytest.fixture
