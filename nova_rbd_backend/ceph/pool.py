@@ -319,8 +319,15 @@ class Pool:
         librbd: rbd_rename. If it fails, it may have taken the new name.
 
         :raises ImageNotFound, Conflict: the image has another name now
+        :raises DiskBusy: the owner of its lock does not release it
         """
-        with self._access.reach("name", image=new_name) as ioctx:
+        connection = self.cluster.connection()
+        with (
+            self._lock_waits.limited("name", connection, name),
+            self._access.reach(
+                "name", image=new_name, connection=connection
+            ) as ioctx,
+        ):
             rbd.RBD().rename(ioctx, name, new_name)
 
     def set_metadata(

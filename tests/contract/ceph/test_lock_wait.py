@@ -16,6 +16,7 @@ from nova_rbd_backend import errors
 from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.holders import Lock
 from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.storage.images import source_snap
 from tests.support.clients import blocklist, connect, lock_request
 
@@ -82,6 +83,21 @@ def test_call_ends(ceph, hasty, name, owner, call):
     with hasty.open(name) as disk:
         assert disk.snaps() == ()
         assert [each.client_id for each in disk.clients()] == [owner]
+
+
+@pytest.fixture
+def journaled(hasty):
+    """Has librbd need the lock for a new name, too."""
+    features = ("layering", "exclusive-lock", "journaling")
+    hasty.options = ImageOptions(features=features)
+
+
+def test_rename_ends(hasty, journaled, name, owner):
+    with pytest.raises(errors.DiskBusy) as caught:
+        hasty.publish(name, hasty.directory.image_id(name), f"{name}.new")
+    assert f"client.{owner} has its exclusive lock" in str(caught.value)
+    assert hasty.directory.names(name) == [name]
+    assert not hasty.directory.exists(f"{name}.new")
 
 
 def test_other_images_are_not_disturbed(ceph, hasty, instance, name, owner):
