@@ -26,8 +26,7 @@ for word; do
         *) more+=("$word") ;;
     esac
 done
-# tests/e2e is first because it takes longest: tests/conftest.py cuts it into
-# a lane for each worker.
+# tests/e2e is first because it takes longest and has a worker of its own.
 [ $# -gt 0 ] || what=(tests/e2e tests/unit tests/contract tests/nova \
     tests/functional --durations-file .testbed/durations.json)
 
@@ -43,7 +42,7 @@ echo "==> pytest ${what[*]} ${more[*]}"
 # pytest runs in a process group of its own. A signal is passed to the whole
 # group, so that each worker stops the servers that it has started.
 set -m
-python -m pytest -v -n 3 --no-loadscope-reorder --durations=40 \
+python -m pytest -v -n 2 --no-loadscope-reorder --durations=40 \
     "${what[@]}" "${more[@]}" &
 trap 'kill -TERM -- -$!' INT TERM
 # A signal also ends `wait`, so wait again until pytest has ended.

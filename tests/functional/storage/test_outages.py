@@ -288,11 +288,9 @@ def test_time_out_of_a_close_ends_the_connection(paused, hasty, instance):
     assert address(hasty) != old
 
 
-def test_time_out_is_not_followed_by_others(
-    paused, hasty, tmp_path, told_often
-):
-    """To close the draft, undo it and end the lease would each take some."""
-    vms = Pool(hasty, "vms")
+def test_time_out_is_not_followed_by_others(paused, tmp_path, told_often):
+    """To close the draft, undo it and end the lease would take six more."""
+    vms = Pool(connect(paused, operation_timeout_seconds=4), "vms")
     path = tmp_path / "source.raw"
     path.write_bytes(os.urandom(64 * MIB))
     name = names.base_image(str(uuid.uuid4()), "")
