@@ -198,4 +198,8 @@ def test_copy_of_a_journaled_disk(ceph, other, mirror, vms, instance):
     with vms_of(other) as ioctx, rbd.Image(ioctx, name) as copy:
         assert dict(copy.metadata_list()) == metadata
     delete.delete_disks(pool, instance)
-    wait_for("the copy is deleted", lambda: not copies(), MIRROR_LIMIT_SECONDS)
+    wait_for(
+        "the copy is deleted",
+        lambda: name not in copies(),
+        MIRROR_LIMIT_SECONDS,
+    )

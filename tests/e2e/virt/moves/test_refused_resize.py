@@ -56,7 +56,11 @@ def test_server_is_evacuated_to_where_it_was(
     first.run(["virsh", "undefine", server.id], check=True)
     stack.declare_down(strange_host)
     stack.moves().evacuate(server, first.name)
-    shutil.rmtree(first.folder / "state/instances" / f"{server.id}_resize")
+    for host, folder in (
+        (first, f"{server.id}_resize"),
+        (strange_host, server.id),
+    ):
+        shutil.rmtree(host.folder / "state/instances" / folder)
     safe = proof.kept(stack, server, safe, boots=2)["counter"]
     stack.compute(strange_host).stop()
     stack.bring_back(strange_host)
