@@ -5,6 +5,7 @@
 import contextlib
 import ctypes
 import errno
+import functools
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -76,10 +77,11 @@ class Connection:
         For a pool that its map does not have, librados waits for the latest
         map, without a limit (RadosClient::lookup_pool, pool_get_name, 16.2).
         A call that does not end in time keeps the connection from being
-        closed.
+        closed, which would be the end of the process (a segmentation fault).
         """
+        kept = functools.partial(_called, call, self)
         try:
-            return threads.within(self._limit_seconds, call)
+            return threads.within(self._limit_seconds, kept)
         except TimeoutError as error:
             raise rados.OSError(str(error), errno=errno.ETIMEDOUT) from error
 
@@ -91,6 +93,10 @@ class Connection:
         self._closing.detach()
         for kept in (self.handle, *self.open_ioctxs.values()):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+
+
+def _called(call: Callable[[], T], _kept: Connection) -> T:
+    return call()
 
 
 def _connected(
