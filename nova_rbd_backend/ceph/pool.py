@@ -10,7 +10,7 @@ from typing import Any
 
 import rbd
 
-from nova_rbd_backend import errors, notices, threads
+from nova_rbd_backend import errors, notices
 from nova_rbd_backend.ceph import clock
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.cluster import Cluster
@@ -239,25 +239,12 @@ class Pool:
             if snap is not None:
                 image.show_snap(snap)
             yield image
-        except BaseException as error:
-            close = functools.partial(
-                self._close_after_error, handle, connection
-            )
-            if isinstance(error, errors.OperationTimedOut):
-                # Nobody waits for more: librbd unlocks the object map and the
-                # image, and ends its watch, each with a time-out of its own.
-                threads.start_native(close)
-            else:
-                close()
+        except BaseException:
+            # The error of the block says more than an error of close().
+            with contextlib.suppress(Exception):
+                self._close(handle, connection)
             raise
         with self._access.reach("close", image=shown, connection=connection):
-            self._close(handle, connection)
-
-    def _close_after_error(
-        self, handle: rbd.Image, connection: Connection
-    ) -> None:
-        """Close an image; that error says more than an error of this."""
-        with contextlib.suppress(Exception):
             self._close(handle, connection)
 
     def _close(self, handle: rbd.Image, connection: Connection) -> None:
