@@ -187,6 +187,11 @@ def _free(
         # No process works on the move any more. The next run frees the image.
         pool.trash.finish_move(entry.image_id, entry.image)
         return _Held("its interrupted move to the trash is finished now")
+    except errors.OperationTimedOut as error:
+        # Raises the same if this pool gives no answer. If it does, the pool of
+        # a clone or parent gave none, or only one PG of this pool.
+        pool.trash.get(entry.image_id)
+        return _Held(str(error))
     except errors.UNREACHED:
         raise
     except errors.DiskBusy as error:

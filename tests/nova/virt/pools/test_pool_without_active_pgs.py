@@ -155,6 +155,29 @@ def test_purge_frees_what_can_be_reached(ceph, pools, instance):
     assert [error.pool for error in failed] == ["snapshots"]
 
 
+def test_purge_goes_on_after_a_disk_with_a_clone_there(ceph, pools, instance):
+    """librbd asks the pools of the clones before it removes their parent."""
+    from nova_rbd_backend.virt import edge
+
+    vms, store = pools.vms, edge.store()
+    older, child = str(uuid.uuid4()), f"child-{instance.uuid}"
+    vms.create(f"{older}_disk", MIB)
+    with vms.open(f"{older}_disk", read_only=False) as disk:
+        disk.create_snap("nova-rbd-x")
+    there = vms.beside("snapshots")
+    there.clone(vms, f"{older}_disk", "nova-rbd-x", child)
+    store.delete(older)
+    store.delete(instance.uuid)
+    with ceph.admin() as admin, inactive(admin, "snapshots"):
+        reports, _ = store.purge()
+    purged = [each for found in reports for each in found.purged]
+    stuck = [each.image for found in reports for each in found.stuck]
+    assert f"{instance.uuid}_disk" in purged
+    assert f"{older}_disk" in stuck
+    there.remove(child)
+    store.purge()
+
+
 def test_former_pool_does_not_stop_the_start(
     ceph, pools, classes, instance, still
 ):
