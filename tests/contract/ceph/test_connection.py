@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A connection is closed when no call uses it any more, and not earlier."""
+
+import gc
+import threading
+import weakref
+
+import pytest
+import rados
+
+from tests.support.clients import connect
+from tests.testbed.process import wait_for
+
+
+def test_call_that_was_given_up_keeps_its_connection(ceph):
+    """It is still in librados, where a shutdown would crash the process."""
+    cluster = connect(
+        ceph, connect_timeout_seconds=18, operation_timeout_seconds=1
+    )
+    connection = cluster.connection()
+    answer = threading.Event()
+    with pytest.raises(rados.OSError):
+        connection.limited(lambda: answer.wait(60))
+    cluster.drop(connection)
+    alive = weakref.ref(connection)
+    del connection
+    gc.collect()
+    assert alive() is not None
+    answer.set()
+    wait_for("the call lets it go", lambda: alive() is None, 10, 0.02)
