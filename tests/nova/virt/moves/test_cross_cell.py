@@ -8,7 +8,6 @@ resize), on the same cluster. The source's pool is vms, that of the destination
 is snapshots, and each host may know the pool of the other one.
 """
 
-import types
 import uuid
 
 import pytest
@@ -17,6 +16,7 @@ from nova_rbd_backend.storage import journal, registry
 from nova_rbd_backend.storage.disks import delete
 from nova_rbd_backend.storage.images import purge
 from tests.nova.images import MIB
+from tests.nova.virt.moves.moved_server import moved_server
 
 SWAP_MB = 4
 
@@ -63,24 +63,13 @@ def server(driver, vms, new_compute):
     flavor = objects.Flavor(
         root_gb=1, ephemeral_gb=0, swap=SWAP_MB, extra_specs={}
     )
-    made = types.SimpleNamespace(
-        uuid=str(uuid.uuid4()),
-        project_id="p" * 32,
-        os_type=None,
-        vm_mode=None,
-        vm_state="active",
-        task_state=None,
-        launched_at="then",
-        host="source",
+    made = moved_server(
+        flavor,
         image_ref=None,
         kernel_id=None,
         ramdisk_id=None,
         trusted_certs=None,
         system_metadata={},
-        flavor=flavor,
-        old_flavor=flavor,
-        get_flavor=lambda: flavor,
-        migration_context=None,
     )
     yield made
     for name in registry.names(vms):

@@ -6,15 +6,13 @@ They are its only disks in Ceph, so no root disk tells a host with another pool
 that it looks in the wrong place.
 """
 
-import types
-import uuid
-
 import pytest
 
 from nova_rbd_backend.storage import registry
 from nova_rbd_backend.storage.disks import delete
 from nova_rbd_backend.storage.images import purge
 from tests.nova.images import MIB, VOLUME
+from tests.nova.virt.moves.moved_server import moved_server
 
 DISKS = {"disk.local": 1 << 30, "disk.swap": 4 * MIB}
 # The block device mapping of disk.eph0.
@@ -45,20 +43,7 @@ def flavor():
 @pytest.fixture
 def moving(driver, vms, flavor):
     """A server that ran on another host."""
-    made = types.SimpleNamespace(
-        uuid=str(uuid.uuid4()),
-        project_id="p" * 32,
-        os_type=None,
-        vm_mode=None,
-        vm_state="active",
-        task_state=None,
-        launched_at="then",
-        host="source",
-        flavor=flavor,
-        old_flavor=flavor,
-        get_flavor=lambda: flavor,
-        migration_context=None,
-    )
+    made = moved_server(flavor)
     yield made
     for pool in ("vms", "snapshots"):
         there = vms.beside(pool)
