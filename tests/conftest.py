@@ -16,9 +16,8 @@ from tests.durations import Durations
 
 _TOLD = "told"
 # The tests of tests/e2e, by the lane in which one worker runs them, on an
-# OpenStack of its own; the first prefix of a file's path counts. A third lane
-# and worker make nothing quicker: three OpenStacks leave two cores no idle
-# time, and guests then miss the limits of tests.
+# OpenStack of its own; the first prefix of a file's path counts. The workers
+# then have about as much to do.
 LANES = {
     "tests/e2e/virt/test_killed.py": "killed",
     "tests/e2e/": "e2e",
