@@ -122,14 +122,12 @@ class _Run:
     def settle(self, entry: journal.Entry) -> None:
         try:
             settle(self.pool, entry)
+        except errors.OperationTimedOut as error:
+            _require_answer(self.pool)
+            self.stuck.append(_kept(entry, str(error)))
+        except errors.UNREACHED:
+            raise
         except errors.StorageError as error:
-            # Only another pool, such as that of a snapshot's disk, may be
-            # unable to answer.
-            elsewhere = isinstance(error, errors.OperationTimedOut) and (
-                error.pool not in (None, str(self.pool))
-            )
-            if isinstance(error, errors.UNREACHED) and not elsewhere:
-                raise
             self.stuck.append(_kept(entry, str(error)))
 
     def free(self, entry: journal.Entry, force: bool = False) -> None:
@@ -155,6 +153,17 @@ class _Run:
             self.waiting.append(_kept(entry, held.reason))
         else:
             self.stuck.append(_kept(entry, held.reason))
+
+
+def _require_answer(pool: Pool) -> None:
+    """Raise after a time-out unless the pool itself gives answers.
+
+    If it does, another pool gave none, which has a clone, a parent or the disk
+    of a snapshot, or only one PG of this pool. The other images can be freed.
+
+    :raises OperationTimedOut: the pool gives no answer
+    """
+    pool.directory.listed_id("")
 
 
 def _kept(entry: journal.Entry, reason: str) -> Kept:
@@ -188,9 +197,7 @@ def _free(
         pool.trash.finish_move(entry.image_id, entry.image)
         return _Held("its interrupted move to the trash is finished now")
     except errors.OperationTimedOut as error:
-        # Raises the same if this pool gives no answer. If it does, the pool of
-        # a clone or parent gave none, or only one PG of this pool.
-        pool.trash.get(entry.image_id)
+        _require_answer(pool)
         return _Held(str(error))
     except errors.UNREACHED:
         raise
