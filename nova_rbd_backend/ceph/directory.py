@@ -208,7 +208,7 @@ class Directory:
 
     def _rename_listed(self, draft: str, image_id: str, name: str) -> None:
         """cls_rbd: dir_rename_image, which refuses any other name or id."""
-        request = _renaming(draft, name, image_id)
+        request = b"".join(map(encoded, (draft, name, image_id)))
         method = ("rbd", "dir_rename_image")
         try:
             self._access.execute(
@@ -272,11 +272,6 @@ class Directory:
             except rados.ObjectExists:
                 if self.image_id(name) != image_id:
                     raise
-
-
-def _renaming(old: str, new: str, image_id: str) -> bytes:
-    """Write the request of dir_rename_image."""
-    return b"".join(map(encoded, (old, new, image_id)))
 
 
 def _differs(error: rados.Error) -> bool:
