@@ -128,8 +128,9 @@ def require_makeable(instance: Any) -> None:
     :raises nova.exception.InvalidInput: the flavor asks for an unknown class
     :raises nova.exception.StorageError: the pool of its class does not answer
     """
-    for disk in ("disk", "disk.local", "disk.swap", "disk.config"):
-        pool = for_new(instance, disk).pool
+    kinds = ("disk", "disk.local", "disk.swap", "disk.config")
+    pools = [for_new(instance, disk).pool for disk in kinds]
+    for pool in {each.name: each for each in pools}.values():
         edge.run(functools.partial(pool.directory.listed_id, ""))
 
 
