@@ -9,8 +9,9 @@ its threads hang or its writes find no end.
 
 librbd cannot cancel such a call, and it must not do its work hours later. The
 client of this process is therefore put on Ceph's blocklist: the call fails at
-once, and nothing that it has sent is done any more. The next use of the
-cluster opens a new connection.
+once, and nothing that it has sent is done any more. All other calls over that
+connection fail as well, and only those within once_more are repeated. The next
+use of the cluster opens a new connection.
 """
 
 import contextlib

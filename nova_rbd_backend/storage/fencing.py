@@ -134,7 +134,8 @@ def fenced(
     Every image that another client may have open has to be opened this way.
     librbd breaks a dead client's lock by itself, but may put that client on
     the blocklist for an hour only (mon_osd_blocklist_default_expire). Nobody
-    can find and fence the client after that.
+    can find and fence the client after that. A rollback does not even wait for
+    the lock: it reports that the image is read-only (EROFS, 16.2.15).
 
     :param name, image_id, frees: see Pool.open
     :raises ImageNotFound: there is no such image
@@ -240,7 +241,7 @@ def _disks(
     return {
         name: image_id
         for name, image_id in pool.directory.ids(prefix).items()
-        if names.final_name(name) == name and (disks is None or name in disks)
+        if not names.is_draft(name) and (disks is None or name in disks)
     }
 
 
