@@ -30,7 +30,7 @@ class Bases(command.Lister):
 def _bases(pool: Pool) -> Iterator[command.Row]:
     ids = pool.directory.ids(names.BASE_PREFIX)
     for name, image_id in sorted(ids.items()):
-        if names.final_name(name) != name:
+        if names.is_draft(name):
             continue
         try:
             with pool.open(image_id=image_id) as opened:

@@ -78,10 +78,10 @@ class Flatten(command.Lister):
         :returns: its size in bytes, what was done, and why it still depends on
             its parent
         """
-        way = image.pool.open
+        opened = image.pool.open
         if not dry_run:
-            way = functools.partial(fencing.fenced, image.pool)
-        with way(image.name, image_id=image.image_id) as disk:
+            opened = functools.partial(fencing.fenced, image.pool)
+        with opened(image.name, image_id=image.image_id) as disk:
             size = disk.size_bytes()
             if disk.parent() is None:
                 return size, "has no parent", None

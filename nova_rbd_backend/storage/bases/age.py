@@ -55,7 +55,7 @@ def _age(pool: Pool, unused_seconds: int | None) -> AgeReport:
     lease.remove_dead(pool, names.BASE_PREFIX)
     in_use, kept, removed, failed = 0, 0, [], []
     for name, image_id in pool.directory.ids(names.BASE_PREFIX).items():
-        if names.final_name(name) != name:
+        if names.is_draft(name):
             continue
         try:
             if pool.headers.has_clones(image_id):

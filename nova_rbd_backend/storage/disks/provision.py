@@ -186,8 +186,8 @@ def _grow(
     size_bytes = pool.headers.size_bytes(image_id)
     if wanted_bytes is None or size_bytes >= wanted_bytes:
         return size_bytes, False
-    if names.final_name(name) == name:
-        # It is no draft, so that others may have it open.
+    if not names.is_draft(name):
+        # Others may have it open.
         fencing.fence_dead(pool, {name: image_id})
     with pool.open(name, read_only=False, image_id=image_id) as disk:
         disk.resize(wanted_bytes)

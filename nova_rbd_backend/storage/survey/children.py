@@ -56,7 +56,7 @@ def named(cluster: Cluster, name: str) -> list[ImageRef]:
             found += [
                 ImageRef(pool, image_id, each, trashed=False)
                 for each, image_id in ids.items()
-                if image_id and names.final_name(each) == each
+                if image_id and not names.is_draft(each)
             ]
     return found
 

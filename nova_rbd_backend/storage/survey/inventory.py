@@ -36,7 +36,7 @@ def disks(pool: Pool, instance_uuid: str | None = None) -> Iterator[DiskInfo]:
     found = {
         name: image_id
         for name, image_id in pool.directory.ids(prefix).items()
-        if names.DiskName.parse(name) and names.final_name(name) == name
+        if names.DiskName.parse(name) and not names.is_draft(name)
     }
     ancestors: _Ancestors = {}
     for name in sorted(found):

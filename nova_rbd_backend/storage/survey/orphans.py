@@ -63,7 +63,7 @@ def content(pool: Pool) -> Content:
         # An operator's own copy, such as UUID_disk.old, is a stranger.
         if whose and names.is_novas(whose.disk.removesuffix(".rescue")):
             disks.setdefault(whose.instance_uuid, {})[name] = image_id
-        elif names.final_name(name) == name and not own:
+        elif not names.is_draft(name) and not own:
             strangers += 1
     return Content(disks, strangers)
 

@@ -51,7 +51,7 @@ def begin(instance: Any) -> None:
             for pool, disks in store.disks_by_pool(instance.uuid).items()
             for disk in disks
             # What an attempt has left half made is undone.
-            if names.final_name(disk) == disk
+            if not names.is_draft(disk)
         ]
 
     if found := edge.run(find):
