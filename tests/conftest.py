@@ -90,6 +90,36 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
                     return lane
             return nodeid.partition("::")[0]
 
+        def remove_node(self, node: Any) -> str | None:
+            """Forget a worker; return the test that has crashed it.
+
+            pytest-xdist 3.8 would run that test again, and would give all
+            files of this worker to the next one, which waits for ever if it
+            begins with one that is done.
+            """
+            units = self.assigned_work[node]
+            left = [
+                (unit, nodeid)
+                for unit in units.values()
+                for nodeid, completed in unit.items()
+                if not completed
+            ]
+            for unit, nodeid in left[:1]:
+                unit[nodeid] = True
+            self.assigned_work[node] = {
+                scope: unit
+                for scope, unit in units.items()
+                if not all(unit.values())
+            }
+            super().remove_node(node)
+            return left[0][1] if left else None
+
+        def schedule(self) -> None:
+            """Give new workers work, which they begin when more follows."""
+            super().schedule()
+            for node in self.nodes:
+                self._reschedule(node)
+
     return Lanes(config, log)
 
 

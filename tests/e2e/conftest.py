@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 
 import pytest
 from openstack.compute.v2.flavor import Flavor
@@ -194,11 +194,10 @@ def wait_until_empty(stack: Testbed) -> None:
             n for pool in pools for n in rbd_view.left(stack.cluster, pool)
         ]
 
-    wait_for(
+    wait_until_gone(
         "pools vms and snapshots and their trash are empty",
-        lambda: not left(),
+        left,
         PURGE_SECONDS,
-        interval_seconds=0.5,
     )
 
 
@@ -222,12 +221,18 @@ def wait_until_at_home(stack: Testbed) -> None:
             wrong += [f"{host.name}: {name}" for name in sorted(found - here)]
         return wrong
 
+    wait_until_gone(
+        "each host has the folders of its own servers only",
+        strangers,
+        FOLDER_SECONDS,
+    )
+
+
+def wait_until_gone(
+    what: str, left: Callable[[], Collection[str]], limit_seconds: float
+) -> None:
+    """:raises AssertionError: not within the limit; names what is left"""
     try:
-        wait_for(
-            "each host has the folders of its own servers only",
-            lambda: not strangers(),
-            FOLDER_SECONDS,
-            interval_seconds=0.5,
-        )
+        wait_for(what, lambda: not left(), limit_seconds, 0.5)
     except TestbedError as error:
-        raise AssertionError(f"{error}; left: {strangers()}") from None
+        raise AssertionError(f"{error}; left: {left()}") from None

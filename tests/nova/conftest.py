@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 
+from nova_rbd_backend import threads
 from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.settings import ClusterSettings
@@ -16,6 +17,16 @@ from tests.support import ceph_fixtures
 
 ceph = ceph_fixtures.ceph
 vms = ceph_fixtures.vms
+
+
+@pytest.fixture(autouse=True)
+def native_threads():
+    """No test may have eventlet replace this process's threads.
+
+    The threads of all later tests of this process would wait for ever.
+    """
+    yield
+    assert threads._patched_eventlet() is None
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 """Copy the data of a few images at a time on this host, and log progress."""
 
 import contextlib
-import functools
 import glob
 import os
 import shutil
@@ -25,7 +24,7 @@ LOG_SECONDS = 10
 STAGING_FOLDER = "nova-rbd-staging"
 
 # The slots, by their number; eventlet makes them green.
-_slots = functools.cache(threading.BoundedSemaphore)
+_slots: dict[int, threading.BoundedSemaphore] = {}
 
 
 @contextlib.contextmanager
@@ -35,7 +34,10 @@ def slot(limit_seconds: float | None = None) -> Iterator[bool]:
     :param limit_seconds: how long to wait for a slot; None: without limit
     :returns: False: no slot became free in that time
     """
-    slots = _slots(edge.settings().import_at_once)
+    count = edge.settings().import_at_once
+    # The first boots may come at once; functools.cache might give each one
+    # its own.
+    slots = _slots.setdefault(count, threading.BoundedSemaphore(count))
     got = slots.acquire(timeout=limit_seconds)
     try:
         yield got

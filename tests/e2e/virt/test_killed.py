@@ -16,7 +16,13 @@ import pytest
 from openstack.compute.v2.flavor import Flavor
 from openstack.compute.v2.server import Server
 
-from tests.e2e.conftest import FIRST, Images, Tell, wait_until_empty
+from tests.e2e.conftest import (
+    FIRST,
+    Images,
+    Tell,
+    wait_until_empty,
+    wait_until_gone,
+)
 from tests.e2e.virt import killed_compute
 from tests.support import dying
 from tests.support.forks import ForkServer
@@ -276,6 +282,13 @@ def test_snapshot(
         view = rbd_view.images(stack.cluster, "snapshots").get(name)
         return view is not None and view.parent is None
 
+    def left() -> list[str]:
+        disk = f"{server.id}_disk"
+        return [
+            *rbd_view.left(stack.cluster, "snapshots"),
+            *rbd_view.snaps(stack.cluster, "vms", disk),
+        ]
+
     def snapshot(step: int) -> bool:
         nonlocal kept
         made: list[str] = []
@@ -300,17 +313,7 @@ def test_snapshot(
         else:
             assert died
         servers.delete_image(image)
-        wait_for(
-            "no snapshot is left",
-            lambda: (
-                not rbd_view.left(stack.cluster, "snapshots")
-                and not rbd_view.snaps(
-                    stack.cluster, "vms", f"{server.id}_disk"
-                )
-            ),
-            SETTLE_SECONDS,
-            0.5,
-        )
+        wait_until_gone("no snapshot is left", left, SETTLE_SECONDS)
         return died
 
     steps = at_each_step(snapshot)

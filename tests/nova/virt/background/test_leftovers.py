@@ -22,8 +22,12 @@ HERE = "here"
 
 
 @pytest.fixture
-def database(driver, nova_conf):
+def database(driver, nova_conf, monkeypatch):
     """Nova's database of a cell, empty."""
+    # nova.tests has eventlet replace all threads: in 26 nova.monkey_patch does
+    # so when it is imported, in 34 its patch() does.
+    monkeypatch.setenv("OS_NOVA_DISABLE_EVENTLET_PATCHING", "1")
+    monkeypatch.setattr("nova.monkey_patch.patch", lambda: None, raising=False)
     from nova.tests import fixtures
 
     nova_conf(group="database", connection="sqlite://")

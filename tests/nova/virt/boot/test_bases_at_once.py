@@ -4,6 +4,7 @@
 
 import concurrent.futures
 import tempfile
+import threading
 import time
 
 import pytest
@@ -147,6 +148,33 @@ def test_wait_for_an_import_ends_when_the_base_exists(
         make_elsewhere(pools, image_id)
         waits.result(timeout=30)
     assert content(pools, image, 6)[0] == b"theirs"
+
+
+def test_first_imports_at_once_share_the_slots(pools, monkeypatch):
+    from nova_rbd_backend.virt.boot import fetch as fetch_
+
+    pools.conf(group="nova_rbd", import_at_once=3)
+    begin = threading.Barrier(6)
+    at_once, most = [], 0
+    semaphore = threading.BoundedSemaphore
+
+    def slow(count):
+        time.sleep(0.1)
+        return semaphore(count)
+
+    def import_(_number):
+        nonlocal most
+        begin.wait()
+        with fetch_.slot():
+            at_once.append(None)
+            most = max(most, len(at_once))
+            time.sleep(0.2)
+            at_once.pop()
+
+    monkeypatch.setattr(threading, "BoundedSemaphore", slow)
+    with concurrent.futures.ThreadPoolExecutor(6) as executor:
+        list(executor.map(import_, range(6)))
+    assert most == 3
 
 
 def test_maker_that_is_taken_for_dead(
