@@ -7,6 +7,7 @@ Stop all servers, whenever the run is interrupted.
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -22,6 +23,8 @@ LANES = {
     "tests/e2e/virt/test_killed.py": "killed",
     "tests/e2e/": "e2e",
 }
+#: Set when the run is to end soon. A teardown then only stops servers.
+INTERRUPTED = threading.Event()
 # How long an interrupted worker may take to stop its OpenStack.
 STOP_SECONDS = 60
 
@@ -142,25 +145,24 @@ class _Interrupts:
     """
 
     def __init__(self) -> None:
-        self._asked = False
         self._busy = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._interrupt)
 
     def _interrupt(self, number: int, frame: object) -> None:
-        if not self._asked:
-            self._asked = True
+        if not INTERRUPTED.is_set():
+            INTERRUPTED.set()
             if not self._busy:
                 raise KeyboardInterrupt
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self) -> Generator[None]:
-        asked, self._busy = self._asked, True
+        asked, self._busy = INTERRUPTED.is_set(), True
         try:
             yield
         finally:
             self._busy = False
-            if self._asked and not asked:
+            if INTERRUPTED.is_set() and not asked:
                 raise KeyboardInterrupt
 
     @pytest.hookimpl(wrapper=True)

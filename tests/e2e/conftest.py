@@ -12,7 +12,7 @@ import pytest
 from openstack.compute.v2.flavor import Flavor
 from openstack.image.v2.image import Image
 
-from tests.conftest import Tell
+from tests.conftest import INTERRUPTED, Tell
 from tests.e2e import proof, told
 from tests.testbed import paths
 from tests.testbed.ceph import rbd_view
@@ -122,6 +122,8 @@ def all_deleted(stack: Testbed) -> Iterator[Servers]:
     """Act as a user; afterwards delete all servers, and wait for that."""
     user = stack.servers()
     yield user
+    if INTERRUPTED.is_set():
+        return
     try:
         wait_until_at_home(stack)
         user.delete_all()
@@ -129,7 +131,8 @@ def all_deleted(stack: Testbed) -> Iterator[Servers]:
         wait_until_at_home(stack)
     except Exception:
         # What a failed test has left must not disturb the next test.
-        clear(stack)
+        if not INTERRUPTED.is_set():
+            clear(stack)
         raise
 
 

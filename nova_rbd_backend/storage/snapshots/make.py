@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping
 
-from nova_rbd_backend import names
+from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import fencing, journal
@@ -28,6 +28,8 @@ SNAP = "snap"
 #: it, librbd reports that the image is open (EBUSY), which Glance's user gets
 #: as a conflict (glance_store, _drivers/rbd.py; 16.2, PreRemoveRequest.cc).
 HOLD = "nova-rbd-detaching"
+# One for each name that it may get meanwhile (draft, snapshot, trash).
+_ATTEMPTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +136,24 @@ def undo(pool: Pool, attempt: SnapshotAttempt) -> None:
 
 
 def remove(pool: Pool, detachment: journal.Entry) -> None:
-    """Remove a snapshot that Glance does not know, if it exists."""
+    """Remove a snapshot that Glance does not know, if it exists.
+
+    :raises Conflict: it got another name each time; call this again
+    """
     # If its maker died while it was published, it is a draft, which the entry
-    # of its creation would have published.
-    name = pool.directory.listed_name(detachment.image_id)
-    if name is not None and names.final_name(name) == detachment.image:
+    # of its creation has published at any moment, here or on another host.
+    for _attempt in range(_ATTEMPTS):
+        name = pool.directory.listed_name(detachment.image_id)
+        if name is None or names.final_name(name) != detachment.image:
+            break
         discard(pool, name, image_id=detachment.image_id)
+    else:
+        raise errors.Conflict(
+            "it gets another name again and again",
+            operation="delete",
+            pool=str(pool),
+            image=detachment.image,
+        )
     if detachment.source is not None:
         source_snap.remove(pool, detachment.source)
     journal.end(pool, detachment)

@@ -16,6 +16,7 @@ import pytest
 from openstack.compute.v2.flavor import Flavor
 from openstack.compute.v2.server import Server
 
+from tests.conftest import INTERRUPTED
 from tests.e2e.conftest import (
     FIRST,
     Images,
@@ -125,7 +126,8 @@ def doomed(
         made = Doomed(stack, forks, counter)
         made.start()
         yield made
-        stack.restart_compute(host)
+        if not INTERRUPTED.is_set():
+            stack.restart_compute(host)
 
 
 def at_each_step(work: Callable[[int], bool]) -> int:

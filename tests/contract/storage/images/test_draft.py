@@ -293,6 +293,45 @@ def test_unknown_snapshot_whose_maker_died_while_it_was_published(
         assert disk.snaps() == ()
 
 
+def test_unknown_snapshot_that_is_published_while_it_is_removed(
+    pool, name, monkeypatch
+):
+    """Another thread works on the entry of its creation at that moment."""
+    pool.create(name, MIB)
+    attempt = snapshots.begin(pool, pool, name, str(uuid.uuid4()))
+    snapshots.snap(attempt)
+
+    def die(*_args):
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Directory, "_rename_listed", die)
+        patch.setattr(draft, "settle", die)
+        with pytest.raises(Died):
+            snapshots.publish(pool, attempt, {})
+    (entry,) = [
+        each
+        for each in journal.detachments(pool)
+        if each.source == attempt.source
+    ]
+    listed_name = Directory.listed_name
+
+    def listed_before(self, image_id):
+        found = listed_name(self, image_id)
+        draft.settle(pool, attempt.creation)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Directory, "listed_name", listed_before)
+        snapshots.remove(pool, entry)
+    assert left(pool, entry.image) == []
+    assert not pool.directory.exists(entry.image)
+    assert pool.trash.get(entry.image_id) is not None
+    purge.purge(pool)
+    with pool.open(name) as disk:
+        assert disk.snaps() == ()
+
+
 def test_older_disk_that_was_restored_over_a_half_published_one(
     pool, instance, name
 ):
