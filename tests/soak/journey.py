@@ -77,6 +77,14 @@ class Journey:
                 for since, until in [*self._windows, *still]
             )
 
+    def counts(self) -> str:
+        """Return one line of how much has happened."""
+        with self._lock:
+            return (
+                f"{self.outcomes.total()} actions, {self.faults.total()} "
+                f"faults, {len(self.violations)} violations"
+            )
+
     def table(self) -> str:
         """Return the actions with their outcomes, and the faults."""
         outcomes = sorted({outcome for _, outcome in self.outcomes})

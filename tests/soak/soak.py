@@ -163,10 +163,18 @@ class Soak:
         return run
 
     def _pass_time(self) -> None:
-        limit = time.monotonic() + self._seconds
-        while (left := limit - time.monotonic()) > 0:
+        begun = time.monotonic()
+        told_minutes = 0
+        while (passed := time.monotonic() - begun) < self._seconds:
             # Short, because a signal is handled between two waits.
-            self._end.wait(min(left, 1))
+            self._end.wait(min(self._seconds - passed, 1))
+            if passed // 60 > told_minutes:
+                told_minutes = int(passed // 60)
+                print(
+                    f"minute {told_minutes}: {self.journey.counts()}",
+                    flush=True,
+                )
+        print("time is over; heal, delete all, and check", flush=True)
 
     # -- begin and end --------------------------------------------------------
 

@@ -285,7 +285,7 @@ class ComputeHost:
         def answers() -> bool:
             if self._libvirtd.pid() is None:
                 raise TestbedError(f"libvirtd of {self.name} died, see {log}")
-            if not socket.exists():  # libvirt would print an error
+            if not socket.exists():
                 return False
             try:
                 with self._open():
@@ -297,6 +297,8 @@ class ComputeHost:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[libvirt.virConnect]:
+        # libvirt's default handler would print each error, too.
+        libvirt.registerErrorHandler(lambda *_: None, None)
         connection = libvirt.open(self.libvirt_uri)
         try:
             yield connection
