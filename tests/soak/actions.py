@@ -4,6 +4,8 @@
 
 import dataclasses
 import enum
+from collections.abc import Mapping
+from typing import Any
 
 
 class Data(enum.Enum):
@@ -32,6 +34,13 @@ class Action:
     at: frozenset[str]
     ends: frozenset[str]
     data: Data = Data.KEEPS
+
+    def fits(self, server: Mapping[str, Any]) -> bool:
+        """Return whether it can be asked for a server as Nova shows it."""
+        volumes = server.get("os-extended-volumes:volumes_attached")
+        return server["status"] in self.at and (
+            self.name != "detach" or bool(volumes)
+        )
 
 
 def _action(

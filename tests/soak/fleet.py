@@ -81,7 +81,7 @@ class Fleet:
 
         :param servers: as Nova's API shows them now
         """
-        at = actions.ACTIONS[step.action].at
+        action = actions.ACTIONS[step.action]
         with self._lock:
             for gone in self._members.keys() - servers.keys():
                 if not self._members[gone].users:
@@ -89,7 +89,7 @@ class Fleet:
             ready = [
                 member
                 for member in self._members.values()
-                if member.id in servers and servers[member.id]["status"] in at
+                if member.id in servers and action.fits(servers[member.id])
             ]
             busy = [member for member in ready if member.users]
             free = [
