@@ -42,7 +42,9 @@ def test_clone_of_an_image_without_exclusive_lock(
     assert frozen.write("old") == "wrote"
     frozen.signal(signal.SIGSTOP)
     wait_for_dead_clients(ceph, "vms")
+    assert not fencing.ready_for_start(vms, instance)
     fencing.fence_for_start(vms, instance)
+    assert fencing.ready_for_start(vms, instance)
     with vms.open(name, read_only=False) as disk:
         disk.write(b"new", 0)
         disk.flush()
