@@ -17,11 +17,12 @@ from tests.durations import Durations
 
 _TOLD = "told"
 # The tests of tests/e2e, by the lane in which one worker runs them, on an
-# OpenStack of its own; the first prefix of a file's path counts. The workers
-# then have about as much to do.
+# OpenStack of its own; the first prefix of a file's path counts. The longest
+# lane takes about as long as the whole run.
 LANES = {
     "tests/e2e/virt/test_killed.py": "killed",
-    "tests/e2e/": "e2e",
+    "tests/e2e/virt/": "life of servers",
+    "tests/e2e/": "other e2e",
 }
 #: Set when the run is to end soon. A teardown then only stops servers.
 INTERRUPTED = threading.Event()
@@ -79,10 +80,10 @@ def _stop_worker(gateway: Any) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the tests of one OpenStack together, and those of one file.
 
-    The lanes of tests/e2e begin first, one in each of two workers. The worker
-    of the shorter one goes on with all other suites, which compute while the
-    other lane mostly waits for guests. (Marks can't do this with pytest-xdist
-    3.8 and pytest 9.2.)
+    The lanes of tests/e2e begin first, one in each of three workers. The
+    workers of the shorter ones go on with all other suites, which compute
+    while the longest lane mostly waits for guests. (Marks can't do this with
+    pytest-xdist 3.8 and pytest 9.2.)
     """
     from xdist.scheduler import LoadScopeScheduling
 

@@ -42,7 +42,7 @@ echo "==> pytest ${what[*]} ${more[*]}"
 # pytest runs in a process group of its own. A signal is passed to the whole
 # group, so that each worker stops the servers that it has started.
 set -m
-python -m pytest -v -n 2 --no-loadscope-reorder --durations=40 \
+python -m pytest -v -n 3 --no-loadscope-reorder --durations=40 \
     "${what[@]}" "${more[@]}" &
 trap 'kill -TERM -- -$!' INT TERM
 # A signal also ends `wait`, so wait again until pytest has ended.

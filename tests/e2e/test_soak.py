@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Two minutes of tools/soak.sh, with the same plan in each run."""
+
+import pytest
+
+from tests.conftest import Tell
+from tests.e2e.conftest import NAME, Images
+from tests.soak.soak import Soak
+from tests.testbed import paths
+from tests.testbed.host.compute_host import ComputeHost
+from tests.testbed.openstack.servers import Servers
+from tests.testbed.whole import Testbed
+
+SEED, SECONDS = 14, 120
+
+# The end waits for all that was begun or broken, each with a limit.
+pytestmark = pytest.mark.timeout(1500)
+
+
+def test_two_minutes(
+    stack: Testbed,
+    images: Images,
+    servers: Servers,
+    other_host: ComputeHost,
+    tell: Tell,
+) -> None:
+    log = paths.cache() / "soak" / f"{NAME}.log"
+    sources = images.raw.id, images.qcow2.id
+    soak = Soak(stack, SEED, SECONDS, sources, log)
+    soak.run()
+    tell(soak.report().replace("\n", "\n    "))
+    assert soak.journey.violations == [], soak.report()
