@@ -16,7 +16,7 @@ before its error is raised.
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 from nova_rbd_backend import errors, names
@@ -25,6 +25,7 @@ from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.settings import Settings
 from nova_rbd_backend.storage import fencing, journal, registry
 from nova_rbd_backend.storage.disks import delete, provision
+from nova_rbd_backend.storage.disks.delete import ByMove, DeleteReport
 from nova_rbd_backend.storage.images import purge
 from nova_rbd_backend.storage_classes import StorageClass
 
@@ -219,8 +220,8 @@ class Store:
         self,
         instance_uuid: str,
         only: Callable[[str], bool] = lambda _disk: True,
-        by_move: delete.ByMove | None = None,
-    ) -> dict[str, delete.DeleteReport]:
+        by_move: ByMove | None = None,
+    ) -> dict[str, DeleteReport]:
         """Free the names of an instance's disks in all pools.
 
         A purge frees their space.
@@ -232,15 +233,33 @@ class Store:
             that gives no answer; what can be deleted in the other pools is
             deleted
         """
+        return self._in_each(self._deletion(instance_uuid, only, by_move))
+
+    def delete_within_reach(
+        self, instance_uuid: str, silent: Collection[str]
+    ) -> tuple[dict[str, DeleteReport], dict[str, errors.StorageError]]:
+        """Free the names of an instance's disks in the pools that answer.
+
+        :param silent: pools that are known to be silent, and are not asked
+        :returns: a report, or an error, for each other pool's name
+        """
+        asked = [name for name in self.pool_names() if name not in silent]
+        return self._try_each(self._deletion(instance_uuid), asked)
+
+    def _deletion(
+        self,
+        instance_uuid: str,
+        only: Callable[[str], bool] = lambda _disk: True,
+        by_move: ByMove | None = None,
+    ) -> Callable[[Pool], DeleteReport]:
+        """Return a function that frees the names in one pool."""
         retention = self.settings.trash_retention_seconds
-        return self._in_each(
-            lambda pool: delete.delete_disks(
-                pool,
-                instance_uuid,
-                only,
-                retention_seconds=retention,
-                by_move=by_move,
-            )
+        return lambda pool: delete.delete_disks(
+            pool,
+            instance_uuid,
+            only,
+            retention_seconds=retention,
+            by_move=by_move,
         )
 
     def purge(

@@ -10,6 +10,8 @@ lead to its disks:
 
 * Nova's periodic _run_pending_deletes has the driver delete the files of the
   host's deleted instances. Nova has lost track of instances without a host.
+  If a pool is silent, Nova's loop ends at its first instance, and REST goes on
+  with all of them in the pools that answer.
 * The journal has an entry for each spawn until it ends. If its process has
   died, or the spawn has failed, Nova's database tells what became of the
   instance.
@@ -20,7 +22,7 @@ deleted disks.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import nova.conf
@@ -31,6 +33,7 @@ from oslo_log import log as logging
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage.disks.delete import DeleteReport
 from nova_rbd_backend.virt import edge
 from nova_rbd_backend.virt.background import lasting
 from nova_rbd_backend.virt.background.purger import PURGER
@@ -46,6 +49,7 @@ _LONGEST_SPAWN_SECONDS = 24 * 3600.0
 _NOT_WRITTEN = (*errors.UNREACHED, errors.NoSpace)
 
 _STATES = lasting.States()
+_STATES_OF_REST = lasting.States()
 
 # UUIDs of the instances whose spawns by this process have not ended.
 _not_ended: set[str] = set()
@@ -121,8 +125,9 @@ def delete_disks_of_deleted(instance: Any) -> bool:
     Does nothing for an instance that is not deleted, or of another host.
 
     :returns: False if disks are left
-    :raises nova.exception.StorageError: Ceph does not answer; Nova counts no
-        attempt, of which it makes a few only
+    :raises nova.exception.StorageError: Ceph does not answer. Nova counts no
+        attempt, of which it makes a few only, and leaves all other instances
+        to its next period; REST deletes their disks where it can
     """
     if not (instance.obj_attr_is_set("deleted") and instance.deleted):
         return True
@@ -134,6 +139,7 @@ def delete_disks_of_deleted(instance: Any) -> bool:
         _delete(instance.uuid)
     except exception.NovaException as error:
         if isinstance(error.__cause__, errors.UNREACHED):
+            REST.start()
             raise
         LOG.error(
             "Disks of this deleted instance stay in Ceph: %s",
@@ -142,6 +148,64 @@ def delete_disks_of_deleted(instance: Any) -> bool:
         )
         return False
     return True
+
+
+def _delete_rest_once() -> bool:
+    """Delete the disks of this host's deleted instances, where Ceph answers.
+
+    Each silent pool is asked for one instance only. Nova's next period deletes
+    the rest, and takes note of what has been deleted here.
+    """
+    silent: set[str] = set()
+    try:
+        with _STATES_OF_REST.run():
+            for instance in _pending_deletes():
+                if _is_deleted_on(instance, CONF.host):
+                    _delete_within_reach(instance.uuid, silent)
+    except Exception as error:
+        text = "Disks of deleted instances stay in Ceph: %s"
+        _STATES_OF_REST.tell("", str(error), LOG.error, text, error)
+    return True
+
+
+def _pending_deletes() -> list[Any]:
+    """Return the instances that Nova's periodic _run_pending_deletes takes."""
+    context = nova_context.get_admin_context(read_deleted="yes")
+    filters = {
+        "deleted": True,
+        "soft_deleted": False,
+        "host": CONF.host,
+        "cleaned": False,
+    }
+    found = objects.InstanceList.get_by_filters(
+        context, filters, expected_attrs=["system_metadata"]
+    )
+    most = CONF.maximum_instance_delete_attempts
+    return [
+        each
+        for each in found
+        if int(each.system_metadata.get("clean_attempts", "0")) < most
+    ]
+
+
+def _delete_within_reach(uuid: str, silent: set[str]) -> None:
+    """Delete an instance's disks in the pools that are not silent.
+
+    :param silent: the silent pools that are known, to which it adds others
+    """
+    store = edge.store()
+    reports, failed = edge.run(
+        lambda: store.delete_within_reach(uuid, silent), waits=True
+    )
+    _log_deleted(uuid, reports)
+    for pool, error in failed.items():
+        if isinstance(error, errors.UNREACHED):
+            silent.add(pool)
+        else:
+            text = "Disks of deleted instance %s stay in Ceph: %s"
+            _STATES_OF_REST.tell(
+                *(f"{uuid} {pool}", str(error), LOG.error, text, uuid, error)
+            )
 
 
 def _settle_once() -> bool:
@@ -265,7 +329,10 @@ def _is_deleted_on(instance: Any, host: str) -> bool:
 
 def _delete(uuid: str) -> None:
     store = edge.store()
-    reports = edge.run(lambda: store.delete(uuid), waits=True)
+    _log_deleted(uuid, edge.run(lambda: store.delete(uuid), waits=True))
+
+
+def _log_deleted(uuid: str, reports: Mapping[str, DeleteReport]) -> None:
     for pool, report in reports.items():
         if report.deleted:
             LOG.info(
@@ -280,3 +347,6 @@ def _delete(uuid: str) -> None:
 
 #: Looks after the spawns whose nova-compute has died, or that have failed.
 SETTLER = Background(_settle_once)
+
+#: Deletes the disks behind an instance at which Nova's loop has ended.
+REST = Background(_delete_rest_once)

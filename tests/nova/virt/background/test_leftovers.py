@@ -17,6 +17,7 @@ import pytest
 
 from tests.nova.images import MIB
 from tests.support import client_child
+from tests.support.clients import inactive
 
 HERE = "here"
 
@@ -195,6 +196,55 @@ def test_outage_uses_up_none_of_novas_attempts(
     pools.conf(group="libvirt", images_rbd_ceph_conf=ceph_conf)
     compute.run_pending_deletes()
     assert compute.disks(instance) == []
+
+
+@pytest.fixture
+def launched(compute):
+    """Return a function that makes a server which has run here, deleted."""
+    from nova_rbd_backend.virt import edge
+
+    def made(*disks):
+        from oslo_utils import timeutils
+
+        instance = compute.instance()
+        instance.launched_at = timeutils.utcnow(with_timezone=True)
+        instance.save()
+        for pool in disks:
+            edge.store().pool(pool).create(f"{instance.uuid}_disk", MIB)
+        instance.destroy()
+        return instance
+
+    return made
+
+
+def test_silent_pool_does_not_stop_the_other_pools(
+    ceph, compute, pools, classes, launched, monkeypatch
+):
+    """Nova goes on with no server behind one whose pool is silent."""
+    from nova import exception
+
+    from nova_rbd_backend.virt import edge
+    from nova_rbd_backend.virt.background import worker
+
+    pools.conf(group="nova_rbd", operation_timeout_seconds=2)
+    started = []
+    monkeypatch.setattr(
+        worker.Background, "start", lambda self: started.append(self)
+    )
+    servers = [launched(pool) for pool in ("snapshots", "vms", "snapshots")]
+    servers.append(launched("vms"))
+    there = edge.store().pool("snapshots")
+    with ceph.admin() as admin, inactive(admin, "snapshots"):
+        with pytest.raises(exception.StorageError, match="snapshots"):
+            compute.run_pending_deletes()
+        for each in set(started):
+            each._do()
+        assert [compute.disks(each) for each in servers] == [[]] * 4
+        assert [attempts(each) for each in servers] == [(False, None)] * 4
+    assert len(there.directory.names(servers[0].uuid)) == 1
+    compute.run_pending_deletes()
+    assert [there.directory.names(each.uuid) for each in servers] == [[]] * 4
+    assert [attempts(each) for each in servers] == [(True, "1")] * 4
 
 
 @contextlib.contextmanager
