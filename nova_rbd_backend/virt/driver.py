@@ -45,6 +45,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         self.image_backend = imagebackend.Backend(CONF.use_cow_images)
         # Nova's own modules use this beside the image backend.
         nova_rbd_utils.RBDDriver = rbd_utils.RBDDriver
+        leftovers.ask_domains_of(self._host)
 
     def init_host(self, host: str) -> None:
         """Start only if Ceph and libvirt can do what nova.conf asks for."""

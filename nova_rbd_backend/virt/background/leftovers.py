@@ -17,11 +17,12 @@ lead to its disks:
   instance.
 
 Disks are deleted only if the database has the instance as deleted, and its
-last host, if any, is the one in question. They go to the trash like all
-deleted disks.
+last host, if any, is the one in question, and has no domain of it that Nova
+keeps. They go to the trash like all deleted disks.
 """
 
 import contextlib
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ import nova.conf
 from nova import context as nova_context
 from nova import exception, objects
 from oslo_log import log as logging
+from oslo_utils import timeutils
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph.pool import Pool
@@ -53,6 +55,14 @@ _STATES_OF_REST = lasting.States()
 
 # UUIDs of the instances whose spawns by this process have not ended.
 _not_ended: set[str] = set()
+
+# Nova's Host, which has the connection to libvirt.
+_here = types.SimpleNamespace(host=None)
+
+
+def ask_domains_of(host: Any) -> None:
+    """Set Nova's Host, which tells what domains there are on this host."""
+    _here.host = host
 
 
 @contextlib.contextmanager
@@ -135,6 +145,13 @@ def delete_disks_of_deleted(instance: Any) -> bool:
     found = _in_database(instance.uuid)
     if found is None or not _is_deleted_on(found, CONF.host):
         return True
+    if _is_kept(found):
+        LOG.warning(
+            "Disks of this deleted instance stay in Ceph: %s",
+            _why_kept(),
+            instance=instance,
+        )
+        return False
     try:
         _delete(instance.uuid)
     except exception.NovaException as error:
@@ -160,7 +177,9 @@ def _delete_rest_once() -> bool:
     try:
         with _STATES_OF_REST.run():
             for instance in _pending_deletes():
-                if _is_deleted_on(instance, CONF.host):
+                if _is_deleted_on(instance, CONF.host) and not _is_kept(
+                    instance
+                ):
                     _delete_within_reach(instance.uuid, silent)
     except Exception as error:
         text = "Disks of deleted instances stay in Ceph: %s"
@@ -285,6 +304,8 @@ def _end_or_doubt(pool: Pool, entry: journal.Entry) -> str | None:
         _end(pool, entry)
     elif found is None:
         return "this cell's database does not have it"
+    elif found.deleted and _is_kept(found):
+        return _why_kept()
     elif found.deleted and _is_deleted_on(found, entry.compute):
         _delete(uuid)
         _end(pool, entry)
@@ -325,6 +346,34 @@ def _is_deleted_on(instance: Any, host: str) -> bool:
     """
     on_no_other = instance.host in (None, host)
     return bool(instance.deleted and on_no_other and not instance.hidden)
+
+
+def _is_kept(instance: Any) -> bool:
+    """Return whether this host has a deleted instance's domain, and keeps it.
+
+    Nova reaps such a domain, with its disks, or leaves it to the operator
+    (_cleanup_running_deleted_instances, Nova 26 to 34).
+    """
+    try:
+        if _here.host is None:
+            return False
+        _here.host.get_guest(instance)
+    except exception.InstanceNotFound:
+        return False
+    seconds = CONF.running_deleted_instance_timeout
+    reaped = CONF.running_deleted_instance_action == "reap"
+    return not (
+        reaped and timeutils.is_older_than(instance.deleted_at, seconds)
+    )
+
+
+def _why_kept() -> str:
+    action = CONF.running_deleted_instance_action
+    seconds = CONF.running_deleted_instance_timeout
+    return (
+        "libvirt has its domain, which Nova keeps (running_deleted_instance_"
+        f"action = {action}, running_deleted_instance_timeout = {seconds})"
+    )
 
 
 def _delete(uuid: str) -> None:

@@ -247,6 +247,75 @@ def test_silent_pool_does_not_stop_the_other_pools(
     assert [attempts(each) for each in servers] == [(True, "1")] * 4
 
 
+DOMAIN = """
+<domain type='test'>
+  <name>guest-{0}</name><uuid>{0}</uuid><memory>1024</memory>
+  <os><type>hvm</type></os>
+</domain>
+"""
+
+
+@pytest.fixture
+def with_domain(driver):
+    """Return a function that has libvirt keep an instance's domain."""
+    domains = []
+
+    def has(instance):
+        connection = driver._host.get_connection()
+        domains.append(connection.defineXML(DOMAIN.format(instance.uuid)))
+        return domains[-1]
+
+    yield has
+    for domain in domains:
+        domain.undefine()
+
+
+KEEPING = [
+    {"running_deleted_instance_action": "noop"},
+    {"running_deleted_instance_action": "log"},
+    {"running_deleted_instance_action": "shutdown"},
+    {"running_deleted_instance_timeout": 3600},
+]
+
+
+@pytest.mark.parametrize("options", KEEPING)
+def test_domain_that_nova_keeps_has_its_disks(
+    compute, pools, launched, with_domain, caplog, options
+):
+    from nova_rbd_backend.virt.background import leftovers
+
+    pools.conf(**options)
+    instance = launched("vms")
+    with_domain(instance)
+    compute.run_pending_deletes()
+    leftovers._delete_rest_once()
+    assert compute.disks(instance) == [f"{instance.uuid}_disk"]
+    assert attempts(instance) == (False, "1")
+    assert "libvirt has its domain, which Nova keeps" in caplog.text
+
+
+def test_domain_that_nova_reaps_has_no_disks(compute, launched, with_domain):
+    """Nova looks for such domains less often than for pending deletes."""
+    instance = launched("vms")
+    with_domain(instance)
+    compute.run_pending_deletes()
+    assert compute.disks(instance) == []
+
+
+def test_spawn_whose_domain_nova_keeps(
+    compute, pools, monkeypatch, with_domain, caplog
+):
+    pools.conf(running_deleted_instance_action="noop")
+    instance = compute.instance()
+    compute.dies_while_it_spawns(instance, monkeypatch)
+    with_domain(instance)
+    instance.destroy()
+    assert settle()
+    assert compute.disks(instance) == [f"{instance.uuid}_disk"]
+    assert spawns(compute) == [instance.uuid]
+    assert "libvirt has its domain, which Nova keeps" in caplog.text
+
+
 @contextlib.contextmanager
 def client_of(ceph, disk):
     """Have a process open a disk and hold its lock, as a guest does."""
