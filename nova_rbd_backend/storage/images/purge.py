@@ -44,6 +44,7 @@ class PurgeReport:
     purged: tuple[str, ...]
     waiting: tuple[Kept, ...]  # not due yet, or needed or freed elsewhere
     stuck: tuple[Kept, ...]  # due, but held: the operator has to know
+    freed_elsewhere: int  # of the waiting: another process is at work on them
     left: int  # not tried, or not tried again, because a limit was reached
     seconds: float
     clock: str | None  # what is wrong with this host's clock
@@ -85,6 +86,7 @@ def purge(
         tuple(run.purged),
         (*run.waiting, *run.held.values()),
         tuple(run.stuck),
+        run.freed_elsewhere,
         left,
         time.monotonic() - started,
         run.retention.remark,
@@ -118,6 +120,7 @@ class _Run:
         # By id: images that may become free with their clones.
         self.held: dict[str, Kept] = {}
         self.stuck: list[Kept] = []
+        self.freed_elsewhere = 0
 
     def settle(self, entry: journal.Entry) -> None:
         try:
@@ -140,6 +143,7 @@ class _Run:
             if claim is None:
                 host = entry.claim.split("/")[0] or "another process"
                 self.waiting.append(_kept(entry, f"being freed by {host}"))
+                self.freed_elsewhere += 1
                 return
             self.held.pop(entry.image_id, None)
             held = _free(self.pool, claim.entry, force)

@@ -27,21 +27,33 @@ class States:
         # What -> how it is, and when that was last logged.
         self._logged: dict[str, tuple[str, float]] = {}
         self._found: set[str] = set()
+        self._looks_at_all = True
 
     @contextlib.contextmanager
     def run(self) -> Iterator[None]:
         """Forget, at the end, the states that this run has not found again.
 
         If the run raises it has not looked at everything, and nothing is
-        forgotten.
+        forgotten, as after keep().
         """
         self._found = set()
+        self._looks_at_all = True
         yield
+        if not self._looks_at_all:
+            return
         self._logged = {
             what: logged
             for what, logged in self._logged.items()
             if what in self._found
         }
+
+    def keep(self) -> None:
+        """Forget nothing at the end of this run.
+
+        For a run that does not look at everything, for example because
+        another host is at work, or a pool gives no answer.
+        """
+        self._looks_at_all = False
 
     def tell(
         self, what: str, state: str, log: Callable[..., None], *args: object

@@ -181,6 +181,8 @@ def _delete_rest_once() -> bool:
                     instance
                 ):
                     _delete_within_reach(instance.uuid, silent)
+            if silent:
+                _STATES_OF_REST.keep()
     except Exception as error:
         text = "Disks of deleted instances stay in Ceph: %s"
         _STATES_OF_REST.tell("", str(error), LOG.error, text, error)
@@ -233,6 +235,8 @@ def _settle_once() -> bool:
         store = edge.store()
         with _STATES.run():
             found, failed = edge.run(store.spawns)
+            if failed:
+                _STATES.keep()
             for each in failed:
                 _tell_not_looked(each, str(each.pool))
             abandoned = [

@@ -31,6 +31,8 @@ def _purge_once() -> bool:
         with _STATES.run():
             reports, failed = edge.run(edge.store().purge, long=True)
             can_wait = [_log(report) for report in reports]
+            if failed or any(_is_partial(report) for report in reports):
+                _STATES.keep()
             for each in failed:
                 _tell_failure(each, str(each.pool))
             _tell_clock(reports)
@@ -38,6 +40,11 @@ def _purge_once() -> bool:
         _tell_failure(error)
         return False
     return all(can_wait) and not failed
+
+
+def _is_partial(report: purge.PurgeReport) -> bool:
+    """Return whether a purge left something to a later one, or to others."""
+    return bool(report.left or report.freed_elsewhere)
 
 
 def _tell_failure(error: Exception, pool: str = "") -> None:

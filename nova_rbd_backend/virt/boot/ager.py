@@ -50,6 +50,7 @@ def _try_to_age(
     try:
         _age(pool, unused_seconds, period_seconds)
     except Exception as error:
+        _STATES.keep()
         text = "Unused bases of pool %s were not aged: %s"
         _STATES.tell(str(pool), str(error), LOG.error, text, pool, error)
 
@@ -59,6 +60,7 @@ def _age(pool: Pool, unused_seconds: int | None, period_seconds: int) -> None:
         lambda: age.age(pool, unused_seconds, period_seconds), long=True
     )
     if found is None:
+        _STATES.keep()
         return
     for why in found.failed:
         _STATES.tell(why, "", LOG.warning, "A base was not aged: %s", why)

@@ -148,9 +148,12 @@ def _detach(pool: Pool) -> bool:
     waiting = edge.run(
         lambda: detach.waiting(pool, settings.clone_depth_soft_limit)
     )
+    if edge.run(lambda: detach.at_work(pool)):
+        _STATES.keep()  # Those that others detach are not looked at here.
     for entry in waiting:
         at_work = edge.run(lambda: detach.at_work(pool))
         if at_work >= settings.detach_at_once:
+            _STATES.keep()
             return False
         done = _detach_one(pool, entry) and done
     return done and not edge.run(lambda: detach.awaits_release(pool))
@@ -168,7 +171,9 @@ def _detach_one(pool: Pool, entry: journal.Entry) -> bool:
             *(pool, entry.image, error),
         )
         return False
-    if found is not None and found.by != detach.NOBODY:
+    if found is None:
+        _STATES.keep()
+    elif found.by != detach.NOBODY:
         LOG.info(
             "Detached snapshot %s/%s in %.1f s (copied by %s)",
             pool,

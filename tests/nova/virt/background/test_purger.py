@@ -183,3 +183,17 @@ def test_purge_without_ceph_is_tried_again(pools, tmp_path, caplog):
     assert _levels(caplog, "Deleted disks were not purged: ") == {
         logging.ERROR
     }
+
+
+def test_disk_that_another_process_frees_keeps_its_state(
+    pools, purged, held, caplog
+):
+    from nova_rbd_backend.storage import journal
+
+    entry = _began(pools.vms, held, 1000)
+    purged()
+    with journal.claimed(pools.vms, entry, 60):
+        purged()
+    purged()
+    told = [r for r in caplog.records if held.image_id in r.getMessage()]
+    assert [r.levelname for r in told] == ["ERROR"]

@@ -80,3 +80,26 @@ def test_ageing_without_ceph_is_left_to_the_next_period(
     assert ager._age_once()
     (error,) = _errors(caplog)
     assert error.startswith("Unused bases were not aged: ")
+
+
+def test_turn_of_another_host_ends_no_state(
+    pools, make_base, monkeypatch, caplog
+):
+    from nova_rbd_backend import errors
+    from nova_rbd_backend.storage.bases import age
+    from nova_rbd_backend.virt.boot import ager
+
+    base = make_base(pools.vms)
+
+    def fail(_pool, name, **_how):
+        raise errors.HasSnaps(operation="discard", image=name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(age.discard, "discard", fail)
+        for turn in ("ours", None, "ours again"):
+            if turn is not None:
+                patch.setattr(age, "_TURN", f"{turn} {base}")
+            ager._age_once()
+    told = [r for r in caplog.records if base in r.getMessage()]
+    assert len(told) == 1
+    age.discard.discard(pools.vms, base)

@@ -188,3 +188,30 @@ def test_known_snapshot_is_detached(pools, left, glance_says, instances):
     assert detacher._detach_once()
     assert exists(pools, entry)
     assert pools.vms.parent_of(entry.image_id) is None
+
+
+def test_run_that_others_keep_from_its_work_ends_no_state(
+    pools, left, glance_says, caplog, monkeypatch
+):
+    """A snapshot that cannot be detached is reported once."""
+    from nova_rbd_backend import errors
+    from nova_rbd_backend.storage import journal
+    from nova_rbd_backend.storage.snapshots import detach
+    from nova_rbd_backend.virt.snapshot import detacher, glance
+
+    pools.conf(group="nova_rbd", detach_at_once=1)
+    entries = [left(glance.ANSWER_SECONDS + 1) for _ in range(2)]
+    glance_says(True)
+
+    def fail(_pool, entry):
+        raise errors.HasSnaps(operation="detach", image=entry.image)
+
+    monkeypatch.setattr(detach, "detach", fail)
+    assert not detacher._detach_once()
+    accepted = journal.detachments(pools.vms)[0]
+    with journal.claimed(pools.vms, accepted, 60):
+        assert not detacher._detach_once()
+    assert not detacher._detach_once()
+    for entry in entries:
+        said = [r for r in caplog.records if entry.image in r.getMessage()]
+        assert [r.levelname for r in said] == ["ERROR"]

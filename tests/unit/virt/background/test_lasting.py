@@ -64,6 +64,17 @@ def test_run_that_fails_ends_no_state(clock):
     assert runs.logged == ["a"]
 
 
+def test_run_that_does_not_look_at_everything_ends_no_state(clock):
+    runs = Runs()
+    runs.find(a="x", b="x")
+    with runs._states.run():
+        runs._states.keep()
+    runs.find(a="x")
+    assert runs.logged == ["a", "b"]
+    runs.find(a="x", b="x")
+    assert runs.logged == ["a", "b", "b"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
