@@ -51,8 +51,11 @@ def once_more(func: Callable[P, T]) -> Callable[P, T]:
 class Cluster:
     """A Ceph cluster as one cephx user sees it; safe for all threads."""
 
-    def __init__(self, settings: ClusterSettings):
+    def __init__(
+        self, settings: ClusterSettings, is_for_images_in_use: bool = False
+    ):
         self.settings = settings
+        self._is_for_images_in_use = is_for_images_in_use
         self._connection: Connection | None = None
         self._lock = threads.original_threading().Lock()
         self._fsid: str | None = None
@@ -64,9 +67,12 @@ class Cluster:
     def for_images_in_use(self) -> "Cluster":
         """The same cluster, over a second connection; opens nothing.
 
-        See Pool.for_image_in_use.
+        Of that one this is the same. See Pool.for_image_in_use.
         """
-        return self._others.setdefault("in use", Cluster(self.settings))
+        if self._is_for_images_in_use:
+            return self
+        other = Cluster(self.settings, is_for_images_in_use=True)
+        return self._others.setdefault("in use", other)
 
     def connection(self) -> Connection:
         """Return the open connection, or open one.

@@ -285,7 +285,9 @@ class Pool:
             self.directory.publish(draft, image_id, name)
             return
         try:
-            self.rename(draft, name)
+            # The draft's lock may be kept by a client that hangs. Other images
+            # are being filled over this connection.
+            self.for_image_in_use().rename(draft, name)
         except errors.UNREACHED:
             raise
         except errors.StorageError as error:
@@ -302,6 +304,8 @@ class Pool:
 
     def rename(self, name: str, new_name: str) -> None:
         """Rename an image, and record that in its journal.
+
+        If another client keeps the image's lock, this connection is given up.
 
         librbd: rbd_rename. If it fails, it may have taken the new name.
 

@@ -93,11 +93,20 @@ def journaled(hasty):
 
 
 def test_rename_ends(hasty, journaled, name, owner):
+    """It gives up only the connection for such images, once more."""
+    kept = hasty.cluster.connection()
     with pytest.raises(errors.DiskBusy) as caught:
         hasty.publish(name, hasty.directory.image_id(name), f"{name}.new")
     assert f"client.{owner} has its exclusive lock" in str(caught.value)
     assert hasty.directory.names(name) == [name]
     assert not hasty.directory.exists(f"{name}.new")
+    assert hasty.cluster.connection() is kept
+
+
+def test_no_third_connection(hasty):
+    in_use = hasty.for_image_in_use()
+    assert in_use.cluster is not hasty.cluster
+    assert in_use.for_image_in_use().cluster is in_use.cluster
 
 
 def test_other_images_are_not_disturbed(ceph, hasty, instance, name, owner):
