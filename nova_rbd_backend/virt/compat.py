@@ -146,6 +146,9 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
     ("nova.objects", "Instance"): {
         "get_by_uuid": "context uuid expected_attrs use_slave",
     },
+    ("nova.objects", "InstanceList"): {
+        "get_by_filters": "... context filters expected_attrs",
+    },
     ("nova.objects.migration", "Migration"): {
         "get_by_id": "context migration_id"
     },
@@ -182,7 +185,9 @@ NAMES = {
 }
 #: Group -> Nova's options that we read; "" is DEFAULT.
 OPTIONS = {
-    "": "default_ephemeral_format host instances_path use_cow_images",
+    "": "default_ephemeral_format host instances_path "
+    "maximum_instance_delete_attempts running_deleted_instance_action "
+    "running_deleted_instance_timeout use_cow_images",
     "glance": "default_trusted_certificate_ids enable_certificate_validation "
     "verify_glance_signatures",
     "image_cache": "manager_interval remove_unused_base_images "
