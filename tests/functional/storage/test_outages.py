@@ -16,7 +16,7 @@ from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph import lease as lease_
 from nova_rbd_backend.ceph import transfer
 from nova_rbd_backend.ceph.pool import Pool
-from nova_rbd_backend.storage import journal
+from nova_rbd_backend.storage import fencing, journal
 from nova_rbd_backend.storage.bases import make as bases
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import discard, draft, purge
@@ -276,7 +276,11 @@ def test_time_out_ends_the_connection(paused, hasty, instance):
 
 
 def test_time_out_of_a_close_ends_the_connection(paused, hasty, instance):
-    """rbd_close reports no time-out."""
+    """rbd_close reports no time-out.
+
+    When the OSDs go on, they do what they were asked to do, so that nobody
+    holds the disk.
+    """
     vms = Pool(hasty, "vms")
     blank_disk(vms, f"{instance}_disk", MIB)
     old = address(hasty)
@@ -286,6 +290,10 @@ def test_time_out_of_a_close_ends_the_connection(paused, hasty, instance):
         paused.pause_osds()
     paused.resume_osds()
     assert address(hasty) != old
+    name = f"{instance}_disk"
+    wait_for("the OSDs answer", lambda: _answers(vms, name), 60)
+    assert fencing.ready_for_start(vms, instance)
+    delete.delete_disks(vms, instance, busy_limit_seconds=0)
 
 
 def test_time_out_is_not_followed_by_others(
