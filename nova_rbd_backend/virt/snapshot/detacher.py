@@ -148,14 +148,15 @@ def _detach(pool: Pool) -> bool:
     waiting = edge.run(
         lambda: detach.waiting(pool, settings.clone_depth_soft_limit)
     )
-    if edge.run(lambda: detach.at_work(pool)):
+    at_work = edge.run(lambda: detach.at_work(pool))
+    if at_work:
         _STATES.keep()  # Those that others detach are not looked at here.
     for entry in waiting:
-        at_work = edge.run(lambda: detach.at_work(pool))
         if at_work >= settings.detach_at_once:
             _STATES.keep()
             return False
         done = _detach_one(pool, entry) and done
+        at_work = edge.run(lambda: detach.at_work(pool))
     return done and not edge.run(lambda: detach.awaits_release(pool))
 
 
