@@ -146,7 +146,10 @@ class Mirror:
         # A process may have been killed in the middle of show or hide.
         self._pool.directory.finish_publishing(self.draft, self._name)
         self._pool.directory.finish_publishing(self._name, self.draft)
-        discard(self._pool, self.draft)
+        # Or after it had begun to delete the image, which has another name
+        # since then, and no entry in the journal that leads to it.
+        undone = self._pool.directory.take_away(self.draft)
+        discard(self._pool, undone or self.draft)
         found = find(self._pool, self._name)
         if found and not (keep_written and found.marked and found.written):
             discard(self._pool, self._name, image_id=found.image_id)

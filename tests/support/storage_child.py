@@ -16,6 +16,7 @@ import uuid
 from nova_rbd_backend import names
 from nova_rbd_backend.ceph import cluster, lease
 from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.convert import rbd_disk
 from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.settings import ClusterSettings
 from nova_rbd_backend.storage import fencing, journal
@@ -118,6 +119,11 @@ def clone_journaled(vms, name, argument):
     clone(Pool(vms.cluster, "vms", options=JOURNALED), name, argument)
 
 
+def discard_mirror(vms, name, argument):
+    """Delete the image into which QEMU copied the disk of a running guest."""
+    rbd_disk.Mirror(vms, name, argument).discard(keep_written=False)
+
+
 def undo(vms, name, argument):
     """Settle what an earlier attempt has left of a disk."""
     draft.settle_attempts(vms, name)
@@ -198,6 +204,7 @@ FLOWS = {
     "clone journaled": clone_journaled,
     "delete": delete,
     "detach": detach,
+    "discard mirror": discard_mirror,
     "fence": fence,
     "grow": grow,
     "import": import_,
