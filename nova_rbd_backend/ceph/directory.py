@@ -179,6 +179,13 @@ class Directory:
         self.remove_id(name, image_id)
         return True
 
+    def restore_id(self, name: str, image_id: str) -> None:
+        """Make the rbd_id object that a listed name has lost, if it has.
+
+        :raises ImageExists: another image has the name by now
+        """
+        self._set_id(name, image_id)
+
     def remove_id(self, name: str, image_id: str) -> None:
         """Remove the rbd_id object of a name, if it has this id.
 

@@ -302,6 +302,22 @@ class Pool:
                 image=name,
             ) from error
 
+    def restore_id(self, name: str) -> str | None:
+        """Have a listed image found by its name again; see Trash.move.
+
+        :returns: its id; None: the image is gone or in the trash, or another
+            one gets the name
+        """
+        image_id = self.directory.listed_id(name)
+        # librbd puts an image into the trash before it takes its name away.
+        if image_id is None or self.trash.get(image_id) is not None:
+            return None
+        with contextlib.suppress(errors.ImageNotFound, errors.ImageExists):
+            self.headers.size_bytes(image_id)
+            self.directory.restore_id(name, image_id)
+            return image_id
+        return None
+
     def rename(self, name: str, new_name: str) -> None:
         """Rename an image, and record that in its journal.
 

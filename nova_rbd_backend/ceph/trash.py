@@ -49,14 +49,18 @@ class Trash:
         """Free the name of an image, which stays in the trash under its id.
 
         The image may have snaps, clones and watchers. librbd: rbd_trash_move,
-        which takes names only.
+        which takes names only. It looks the name up once, and may wait for the
+        lock of that image. If another image gets the name meanwhile, it is not
+        moved, but loses its rbd_id object, so that nobody can open it
+        (Trash::move, MoveRequest.cc, 16.2 to 20): see Pool.restore_id.
 
         :param image_id: of the image that is meant, as another one may have
             the name by now; None: whatever has the name
         :raises ImageNotFound: there is no such image, or another one has the
             name
         :raises DiskBusy: the owner of its lock does not release it
-        :raises Conflict: another process has moved it and begun to free it
+        :raises Conflict: another process has moved it and begun to free it, or
+            another image has got the name meanwhile
         """
         operation = "move to the trash"
         connection = self._access.cluster.connection()

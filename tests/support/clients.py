@@ -8,6 +8,7 @@ import json
 import struct
 import subprocess
 import sys
+import threading
 
 from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.settings import ClusterSettings
@@ -170,6 +171,43 @@ def lock_of_a_dead_client(ceph, image_id):
     with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
         ioctx.execute(header, "lock", "lock", lock_request("auto 1"))
         yield admin.get_instance_id()
+
+
+@contextlib.contextmanager
+def lock_of_a_hung_client(ceph, image_id):
+    """Lock an image of pool vms as a client whose threads hang.
+
+    It watches the image, and lets questions wait.
+
+    :returns: the client's id, and a function that ends lock and watch
+    """
+    header, released = f"rbd_header.{image_id}", threading.Event()
+
+    def answer(*_):
+        released.wait(60)
+        return ""
+
+    with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
+        watch = ioctx.watch(header, answer)
+        cookie = f"auto {watch.get_id()}"
+        ioctx.execute(header, "lock", "lock", lock_request(cookie))
+
+        def release():
+            if not released.is_set():
+                ioctx.execute(header, "lock", "unlock", _unlock(cookie))
+                released.set()
+                watch.close()
+
+        try:
+            yield admin.get_instance_id(), release
+        finally:
+            release()
+
+
+def _unlock(cookie):
+    """Return cls_lock_unlock_op as librbd sends it (ManagedLock, 16.2)."""
+    body = _text("rbd_lock") + _text(cookie)
+    return struct.pack("<BBI", 1, 1, len(body)) + body
 
 
 def blocklist(ceph):

@@ -46,8 +46,15 @@ def is_whole(pool: Pool, name: str) -> bool:
 @once_more
 def whole_image_id(pool: Pool, name: str) -> str | None:
     """Return the id of a whole image; None: it is not whole, or missing."""
+    listed_id = pool.directory.listed_id(name)
+    if listed_id is None:
+        return None
     image_id = pool.directory.image_id(name)
-    if image_id is None or pool.directory.listed_id(name) != image_id:
+    if image_id is None:
+        # A process died after its move to the trash had taken the name away
+        # from this image, which was not meant.
+        return pool.restore_id(name)
+    if image_id != listed_id:
         return None
     if journal.deletion(pool, image_id) is None:
         return image_id

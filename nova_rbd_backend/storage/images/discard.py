@@ -93,8 +93,7 @@ def discard_fenced(
         if spare_living and fencing.fence(pool, {name: image_id}):
             raise errors.DiskBusy
         delay = retention.delay_seconds(pool, retention_seconds)
-        # Another image may have got the name while this waited.
-        pool.trash.move(name, delay, image_id)
+        _move(pool, name, delay, image_id)
 
     entry = journal.begin_deletion(pool, name, image_id, own_snaps(name))
     try:
@@ -115,6 +114,16 @@ def discard_fenced(
     # A purge whose clock is ahead, or that found the entry of an older
     # attempt, may have taken the image for a disk, and ended the entry.
     journal.renew_deletion(pool, entry)
+
+
+def _move(pool: Pool, name: str, delay_seconds: int, image_id: str) -> None:
+    try:
+        # Another image may have got the name while we waited.
+        pool.trash.move(name, delay_seconds, image_id)
+    except (errors.Conflict, errors.ImageNotFound):
+        # Or while librbd waited.
+        pool.restore_id(name)
+        raise
 
 
 def _retrying(limit_seconds: float) -> tenacity.Retrying:

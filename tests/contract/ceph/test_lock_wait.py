@@ -14,11 +14,10 @@ import pytest
 
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph import cluster
-from nova_rbd_backend.ceph.holders import Lock
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.storage.images import source_snap
-from tests.support.clients import blocklist, connect, lock_request
+from tests.support.clients import blocklist, connect, lock_of_a_hung_client
 
 MIB = 1 << 20
 SECONDS = 2
@@ -39,20 +38,8 @@ def owner(ceph, hasty, name):
     """A client that has the lock of a disk, and lets questions wait."""
     hasty.create(name, 8 * MIB)
     image_id = hasty.directory.image_id(name)
-    header, released = f"rbd_header.{image_id}", threading.Event()
-
-    def answer(*_):
-        released.wait(60)
-
-    with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
-        watch = ioctx.watch(header, answer)
-        cookie = f"auto {watch.get_id()}"
-        ioctx.execute(header, "lock", "lock", lock_request(cookie))
-        yield admin.get_instance_id()
-        released.set()
-        watch.close()
-        lock = Lock(admin.get_instance_id(), cookie)
-        hasty.holders.break_lock(image_id, lock)
+    with lock_of_a_hung_client(ceph, image_id) as (client_id, _):
+        yield client_id
 
 
 def _write(pool, name):
