@@ -48,7 +48,11 @@ class RBD:
         self, ioctx: rados.Ioctx, name: str, delay: int = 0
     ) -> None: ...
     def trash_remove(
-        self, ioctx: rados.Ioctx, image_id: str, force: bool = False
+        self,
+        ioctx: rados.Ioctx,
+        image_id: str,
+        force: bool = False,
+        on_progress: Callable[[int, int], int] | None = None,
     ) -> None: ...
     def trash_restore(
         self, ioctx: rados.Ioctx, image_id: str, name: str

@@ -22,7 +22,7 @@ from nova_rbd_backend import errors, threads
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.connection import Connection
 from nova_rbd_backend.ceph.directory import Directory
-from nova_rbd_backend.ceph.holders import Holders
+from nova_rbd_backend.ceph.holders import Holders, Lock
 
 # How often a wait is looked at whose limit has been put off.
 _SHORTEST_LOOK_SECONDS = 0.1
@@ -68,12 +68,23 @@ class LockWait:
 
 
 class LockWaits:
-    """The waits for the locks of a pool's images."""
+    """The waits for the locks of a pool's images.
 
-    def __init__(self, access: Access, holders: Holders, directory: Directory):
+    :param parents_locks: called with an image's id; returns the locks of the
+        image that it is a clone of
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        holders: Holders,
+        directory: Directory,
+        parents_locks: Callable[[str], tuple[Lock, ...]],
+    ):
         self._access = access
         self._holders = holders
         self._directory = directory
+        self._parents_locks = parents_locks
 
     @contextlib.contextmanager
     def limited(
@@ -82,6 +93,7 @@ class LockWaits:
         connection: Connection,
         image: str | None = None,
         image_id: str | None = None,
+        with_parent: bool = False,
     ) -> Iterator[LockWait]:
         """Limit how long a call within waits for another client's lock.
 
@@ -89,6 +101,8 @@ class LockWaits:
         lock or needs none, is not limited.
 
         :param image: the image's name; or else its id
+        :param with_parent: the call may need the lock of the image's parent,
+            too. It has to call restart() when it makes progress
         :raises DiskBusy: the owner of the lock does not act
         """
         wait = LockWait()
@@ -103,7 +117,9 @@ class LockWaits:
         def watch() -> None:
             while wait.is_longer_than(limit):
                 with contextlib.suppress(errors.StorageError):
-                    owner = self._owner(connection, image, image_id)
+                    owner = self._owner(
+                        connection, image, image_id, with_parent
+                    )
                     if owner is not None:
                         wait.cut_off(owner, cut)
                         return
@@ -120,8 +136,9 @@ class LockWaits:
             wait.await_cut_off(limit)
             if wait.owner is None:
                 raise
+            whose = "its or its parent's" if with_parent else "its"
             raise errors.DiskBusy(
-                f"client.{wait.owner} has its exclusive lock and neither "
+                f"client.{wait.owner} has {whose} exclusive lock and neither "
                 f"released it nor did the work within {limit} s",
                 operation=operation,
                 pool=str(self._access),
@@ -131,9 +148,13 @@ class LockWaits:
             wait.end()
 
     def _owner(
-        self, connection: Connection, image: str | None, image_id: str | None
+        self,
+        connection: Connection,
+        image: str | None,
+        image_id: str | None,
+        with_parent: bool = False,
     ) -> int | None:
-        """Return the other client that has the image's lock, or None."""
+        """Return the other client that has such a lock, or None."""
         if image_id is None:
             image_id = self._directory.image_id(str(image))
         if image_id is None:
@@ -142,5 +163,8 @@ class LockWaits:
         with cluster.reach("get our client id", connection):
             own_id = connection.handle.get_instance_id()
         locks = self._holders.locks(image_id)
+        if with_parent:
+            with contextlib.suppress(errors.NotFound, errors.NotPermitted):
+                locks += self._parents_locks(image_id)
         others = (each.client_id for each in locks)
         return next((each for each in others if each != own_id), None)

@@ -17,7 +17,7 @@ from nova_rbd_backend.ceph.cluster import Cluster
 from nova_rbd_backend.ceph.connection import Connection
 from nova_rbd_backend.ceph.directory import Directory
 from nova_rbd_backend.ceph.headers import Headers
-from nova_rbd_backend.ceph.holders import Holders
+from nova_rbd_backend.ceph.holders import Holders, Lock
 from nova_rbd_backend.ceph.image import Image
 from nova_rbd_backend.ceph.lock_wait import LockWaits
 from nova_rbd_backend.ceph.objects import Objects
@@ -60,7 +60,7 @@ class Pool:
         self.headers = Headers(self._access, self.objects)
         self.holders = Holders(self._access, self.objects)
         self._lock_waits = LockWaits(
-            self._access, self.holders, self.directory
+            self._access, self.holders, self.directory, self._parents_locks
         )
         self.trash = Trash(self._access, self.directory, self._lock_waits)
 
@@ -386,6 +386,10 @@ class Pool:
             return None
         pool_id, namespace, parent = found
         return self.beside(self.cluster.pool_name(pool_id), namespace), parent
+
+    def _parents_locks(self, image_id: str) -> tuple[Lock, ...]:
+        parent = self.parent_of(image_id)
+        return () if parent is None else parent[0].holders.locks(parent[1])
 
     def depth(self, image_id: str) -> int:
         """Count the parents above an image; 0 if it is not a clone.

@@ -80,24 +80,36 @@ class Trash:
             rbd.RBD().trash_move(ioctx, name, retention_seconds)
 
     def remove(self, image_id: str, force: bool = False) -> None:
-        """Free the space of a trashed image. librbd: rbd_trash_remove.
+        """Free the space of a trashed image.
+
+        The last clone of a hidden snap takes that snap along, for which librbd
+        opens the parent (DetachChildRequest.cc, 16.2).
+        librbd: rbd_trash_remove_with_progress.
 
         :param force: even if its retention is not over
         :raises ImageNotFound: it is not in the trash
         :raises NotPermitted: its retention is not over
         :raises HasSnaps: it has snaps or clones
-        :raises DiskBusy: a client has it open
+        :raises DiskBusy: a client has it open, or the owner of its parent's
+            lock does not act
         :raises MoveUnfinished: its move to the trash has not been completed
         """
         operation = "remove from the trash"
         connection = self._access.cluster.connection()
         with (
-            self._lock_waits.limited(operation, connection, image_id=image_id),
+            self._lock_waits.limited(
+                operation, connection, image_id=image_id, with_parent=True
+            ) as wait,
             self._access.reach(
                 operation, image=image_id, connection=connection, frees=True
             ) as ioctx,
         ):
-            rbd.RBD().trash_remove(ioctx, image_id, force)
+
+            def note(_done: int, _total: int) -> int:
+                wait.restart()
+                return 0
+
+            rbd.RBD().trash_remove(ioctx, image_id, force, note)
 
     def restore(self, image_id: str, name: str) -> None:
         """Give a trashed image a name again. librbd: rbd_trash_restore.

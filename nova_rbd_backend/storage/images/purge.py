@@ -218,6 +218,7 @@ def _remove(pool: Pool, entry: journal.Entry, force: bool) -> _Held | None:
     # clients are no concern of a purge.
     if pool.trash.get(entry.image_id) is not None:
         fencing.fence_dead(pool, {entry.image: entry.image_id})
+        pool = _beside_parent(pool, entry.image_id)
     try:
         pool.trash.remove(entry.image_id, force)
     except errors.HasSnaps:
@@ -226,6 +227,24 @@ def _remove(pool: Pool, entry: journal.Entry, force: bool) -> _Held | None:
             return held
         pool.trash.remove(entry.image_id, force)
     return None
+
+
+def _beside_parent(pool: Pool, image_id: str) -> Pool:
+    """Return the pool, over another connection if the parent is locked.
+
+    librbd may have to open the parent (see Trash.remove), which may be the
+    disk of a guest. A snapshot is a clone of such a disk.
+    """
+    with contextlib.suppress(errors.NotFound, errors.NotPermitted):
+        if (parent := pool.parent_of(image_id)) is None:
+            return pool
+        parent_pool, parent_id = parent
+        if parent_pool.holders.locks(parent_id):
+            pool, parent_pool = (
+                each.for_image_in_use() for each in (pool, parent_pool)
+            )
+            fencing.fence_dead(parent_pool, {parent_id: parent_id})
+    return pool
 
 
 def _judge_missing(
@@ -261,7 +280,7 @@ def _busy_reason(pool: Pool, entry: journal.Entry) -> str | None:
         pool.open(image_id=entry.image_id) as image,
     ):
         clients = [each.address for each in image.clients() if each.watches]
-        return f"open by {', '.join(clients) or 'a client'}"
+        return f"open by {', '.join(clients)}" if clients else None
     return None
 
 
