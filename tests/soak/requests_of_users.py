@@ -66,10 +66,16 @@ class User:
         return self.ask("POST", f"/servers/{server_id}/action", body)
 
     def servers(self) -> dict[str, dict[str, Any]]:
-        """All servers by id."""
-        path = "/servers/detail?all_tenants=1"
-        found = self.ask("GET", path).body["servers"]
-        return {server["id"]: server for server in found}
+        """All servers by id, those that can be restored among them."""
+        everyone = "/servers/detail?all_tenants=1"
+        # Nova lists these with the deleted ones only.
+        restorable = f"{everyone}&deleted=true&status=SOFT_DELETED"
+        return {
+            server["id"]: server
+            for path in (everyone, restorable)
+            for server in self.ask("GET", path).body["servers"]
+            if server["status"] != "DELETED"
+        }
 
     def server(self, server_id: str) -> dict[str, Any] | None:
         """One server; None if it is gone."""

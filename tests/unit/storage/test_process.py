@@ -38,11 +38,14 @@ def test_process_from_before_a_reboot_does_not_live(monkeypatch):
     assert not before.may_live()
 
 
-@pytest.mark.parametrize("machine", ["another", ""])
+@pytest.mark.parametrize(
+    "machine, here", [("another", "this"), ("", "this"), ("", "")]
+)
 def test_process_of_another_machine_of_this_name_may_live(
-    monkeypatch, machine
+    monkeypatch, machine, here
 ):
     """The processes of another cloud's machine cannot be seen here."""
+    monkeypatch.setattr(process_, "_machine", lambda: here)
     process = process_.this_process().process.split(".")
     there = dataclasses.replace(
         process_.this_process(),
