@@ -39,7 +39,7 @@ def test_process_from_before_a_reboot_does_not_live(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "machine, here", [("another", "this"), ("", "this"), ("", "")]
+    ("machine", "here"), [("another", "this"), ("", "this"), ("", "")]
 )
 def test_process_of_another_machine_of_this_name_may_live(
     monkeypatch, machine, here
