@@ -196,8 +196,11 @@ class Soak:
         self.journey.note("healed")
         user = User(self._testbed)
         Ending(self._testbed, user, self._fleet, self.journey).run()
-        # A volume may stay attached in Cinder when Nova died meanwhile.
-        with contextlib.suppress(urllib.error.HTTPError, rbd.ImageNotFound):
+        # A volume may stay attached in Cinder when Nova died meanwhile, and a
+        # guest that should be gone, which has been told of, may have it open.
+        with contextlib.suppress(
+            *(urllib.error.HTTPError, rbd.ImageNotFound, rbd.ImageBusy)
+        ):
             self._volumes.remove_all()
         self._judge(before)
         self._checked = True
