@@ -93,6 +93,8 @@ class Doomed:
             f"nova-compute dies at change {step}, or ends its work",
             lambda: self.is_dead() or done(),
             LIMIT_SECONDS,
+            # Each question costs CPU time in Nova's API.
+            interval_seconds=0.25,
         )
         # The work in the background makes changes too.
         died = not self._counter.exists()
