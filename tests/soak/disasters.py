@@ -176,6 +176,7 @@ class Disasters:
                 self._journey.ended("evacuate", "refused")
             else:
                 asked.append(server_id)
+                self._journey.evacuated.add(server_id)
                 self._journey.note("evacuate", server_id, answer.request_id)
         for server_id in asked:
             self._wait_for_evacuation(server_id, away)

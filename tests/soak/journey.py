@@ -21,6 +21,7 @@ class Journey:
     :ivar outcomes: how often each action had each outcome
     :ivar faults: how often each kind of fault has happened
     :ivar violations: what must not be
+    :ivar evacuated: ids of the servers whose host a fault has taken away
     """
 
     def __init__(self, path: pathlib.Path):
@@ -30,6 +31,7 @@ class Journey:
         )
         self.faults: collections.Counter[str] = collections.Counter()
         self.violations: list[str] = []
+        self.evacuated: set[str] = set()
         self._lock = threading.Lock()
         self._windows: list[tuple[float, float]] = []
         self._open: dict[object, float] = {}

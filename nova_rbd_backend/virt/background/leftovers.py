@@ -53,7 +53,7 @@ _NOT_WRITTEN = (*errors.UNREACHED, errors.NoSpace)
 _STATES = lasting.States()
 _STATES_OF_REST = lasting.States()
 
-# UUIDs of the instances whose spawns by this process have not ended.
+# UUIDs of the instances whose spawns on this host have not ended.
 _not_ended: set[str] = set()
 
 # Nova's Host, which has the connection to libvirt.
@@ -122,8 +122,8 @@ def _begin(
 def settle_spawn(instance: Any) -> None:
     """Settle in the background a failed spawn whose disks have been deleted.
 
-    Does nothing for other instances. What an earlier process has left is
-    found when nova-compute starts, and periodically.
+    Does nothing for other instances. What an earlier process has begun is
+    known since nova-compute has started.
     """
     if instance.uuid in _not_ended:
         SETTLER.start()
@@ -315,6 +315,9 @@ def _end_or_doubt(pool: Pool, entry: journal.Entry) -> str | None:
         _end(pool, entry)
     elif found.deleted:
         return f"it was deleted on {found.host}"
+    elif entry.compute == CONF.host:
+        # An earlier process began it. Its entry ends when it is deleted here.
+        _not_ended.add(uuid)
     return None
 
 

@@ -570,3 +570,24 @@ def test_only_a_failed_spawn_is_settled_at_its_deletion(compute, monkeypatch):
     started.clear()
     compute.driver._cleanup_rbd(failed)
     assert leftovers.SETTLER not in started
+
+
+def test_spawn_of_an_earlier_process_is_settled_at_its_deletion(
+    compute, monkeypatch
+):
+    """Nova gives it up at its start; it is deleted here later."""
+    from nova_rbd_backend.virt.background import leftovers, worker
+
+    started = []
+    monkeypatch.setattr(
+        worker.Background, "start", lambda self: started.append(self)
+    )
+    failed = compute.instance()
+    compute.dies_while_it_spawns(failed, monkeypatch)
+    leftovers._not_ended.clear()
+    assert settle()
+    assert spawns(compute) == [failed.uuid]
+    compute.driver._cleanup_rbd(failed)
+    assert leftovers.SETTLER in started
+    assert settle()
+    assert spawns(compute) == []

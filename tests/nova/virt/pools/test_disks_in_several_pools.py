@@ -306,7 +306,7 @@ def test_one_pool_costs_no_more_requests(
 
     monkeypatch.setattr(access.Access, "reach", counted)
     assert not rbd(instance, "disk.other").exists()
-    assert requests == ["look up"]
+    assert requests == ["read an entry"]
 
 
 def test_pool_that_no_longer_exists_is_forgotten(pools, classes):
