@@ -5,7 +5,7 @@
 import pytest
 
 from tests.conftest import Tell
-from tests.e2e.conftest import NAME, Images
+from tests.e2e.conftest import NAME, Images, remove_folders
 from tests.soak.soak import Soak
 from tests.testbed import paths
 from tests.testbed.host.compute_host import ComputeHost
@@ -29,5 +29,7 @@ def test_two_minutes(
     sources = images.raw.id, images.qcow2.id
     soak = Soak(stack, SEED, SECONDS, sources, log)
     soak.run()
+    # It has judged them.
+    remove_folders(stack)
     tell(soak.report().replace("\n", "\n    "))
     assert soak.journey.violations == [], soak.report()

@@ -48,12 +48,15 @@ class Ending:
             self._judge_on_host(each)
 
     def _judge_on_host(self, left: str) -> None:
-        """Let Nova leave a folder, with no disk in it, after a fault."""
+        """Let Nova leave what holds no disk and runs nothing, after a fault.
+
+        That is a folder, or a domain that is defined.
+        """
         # An interrupted resize leaves folders with these names (Nova 34,
         # libvirt/driver.py, _cleanup_resize and delete_instance_files).
         server = left.split()[-1].removesuffix("_del").removesuffix("_resize")
         met = self._fleet.harmed() | self._journey.evacuated
-        if " folder " in left and server in met:
+        if " QEMU " not in left and server in met:
             self._journey.note("left:", left)
         else:
             self._journey.violation(f"left: {left}")
