@@ -2,12 +2,14 @@
 
 """Two minutes of tools/soak.sh, with the same plan in each run."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.conftest import Tell
 from tests.e2e.conftest import NAME, Images, remove_folders
-from tests.soak.soak import Soak
-from tests.testbed import paths
+from tests.soak.soak import PERIODS, Soak
+from tests.testbed import conf_file, paths
 from tests.testbed.host.compute_host import ComputeHost
 from tests.testbed.openstack.servers import Servers
 from tests.testbed.whole import Testbed
@@ -18,8 +20,20 @@ SEED, SECONDS = 14, 120
 pytestmark = pytest.mark.timeout(1500)
 
 
+@pytest.fixture
+def short_periods(stack: Testbed) -> Iterator[None]:
+    """Shorten periods, also for nova-computes that start meanwhile."""
+    before = stack.overrides
+    stack.overrides = conf_file.merged(before, PERIODS)
+    stack.restart_computes()
+    yield
+    stack.overrides = before
+    stack.restart_computes()
+
+
 def test_two_minutes(
     stack: Testbed,
+    short_periods: None,
     images: Images,
     servers: Servers,
     other_host: ComputeHost,
