@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import rbd
 
 from tests.soak import actions, complaints, disasters, plan
-from tests.soak.burden import Burden, grown
+from tests.soak.burden import Burden, grown, threads_by_name
 from tests.soak.counters import Listener
 from tests.soak.disasters import Disasters
 from tests.soak.ending import Ending
@@ -237,6 +237,8 @@ class Soak:
                 self.journey.violation(f"{each.name} logged: {found}")
             first = before.burden[each.name]
             last = Burden.of(self._pid(each.name))
+            names = threads_by_name(last.pid)
+            self.journey.note(f"threads of {each.name}:", names)
             self._growth.append(f"{each.name}: {first}; then {last}")
             for grew in grown(first, last):
                 self.journey.violation(f"nova-compute of {each.name}: {grew}")
