@@ -17,6 +17,7 @@ from tests.testbed.ceph import pools as pools_
 from tests.testbed.process import wait_for
 
 _CHILD = (sys.executable, "-m", client_child.__name__)
+_WATCHES = []
 
 
 def connect(
@@ -173,6 +174,18 @@ def lock_of_a_dead_client(ceph, image_id):
         yield admin.get_instance_id()
 
 
+def watch(ioctx, key, callback):
+    """Watch an object; returns python-rados' Watch.
+
+    It is kept until the process ends. A garbage collection takes its ioctx
+    away and then frees it, which crashes the process if its close() has failed
+    or was never called, as for a client on the blocklist (16.2,
+    Watch.__dealloc__).
+    """
+    _WATCHES.append(ioctx.watch(key, callback))
+    return _WATCHES[-1]
+
+
 @contextlib.contextmanager
 def lock_of_a_hung_client(ceph, image_id, answers=False):
     """Lock an image of pool vms as a client whose threads hang.
@@ -190,15 +203,15 @@ def lock_of_a_hung_client(ceph, image_id, answers=False):
         return ""
 
     with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
-        watch = ioctx.watch(header, answer)
-        cookie = f"auto {watch.get_id()}"
+        own = watch(ioctx, header, answer)
+        cookie = f"auto {own.get_id()}"
         ioctx.execute(header, "lock", "lock", lock_request(cookie))
 
         def release():
             if not released.is_set():
                 ioctx.execute(header, "lock", "unlock", _unlock(cookie))
                 released.set()
-                watch.close()
+                own.close()
 
         try:
             yield admin.get_instance_id(), release

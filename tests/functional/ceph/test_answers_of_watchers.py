@@ -10,7 +10,7 @@ import pytest
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph.holders import Answer
 from nova_rbd_backend.ceph.pool import Pool
-from tests.support.clients import connect, make_user
+from tests.support.clients import connect, make_user, watch
 
 MIB = 1 << 20
 # Longer than the OSD waits, with the time by which its answer may be late.
@@ -31,11 +31,11 @@ def watching(ceph, key, answer):
     :param answer: called in a thread of librados before the watcher answers
     """
     with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
-        watch = ioctx.watch(key, lambda *_: answer())
+        own = watch(ioctx, key, lambda *_: answer())
         try:
             yield
         finally:
-            watch.close()
+            own.close()
 
 
 @pytest.mark.parametrize("seconds", [0, STANDSTILL_SECONDS])
