@@ -261,10 +261,11 @@ def test_restore_of_an_older_disk_after_a_killed_publish(
     pool.trash.remove(older_id, force=True)
 
 
-def test_unknown_snapshot_whose_maker_died_while_it_was_published(
-    pool, name, monkeypatch
-):
-    """Two entries lead to it; the second one does not publish it again."""
+def half_published(pool, name, monkeypatch):
+    """Make a disk, and have the maker of its snapshot die in the publishing.
+
+    :returns: the attempt, and the entry of the detachment
+    """
     pool.create(name, MIB)
     attempt = snapshots.begin(pool, pool, name, str(uuid.uuid4()))
     snapshots.snap(attempt)
@@ -282,6 +283,14 @@ def test_unknown_snapshot_whose_maker_died_while_it_was_published(
         for each in journal.detachments(pool)
         if each.source == attempt.source
     ]
+    return attempt, entry
+
+
+def test_unknown_snapshot_whose_maker_died_while_it_was_published(
+    pool, name, monkeypatch
+):
+    """Two entries lead to it; the second one does not publish it again."""
+    attempt, entry = half_published(pool, name, monkeypatch)
     assert pool.directory.image_id(entry.image) == entry.image_id
     snapshots.remove(pool, entry)
     assert draft.settle(pool, attempt.creation) is False
@@ -297,23 +306,7 @@ def test_unknown_snapshot_that_is_published_while_it_is_removed(
     pool, name, monkeypatch
 ):
     """Another thread works on the entry of its creation at that moment."""
-    pool.create(name, MIB)
-    attempt = snapshots.begin(pool, pool, name, str(uuid.uuid4()))
-    snapshots.snap(attempt)
-
-    def die(*_args):
-        raise Died
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Directory, "_rename_listed", die)
-        patch.setattr(draft, "settle", die)
-        with pytest.raises(Died):
-            snapshots.publish(pool, attempt, {})
-    (entry,) = [
-        each
-        for each in journal.detachments(pool)
-        if each.source == attempt.source
-    ]
+    attempt, entry = half_published(pool, name, monkeypatch)
     listed_name = Directory.listed_name
 
     def listed_before(self, image_id):
