@@ -183,11 +183,6 @@ def clear(stack: Testbed) -> None:
         if image.properties.get("image_type") == "snapshot":
             servers.delete_image(image)
     wait_until_empty(stack)
-    remove_folders(stack)
-
-
-def remove_folders(stack: Testbed) -> None:
-    """Remove the servers' folders that Nova has left on the hosts."""
     for host in stack.hosts:
         for name in stack.instance_folders(host):
             shutil.rmtree(host.folder / "state/instances" / name)

@@ -19,9 +19,9 @@ from tests.testbed.whole import Testbed
 TASK_SECONDS = 180
 HARMED_TASK_SECONDS = 30
 DELETE_SECONDS = 180
-# A disk whose purge has failed is tried again after up to ten minutes
+# What has failed in the background is tried again after up to ten minutes
 # (virt.background.worker).
-EMPTY_SECONDS = 300
+EMPTY_SECONDS = 660
 HOSTS_SECONDS = 90
 
 
