@@ -118,12 +118,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             super().remove_node(node)
             return left[0][1] if left else None
 
-        def schedule(self) -> None:
-            """Give new workers work, which they begin when more follows."""
-            super().schedule()
-            for node in self.nodes:
-                self._reschedule(node)
-
     return Lanes(config, log)
 
 
