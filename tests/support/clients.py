@@ -177,10 +177,9 @@ def lock_of_a_dead_client(ceph, image_id):
 def watch(ioctx, key, callback):
     """Watch an object; returns python-rados' Watch.
 
-    It is kept until the process ends. A garbage collection takes its ioctx
-    away and then frees it, which crashes the process if its close() has failed
-    or was never called, as for a client on the blocklist (16.2,
-    Watch.__dealloc__).
+    It is kept until the process ends. A garbage collection that finds it in a
+    cycle, as a traceback is, crashes the process, closed or not
+    (python-rados 16.2.15).
     """
     _WATCHES.append(ioctx.watch(key, callback))
     return _WATCHES[-1]
