@@ -9,8 +9,9 @@ import shutil
 import signal
 import sys
 
-from tests.soak.soak import PERIODS, Soak
-from tests.testbed import conf_file, paths
+from tests.soak.soak import Soak
+from tests.testbed import paths
+from tests.testbed.conf_file import Conf
 from tests.testbed.guest import building as guest
 from tests.testbed.whole import Testbed
 
@@ -18,9 +19,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NAME = os.environ.get("NOVA_RBD_TESTBED_NAME", "soak")
 # A deleted server is kept for so long; a shelved one stays on its host.
 RECLAIM = {"reclaim_instance_interval": 60}
-OVERRIDES = conf_file.merged(
-    PERIODS, {"DEFAULT": {"shelved_offload_time": -1, **RECLAIM}}
-)
+OVERRIDES: Conf = {
+    "DEFAULT": {
+        "shelved_offload_time": -1,
+        # What is left of servers that were deleted while their host was away
+        # is deleted in this period.
+        "instance_delete_interval": 30,
+        **RECLAIM,
+    },
+    # What is left of spawns that have failed is settled in this one.
+    "image_cache": {"manager_interval": 60},
+}
 
 
 def main() -> int:
