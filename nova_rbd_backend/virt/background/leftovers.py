@@ -10,8 +10,8 @@ lead to its disks:
 
 * Nova's periodic _run_pending_deletes has the driver delete the files of the
   host's deleted instances. Nova has lost track of instances without a host.
-  If a pool is silent, Nova's loop ends at its first instance, and REST goes on
-  with all of them in the pools that answer.
+  If a pool is silent, Nova's loop ends at its first instance, and DELETER goes
+  on with all of them in the pools that answer.
 * The journal has an entry for each spawn until it ends. If its process has
   died, or the spawn has failed, Nova's database tells what became of the
   instance.
@@ -51,12 +51,12 @@ _LONGEST_SPAWN_SECONDS = 24 * 3600.0
 _NOT_WRITTEN = (*errors.UNREACHED, errors.NoSpace)
 
 _STATES = lasting.States()
-_STATES_OF_REST = lasting.States()
+_STATES_OF_DELETER = lasting.States()
 
 # UUIDs of the instances whose spawns on this host have not ended.
 _not_ended: set[str] = set()
 
-# Nova's Host, which has the connection to libvirt.
+# Nova's Host, which has the connection to libvirt; the driver sets it.
 _here = types.SimpleNamespace(host=None)
 
 
@@ -137,7 +137,7 @@ def delete_disks_of_deleted(instance: Any) -> bool:
     :returns: False if disks are left
     :raises nova.exception.StorageError: Ceph does not answer. Nova counts no
         attempt, of which it makes a few only, and leaves all other instances
-        to its next period; REST deletes their disks where it can
+        to its next period; DELETER deletes their disks where it can
     """
     if not (instance.obj_attr_is_set("deleted") and instance.deleted):
         return True
@@ -156,7 +156,7 @@ def delete_disks_of_deleted(instance: Any) -> bool:
         _delete(instance.uuid)
     except exception.NovaException as error:
         if isinstance(error.__cause__, errors.UNREACHED):
-            REST.start()
+            DELETER.start()
             raise
         LOG.error(
             "Disks of this deleted instance stay in Ceph: %s",
@@ -167,7 +167,7 @@ def delete_disks_of_deleted(instance: Any) -> bool:
     return True
 
 
-def _delete_rest_once() -> bool:
+def _delete_pending_once() -> bool:
     """Delete the disks of this host's deleted instances, where Ceph answers.
 
     Each silent pool is asked for one instance only. Nova's next period deletes
@@ -175,17 +175,16 @@ def _delete_rest_once() -> bool:
     """
     silent: set[str] = set()
     try:
-        with _STATES_OF_REST.run():
+        with _STATES_OF_DELETER.run():
             for instance in _pending_deletes():
-                if _is_deleted_on(instance, CONF.host) and not _is_kept(
-                    instance
-                ):
+                gone = _is_deleted_on(instance, CONF.host)
+                if gone and not _is_kept(instance):
                     _delete_within_reach(instance.uuid, silent)
             if silent:
-                _STATES_OF_REST.keep()
+                _STATES_OF_DELETER.keep()
     except Exception as error:
         text = "Disks of deleted instances stay in Ceph: %s"
-        _STATES_OF_REST.tell("", str(error), LOG.error, text, error)
+        _STATES_OF_DELETER.tell("", str(error), LOG.error, text, error)
     return True
 
 
@@ -224,7 +223,7 @@ def _delete_within_reach(uuid: str, silent: set[str]) -> None:
             silent.add(pool)
         else:
             text = "Disks of deleted instance %s stay in Ceph: %s"
-            _STATES_OF_REST.tell(
+            _STATES_OF_DELETER.tell(
                 *(f"{uuid} {pool}", str(error), LOG.error, text, uuid, error)
             )
 
@@ -362,8 +361,6 @@ def _is_kept(instance: Any) -> bool:
     (_cleanup_running_deleted_instances, Nova 26 to 34).
     """
     try:
-        if _here.host is None:
-            return False
         _here.host.get_guest(instance)
     except exception.InstanceNotFound:
         return False
@@ -405,4 +402,4 @@ def _log_deleted(uuid: str, reports: Mapping[str, DeleteReport]) -> None:
 SETTLER = Background(_settle_once)
 
 #: Deletes the disks behind an instance at which Nova's loop has ended.
-REST = Background(_delete_rest_once)
+DELETER = Background(_delete_pending_once)

@@ -288,7 +288,7 @@ def test_domain_that_nova_keeps_has_its_disks(
     instance = launched("vms")
     with_domain(instance)
     compute.run_pending_deletes()
-    leftovers._delete_rest_once()
+    leftovers._delete_pending_once()
     assert compute.disks(instance) == [f"{instance.uuid}_disk"]
     assert attempts(instance) == (False, "1")
     assert "libvirt has its domain, which Nova keeps" in caplog.text
