@@ -112,7 +112,7 @@ class Directory:
         :raises ImageExists: the name is taken
         :raises TakenOver: the draft has been removed meanwhile
         """
-        self._set_id(name, image_id)
+        self.set_id(name, image_id)
         try:
             self._rename_listed(draft, image_id, name)
         except errors.TakenOver:
@@ -141,7 +141,7 @@ class Directory:
         if not has_name:
             # Earlier releases changed the directory first.
             try:
-                self._set_id(name, image_id)
+                self.set_id(name, image_id)
             except errors.ImageExists:
                 self._give_back(name, draft, image_id)
                 return
@@ -179,12 +179,24 @@ class Directory:
         self.remove_id(name, image_id)
         return True
 
-    def restore_id(self, name: str, image_id: str) -> None:
-        """Make the rbd_id object that a listed name has lost, if it has.
+    def set_id(self, name: str, image_id: str) -> None:
+        """Have an image found by a name. Does nothing if it is already.
 
-        :raises ImageExists: another image has the name by now
+        cls_rbd: set_id.
+
+        :raises ImageExists: another image has the name
+        :raises NoSpace: the pool is full. Fails at once: a purge that
+            finishes the work of a dead process must not wait for space
         """
-        self._set_id(name, image_id)
+        with self._access.reach("name", image=name, frees=True) as ioctx:
+            try:
+                with rados.WriteOpCtx() as op:
+                    op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
+                    op.execute("rbd", "set_id", encoded(image_id))
+                    ioctx.operate_write_op(op, f"rbd_id.{name}")
+            except rados.ObjectExists:
+                if self.image_id(name) != image_id:
+                    raise
 
     def remove_id(self, name: str, image_id: str) -> None:
         """Remove the rbd_id object of a name, if it has this id.
@@ -263,22 +275,6 @@ class Directory:
                 op.omap_cmp(key, value, rados.LIBRADOS_CMPXATTR_OP_EQ)
             ioctx.set_omap(op, tuple(entries), tuple(entries.values()))
             ioctx.operate_write_op(op, _DIRECTORY)
-
-    def _set_id(self, name: str, image_id: str) -> None:
-        """cls_rbd: set_id. Does nothing if the name has this id already.
-
-        :raises NoSpace: the pool is full. Fails at once: a purge that
-            finishes the work of a dead process must not wait for space
-        """
-        with self._access.reach("name", image=name, frees=True) as ioctx:
-            try:
-                with rados.WriteOpCtx() as op:
-                    op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
-                    op.execute("rbd", "set_id", encoded(image_id))
-                    ioctx.operate_write_op(op, f"rbd_id.{name}")
-            except rados.ObjectExists:
-                if self.image_id(name) != image_id:
-                    raise
 
 
 def _differs(error: rados.Error) -> bool:

@@ -314,7 +314,7 @@ class Pool:
             return None
         with contextlib.suppress(errors.ImageNotFound, errors.ImageExists):
             self.headers.size_bytes(image_id)
-            self.directory.restore_id(name, image_id)
+            self.directory.set_id(name, image_id)
             return image_id
         return None
 

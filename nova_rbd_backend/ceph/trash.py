@@ -52,7 +52,7 @@ class Trash:
         which takes names only. It looks the name up once, and may wait for the
         lock of that image. If another image gets the name meanwhile, it is not
         moved, but loses its rbd_id object, so that nobody can open it
-        (Trash::move, MoveRequest.cc, 16.2 to 20): see Pool.restore_id.
+        (Trash::move, MoveRequest.cc, 16.2): see Pool.restore_id.
 
         :param image_id: of the image that is meant, as another one may have
             the name by now; None: whatever has the name

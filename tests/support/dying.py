@@ -64,7 +64,7 @@ def changes() -> Table:
         cluster.Cluster: ("blocklist",),
         Directory: (
             *("_rename_listed", "_give_back", "remove_listed"),
-            *("_set_id", "remove_id"),
+            *("set_id", "remove_id"),
         ),
         Headers: ("set_metadata",),
         Holders: ("break_lock",),

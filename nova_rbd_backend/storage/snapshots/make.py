@@ -28,7 +28,7 @@ SNAP = "snap"
 #: it, librbd reports that the image is open (EBUSY), which Glance's user gets
 #: as a conflict (glance_store, _drivers/rbd.py; 16.2, PreRemoveRequest.cc).
 HOLD = "nova-rbd-detaching"
-# One for each name that it may get meanwhile (draft, snapshot, trash).
+# A draft gets one other name, or two, and is gone then.
 _ATTEMPTS = 4
 
 
@@ -140,8 +140,8 @@ def remove(pool: Pool, detachment: journal.Entry) -> None:
 
     :raises Conflict: it got another name each time; call this again
     """
-    # If its maker died while it was published, it is a draft, which the entry
-    # of its creation has published at any moment, here or on another host.
+    # If its maker died while it was published, it is a draft. Whoever works on
+    # the entry of its creation may publish it or take it away at any moment.
     for _attempt in range(_ATTEMPTS):
         name = pool.directory.listed_name(detachment.image_id)
         if name is None or names.final_name(name) != detachment.image:

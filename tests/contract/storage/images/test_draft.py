@@ -234,7 +234,7 @@ def _killed_in_publish(pool, entry, image_id, step, monkeypatch):
         return call
 
     with monkeypatch.context() as patch:
-        for each in ("_set_id", "_rename_listed", "remove_id"):
+        for each in ("set_id", "_rename_listed", "remove_id"):
             patch.setattr(Directory, each, dying(getattr(Directory, each)))
         with pytest.raises(Died):
             pool.publish(entry.draft, image_id, entry.image)
@@ -349,7 +349,7 @@ def test_name_that_another_publish_has_taken_is_not_given_back(pool, name):
     entry, image_id = _begun(pool, name)
     pool.directory._rename_listed(entry.draft, image_id, name)
     other, other_id = _begun(pool, name)
-    pool.directory._set_id(name, other_id)
+    pool.directory.set_id(name, other_id)
     with pytest.raises(errors.Conflict):
         draft.settle(pool, entry)
     assert pool.directory.listed_id(name) == image_id
@@ -382,14 +382,14 @@ def test_disk_that_cannot_be_deleted_leaves_no_other(pool, instance, name):
     entry, image_id = _begun(pool, name)
     pool.directory._rename_listed(entry.draft, image_id, name)
     other, other_id = _begun(pool, name)
-    pool.directory._set_id(name, other_id)
+    pool.directory.set_id(name, other_id)
     swap = f"{instance}_disk.swap"
     blank_disk(pool, swap, MIB)
     with pytest.raises(errors.Conflict):
         delete.delete_disks(pool, instance)
     assert pool.directory.names(swap) == []
     assert not pool.directory.exists(other.draft)
-    pool.directory._set_id(name, image_id)
+    pool.directory.set_id(name, image_id)
     delete.delete_disks(pool, instance)
     assert left(pool, instance) == []
 

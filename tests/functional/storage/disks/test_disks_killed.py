@@ -149,7 +149,7 @@ def test_undo(forks, ceph, vms, nothing_left, step):
         vms.create(entry.draft, MIB)
         image_id = vms.directory.image_id(entry.draft)
         if step == "named":
-            vms.directory._set_id(name, image_id)
+            vms.directory.set_id(name, image_id)
         return name, ""
 
     killed = storage_child.kill_at_each_step(

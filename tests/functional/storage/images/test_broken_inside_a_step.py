@@ -35,7 +35,7 @@ def half_published(vms, name):
     with vms.open(entry.draft, read_only=False) as disk:
         disk.write(b"whole", 0)
     vms.directory._rename_listed(entry.draft, image_id, name)
-    vms.directory._set_id(name, image_id)
+    vms.directory.set_id(name, image_id)
     return entry
 
 
@@ -76,7 +76,7 @@ def test_published_disk_that_was_renamed_since_stays(
 ):
     image_id = vms.directory.image_id(name)
     vms.directory._rename_listed(name, image_id, f"{name}.kept")
-    vms.directory._set_id(f"{name}.kept", image_id)
+    vms.directory.set_id(f"{name}.kept", image_id)
     vms.directory.remove_id(name, image_id)
     draft.settle(vms, half_published)
     assert is_intact(vms, f"{name}.kept")
@@ -97,7 +97,7 @@ def test_published_disk_that_was_deleted_since_keeps_its_retention(
 
 
 def test_id_without_image_is_no_disk(vms, name):
-    vms.directory._set_id(name, "1234567890ab")
+    vms.directory.set_id(name, "1234567890ab")
     assert not provision.is_whole(vms, name)
     assert blank_disk(vms, name, MIB).created
     assert provision.is_whole(vms, name)
