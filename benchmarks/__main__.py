@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -24,8 +25,11 @@ NAMES = (
     "many_qcow2",
     "many_rbd",
     "pool_size",
+    "children",
+    "many_hosts",
     "snapshot_size",
     "import_speed",
+    "first_boot",
     "event_loop",
 )
 ON_OPENSTACK = ("end_to_end",)
@@ -146,6 +150,9 @@ def commit() -> str:
 
 
 def git(*words: str) -> str:
+    """Return what git prints; "" without git, or outside of a repository."""
+    if shutil.which("git") is None:
+        return ""
     shown = subprocess.run(
         ["git", "-C", str(pathlib.Path(__file__).parents[1]), *words],
         capture_output=True,

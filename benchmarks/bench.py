@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks import images, meters
 from benchmarks.hosts import Host
 from benchmarks.results import SIDES
+from tests.support.clusters import disconnect
 from tests.testbed.ceph import cluster as ceph
 
 
@@ -122,6 +123,7 @@ def on_throwaway_ceph(
             with contextlib.closing(bench):
                 yield bench
         finally:
+            disconnect(cluster)
             cluster.destroy()
 
 

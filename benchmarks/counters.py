@@ -4,6 +4,7 @@
 
 import collections
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -44,10 +45,16 @@ def measured() -> Iterator[dict[str, float]]:
     """Give a sample that gets the block's milliseconds and counts."""
     sample: dict[str, float] = {}
     _counts.clear()
-    started = time.perf_counter()
+    started, used = time.perf_counter(), _cpu_seconds()
     yield sample
     milliseconds = (time.perf_counter() - started) * 1000
-    sample.update(ms=milliseconds, **_counts)
+    cpu = _cpu_seconds() - used
+    sample.update(ms=milliseconds, cpu_seconds=cpu, **_counts)
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of the programs that it has run."""
+    return sum(os.times()[:4])
 
 
 def run(command: list[str]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from benchmarks.results import Report
 
 Reports = Mapping[str, Report]
+#: Nova's default of [image_cache] manager_interval.
+PERIOD_SECONDS = 2400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +70,14 @@ def _growth(name: str, low: str, high: str) -> Callable[[Reports], float]:
         )
 
     return found
+
+
+def _idle_requests(reports: Reports, case: str) -> float:
+    return _figure(reports, "many_hosts", case, "each other host", "requests")
+
+
+def _idle_growth(reports: Reports) -> float:
+    return _idle_requests(reports, "100000") / _idle_requests(reports, "1000")
 
 
 def _stored(case: str) -> Callable[[Reports], float]:
@@ -151,6 +161,24 @@ GOALS = (
         1.5,
     ),
     Goal(
+        "a boot beside 20000 clones against one beside 1",
+        _growth("children", "1", "20000"),
+        1.5,
+    ),
+    Goal(
+        "requests of an idle host in a period, 100000 disks against 1000",
+        _idle_growth,
+        1,
+    ),
+    Goal(
+        "requests of 1000 idle hosts per second, beside 100000 disks",
+        lambda reports: (
+            1000 * _idle_requests(reports, "100000") / PERIOD_SECONDS
+        ),
+        200,
+        unit="/s",
+    ),
+    Goal(
         "a snapshot of 4 GiB against the floor",
         _ratio("snapshot_size", "4096", "plugin", "floor", "ms"),
         1.5,
@@ -169,6 +197,44 @@ GOALS = (
         "a first boot of qcow2 against the faster program",
         _import_against("qcow2 in Glance", "seconds"),
         1.0,
+    ),
+    *(
+        Goal(
+            f"a first boot of {case} against the floor",
+            _ratio("first_boot", case, "plugin", "floor", "seconds"),
+            1.3,
+        )
+        for case in ("qcow2, 1 GiB", "qcow2, 4 GiB", "qcow2, 16 GiB")
+    ),
+    *(
+        Goal(
+            f"a first boot of {case} against the floor",
+            _ratio("first_boot", case, "plugin", "floor", "seconds"),
+            1.0,
+        )
+        for case in ("raw, 1 GiB", "raw, 4 GiB", "raw, 16 GiB")
+    ),
+    Goal(
+        "local disk of a first boot of raw, 4 GiB, at most",
+        lambda reports: _figure(
+            reports, "first_boot", "raw, 4 GiB", "plugin", "local_peak_mib"
+        ),
+        4,
+        unit="MiB",
+    ),
+    Goal(
+        "a first boot of qcow2, 4 GiB, faster than in-tree",
+        _ratio("first_boot", "qcow2, 4 GiB", "in-tree", "plugin", "seconds"),
+        3,
+        at_least=True,
+    ),
+    Goal(
+        "local disk of a first boot of qcow2, 4 GiB, against the floor",
+        _ratio(
+            *("first_boot", "qcow2, 4 GiB"),
+            *("plugin", "floor", "local_peak_mib"),
+        ),
+        1.01,
     ),
     Goal(
         "local disk of a first boot, at most, against rbd import of a file",
@@ -212,6 +278,12 @@ GOALS = (
     Goal(
         "the longest stall of the event loop, first boot of qcow2",
         _worst_stall("qcow2"),
+        50,
+        unit="ms",
+    ),
+    Goal(
+        "the longest stall of the event loop, first boot of raw",
+        _worst_stall("raw"),
         50,
         unit="ms",
     ),

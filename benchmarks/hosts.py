@@ -33,6 +33,7 @@ class Host:
         """
         self.side = side
         self.folder = folder
+        self.conf = str(cluster.conf)
         folder.mkdir(parents=True)
         how = {
             "side": side,

@@ -70,9 +70,16 @@ def in_file(path: pathlib.Path, disk_format: str) -> Image:
 
 def qcow2_of(raw: pathlib.Path) -> pathlib.Path:
     """Convert a raw file to a qcow2 file beside it."""
-    path = raw.with_suffix(".qcow2")
-    command = ["qemu-img", "convert", "-O", "qcow2", str(raw), str(path)]
-    subprocess.run(command, check=True, timeout=300)
+    return converted(raw, "qcow2")
+
+
+def converted(
+    raw: pathlib.Path, disk_format: str, *options: str
+) -> pathlib.Path:
+    """Convert a raw file to a file in another format beside it."""
+    path = raw.with_suffix(f".{disk_format}")
+    command = ["qemu-img", "convert", "-O", disk_format, *options]
+    subprocess.run([*command, str(raw), str(path)], check=True, timeout=900)
     return path
 
 

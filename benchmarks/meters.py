@@ -4,6 +4,8 @@
 
 import concurrent.futures
 import json
+import os
+import pathlib
 import time
 from collections.abc import Iterable
 
@@ -12,6 +14,7 @@ import rbd
 
 from tests.testbed import process
 from tests.testbed.ceph import cluster as ceph
+from tests.testbed.ceph import rbd_view
 
 MIB = 1 << 20
 POOLS = ("vms", "snapshots", "images")
@@ -23,6 +26,7 @@ class Meters:
     """Counters of the OSDs, and the pools, over one connection."""
 
     def __init__(self, cluster: ceph.CephCluster) -> None:
+        self._cluster = cluster
         self._osds = range(cluster.settings.osds)
         # librbd complains on stderr of each image that it can't remove yet.
         self._client = rados.Rados(
@@ -47,7 +51,10 @@ class Meters:
             # RBD's class methods in the OSD count as read and write in one.
             written += answer["osd"]["op_w_in_bytes"]
             written += answer["osd"]["op_rw_in_bytes"]
-            stored += answer["bluestore"]["bluestore_stored"]
+            bluestore = answer["bluestore"]
+            # The name until Ceph 17, and since.
+            stored += bluestore.get("bluestore_stored", 0)
+            stored += bluestore.get("stored", 0)
         return {"written_mib": written / MIB, "stored_mib": stored / MIB}
 
     def at_rest(self) -> dict[str, float]:
@@ -63,6 +70,22 @@ class Meters:
 
         process.wait_for("the OSDs are at rest", still, REST_SECONDS, 0.3)
         return seen[-1]
+
+    def work_of_osds(self) -> dict[str, float]:
+        """CPU time of all OSDs, and MiB written to their databases."""
+        ticks = written = 0
+        for number in self._osds:
+            found = self._perf(number)["bluefs"]
+            written += found["bytes_written_wal"] + found["bytes_written_sst"]
+        for name, pid, _ in self._cluster.status():
+            if name.startswith("osd."):
+                words = pathlib.Path(f"/proc/{pid}/stat").read_text()
+                fields = words.rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return {
+            "osd_ms": ticks * 1000 / os.sysconf("SC_CLK_TCK"),
+            "db_mib": written / MIB,
+        }
 
     def _perf(self, osd: int) -> dict[str, dict[str, int]]:
         request = json.dumps({"prefix": "perf dump", "format": "json"})
@@ -154,7 +177,7 @@ def _purge(ioctx: rados.Ioctx, image_id: str) -> None:
 
 
 def _has_parent(ioctx: rados.Ioctx, name: str) -> bool:
-    with rbd.Image(ioctx, name, read_only=True) as image:
+    with rbd_view.opened(ioctx, name) as image:
         try:
             image.parent_info()
         except rbd.ImageNotFound:

@@ -3,9 +3,12 @@
 """One nova-compute's storage: Nova's LibvirtDriver with one image backend."""
 
 import concurrent.futures
+import configparser
+import json
 import os
 import pathlib
 import shutil
+import socket
 import time
 import uuid
 from typing import Any
@@ -68,7 +71,7 @@ class NovaSide:
             text.format(
                 user=user,
                 secret=uuid.uuid4(),
-                conf=conf,
+                conf=self._with_sockets(conf),
                 folder=folder,
                 host=self._folder.name,
             )
@@ -78,6 +81,17 @@ class NovaSide:
         self._driver = self._make_driver(side)
         self._glance = glance_stand_in.install()
         self._images: dict[str, str] = {}
+
+    def _with_sockets(self, conf: str) -> pathlib.Path:
+        """Write a ceph.conf that gives clients a socket for questions."""
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read(conf)
+        sockets = self._folder / "$pid.$cctid.asok"
+        parser["client"]["admin_socket"] = str(sockets)
+        own = self._folder / "ceph.conf"
+        with own.open("w") as file:
+            parser.write(file)
+        return own
 
     def _configure(self) -> None:
         from nova import config, objects
@@ -199,7 +213,34 @@ class NovaSide:
         """Bytes of local disk that this host's state takes."""
         return {"bytes": allocated(self._folder / "instances")}
 
+    def periodic(self) -> dict[str, float]:
+        """Do what nova-compute does for Ceph in each period, once."""
+        from nova_rbd_backend.virt.background import leftovers, purger
+        from nova_rbd_backend.virt.boot import ager
+        from nova_rbd_backend.virt.snapshot import detacher
+
+        sent, cpu = self._requests(), time.process_time()
+        for work in (
+            ager.AGER,
+            purger.PURGER,
+            detacher.DETACHER,
+            leftovers.SETTLER,
+        ):
+            work._do()
+        status = pathlib.Path("/proc/self/status").read_text()
+        found = dict(line.split(":", 1) for line in status.splitlines())
+        return {
+            "requests": self._requests() - sent,
+            "cpu_ms": (time.process_time() - cpu) * 1000,
+            "rss_mib": int(found["VmRSS"].split()[0]) / 1024,
+            "threads": int(found["Threads"]),
+        }
+
     # -- its parts
+
+    def _requests(self) -> int:
+        """Count the requests sent to OSDs so far, also refused ones."""
+        return sum(map(_requests_of_client, self._folder.glob("*.asok")))
 
     def _make_disk(self, instance: Any, image: str) -> None:
         from nova import context
@@ -245,6 +286,19 @@ class NovaSide:
             system_metadata={},
             image_ref=self._images.get(instance, ""),
         )
+
+
+def _requests_of_client(path: pathlib.Path) -> int:
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.settimeout(10)
+        try:
+            asked.connect(str(path))
+        except ConnectionRefusedError:
+            return 0  # the client is gone
+        asked.sendall(b'{"prefix": "perf dump", "format": "json"}\0')
+        answer = b"".join(iter(lambda: asked.recv(65536), b""))
+    # The answer's length comes first.
+    return json.loads(answer[4:])["objecter"]["op_send"]
 
 
 def allocated(folder: pathlib.Path) -> int:

@@ -17,6 +17,8 @@ COLOURS = {
     "plugin": "#1f6fb4",
     "in-tree": "#c8553d",
     "floor": "#6b6b6b",
+    "each other host": "#1f6fb4",
+    "one host": "#c8553d",
     "rbd import": "#8d8d8d",
     "qemu-img convert": "#444444",
 }

@@ -10,7 +10,8 @@
     |-- NovaUnclear           Nova's API does not tell which instances exist
     |-- LibvirtFault          libvirt refused a request
     |-- ConversionError       a local disk could not be brought into Ceph
-    |   `-- ConversionRefused not begun: nothing has changed
+    |   |-- ConversionRefused not begun: nothing has changed
+    |   `-- UnreadableFile    the file is damaged
     `-- StorageError          the tree below
 
     StorageError
@@ -19,7 +20,8 @@
     |-- ClusterUnreachable    no connection: monitors, network, conf file
     |   |-- ConfFileNotFound
     |   |-- ConfFileInvalid
-    |   `-- KeyringNotFound
+    |   |-- KeyringNotFound
+    |   `-- KeyUnreadable     of a type that this host's librados does not know
     |-- ConnectionLost        an open connection died or was blocklisted
     |-- OperationTimedOut     the cluster did not answer in time
     |-- NotPermitted          by the caps of the cephx user
@@ -39,6 +41,7 @@
     |-- MoveUnfinished        half-way into the trash, or out of it
     |-- NoSpace               full, nearfull or over its quota
     |-- NotSupported          by this image's features or this Ceph
+    |-- LayoutDiffers         Ceph keeps something in another way than expected
     |-- AnswerTooLong         more than one answer of Ceph may hold
     |-- Conflict              another process or thread changed it meanwhile
     |   |-- BeingCreated      another thread of this process makes it now
@@ -77,6 +80,10 @@ class ConversionError(Error):
 
 class ConversionRefused(ConversionError):
     """The conversion was not begun: nothing has changed."""
+
+
+class UnreadableFile(ConversionError):
+    """The file is damaged, or is not in the format that it should be in."""
 
 
 class StorageError(Error):
@@ -143,6 +150,15 @@ class KeyringNotFound(ClusterUnreachable):
     advice = (
         "put the cephx user's keyring where the ceph.conf looks for it,"
         " readable by this service"
+    )
+
+
+class KeyUnreadable(ClusterUnreachable):
+    advice = (
+        "install librados of Ceph 20 or newer on this host, or have the key"
+        " made anew: 'ceph mon set auth_allowed_ciphers aes,aes256k', then"
+        " 'ceph auth rotate client.USER --key-type aes', and put the new key"
+        " into the keyrings and the libvirt secret of all hosts"
     )
 
 
@@ -256,8 +272,12 @@ class NotSupported(StorageError):
     advice = "check the image's features and the version of Ceph"
 
 
+class LayoutDiffers(StorageError):
+    advice = "install a release of this backend that knows this Ceph"
+
+
 class AnswerTooLong(StorageError):
-    advice = "it has too many snaps; remove some of them"
+    advice = "it has too many snaps or locks; remove some of them"
 
 
 class Conflict(StorageError):

@@ -144,9 +144,14 @@ class ImagePath:
         parts = (self.pool, self.namespace, self.image)
         return "/".join(part for part in parts if part)
 
-    def for_qemu(self, user: str | None, conf_file: str | None) -> str:
-        """Return the name that qemu-img opens it by."""
-        options = {"id": user, "conf": conf_file}
+    def for_qemu(
+        self, user: str | None, conf_file: str | None, **conf: object
+    ) -> str:
+        """Return the name that qemu-img opens it by.
+
+        :param conf: further options of Ceph
+        """
+        options = {"id": user, "conf": conf_file, **conf}
         return f"rbd:{self}" + "".join(
             f":{option}={value}" for option, value in options.items() if value
         )

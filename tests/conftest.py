@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import crashes
 from tests.durations import Durations
 
 _TOLD = "told"
@@ -57,6 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
         from execnet.gateway_base import WorkerGateway
 
         WorkerGateway._terminate_execution = _stop_worker
+        config.pluginmanager.register(crashes.Recorded(config))
+    else:
+        config.pluginmanager.register(crashes.Told())
     terminal = config.pluginmanager.getplugin("terminalreporter")
     if terminal and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Shown(terminal))

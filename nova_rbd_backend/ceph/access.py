@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import rados
 
+from nova_rbd_backend import errors
 from nova_rbd_backend.ceph.cluster import Cluster
 from nova_rbd_backend.ceph.connection import Connection
 
 # rados_exec fails with ERANGE if the answer is longer than the buffer that it
-# is given. python-rados gives 8 KiB, which the ids of 1023 snaps exceed.
-_LONGEST_ANSWER_BYTES = 256 << 10
+# is given, after the OSD has done the call. Only reads have answers. The ids
+# of 1023 snaps, or 50 shared locks, take more than the first of these.
+_BUFFERS_BYTES = (8 << 10, 256 << 10, 32 << 20)
 
 
 class Access:
@@ -63,13 +65,19 @@ class Access:
     ) -> bytes:
         """Call a method of an object class on an object of an image.
 
+        A read whose answer is long is repeated with a larger buffer.
         librados: rados_exec.
 
         :param key: the object's name
         :param method: the class and its method
         """
-        with self.reach(operation, image=image, frees=frees) as ioctx:
-            _, answer = ioctx.execute(
-                key, *method, request, _LONGEST_ANSWER_BYTES
-            )
-        return answer
+
+        def executed(buffer_bytes: int) -> bytes:
+            with self.reach(operation, image=image, frees=frees) as ioctx:
+                return ioctx.execute(key, *method, request, buffer_bytes)[1]
+
+        *smaller, largest = _BUFFERS_BYTES
+        for buffer_bytes in smaller:
+            with contextlib.suppress(errors.AnswerTooLong):
+                return executed(buffer_bytes)
+        return executed(largest)

@@ -11,13 +11,13 @@ import datetime
 import time
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.ceph import encoding
+from nova_rbd_backend.ceph import layouts
 from nova_rbd_backend.ceph.access import Access
 
 #: A difference that the operator need not know.
 TOLERATED_SECONDS = 60.0
 # It exists in every pool that has, or had, an image.
-_ASKED = "rbd_directory"
+_ASKED = layouts.DIRECTORY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def read(access: Access) -> Clocks:
     before = time.time()
     try:
         answer = access.execute(
-            "read the clock of", _ASKED, _ASKED, method, encoding.sealed()
+            "read the clock of", _ASKED, _ASKED, method, layouts.clock()
         )
     except (errors.NotSupported, errors.NotPermitted) as error:
         raise errors.NotSupported(
@@ -77,7 +77,7 @@ def read(access: Access) -> Clocks:
             operation=error.operation,
             pool=str(access),
         ) from error
-    after, cluster = time.time(), encoding.sealed_time(answer)
+    after, cluster = time.time(), layouts.time_of_clock(answer)
     return Clocks(
         max(0.0, before - cluster) + min(0.0, after - cluster),
         max(0.0, cluster - before),

@@ -155,6 +155,15 @@ class Cluster:
                 self._fsid = connection.handle.get_fsid()
         return self._fsid
 
+    def releases(self) -> list[str]:
+        """Return the releases of the cluster's daemons, such as 16.2.15.
+
+        More than one while it is upgraded. mon: versions.
+        """
+        running = json.loads(self.mon_command("versions"))["overall"]
+        # ceph version 16.2.15 (...) pacific (stable)
+        return sorted({text.split()[2] for text in running})
+
     def pool_name(self, pool_id: int) -> str:
         """Return a pool's name by its id. librados: rados_pool_reverse_lookup.
 

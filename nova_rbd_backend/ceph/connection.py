@@ -2,6 +2,7 @@
 
 """Open RADOS connections, lend their ioctxs, and close unused connections."""
 
+import base64
 import contextlib
 import ctypes
 import errno
@@ -12,8 +13,8 @@ from typing import Any, TypeVar
 
 import rados
 
-from nova_rbd_backend import threads
-from nova_rbd_backend.ceph import error_map
+from nova_rbd_backend import errors, threads
+from nova_rbd_backend.ceph import error_map, keys, layouts
 from nova_rbd_backend.settings import ClusterSettings
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ class Connection:
             # the client first.
             "rbd_blocklist_expire_seconds": str(settings.blocklist_seconds),
         }
-        self.handle = _connected(settings, conf)
+        self.handle = _connected(settings, conf, keys.type_of(settings))
         #: By the arguments of ioctx(), which alone adds to it.
         self.open_ioctxs: dict[tuple[str, str, bool], rados.Ioctx] = {}
         self._limit_seconds = settings.operation_timeout_seconds
@@ -72,12 +73,14 @@ class Connection:
         return self.open_ioctxs.setdefault(key, self.limited(opened))
 
     def limited(self, call: Callable[[], T]) -> T:
-        """Make a call of librados that may wait for a newer OSD map.
+        """Make a call of librados or librbd that may wait without a limit.
 
         For a pool that its map does not have, librados waits for the latest
         map, without a limit (RadosClient::lookup_pool, pool_get_name, 16.2).
         A call that does not end in time keeps the connection from being
         closed, which would be the end of the process (a segmentation fault).
+
+        :raises rados.OSError: (ETIMEDOUT) it has not ended in time
         """
         kept = functools.partial(_called, call, self)
         try:
@@ -100,23 +103,40 @@ def _called(call: Callable[[], T], _kept: Connection) -> T:
 
 
 def _connected(
-    settings: ClusterSettings, conf: Mapping[str, str]
+    settings: ClusterSettings, conf: Mapping[str, str], key_type: int | None
 ) -> rados.Rados:
-    """librados: rados_create, rados_conf_read_file, rados_connect."""
+    """librados: rados_create, rados_conf_read_file, rados_connect.
+
+    :param key_type: of the user's key; None: unknown
+    :raises KeyUnreadable: this librados does not know keys of that type
+    """
+    is_old = key_type in (None, keys.AES)
     timeout_seconds = settings.connect_timeout_seconds
     shown = settings.conf_file or "Ceph's default conf file"
     with error_map.translated(f"read {shown}", kind="conf file"):
         handle = rados.Rados(
             conffile=settings.conf_file or "",
             rados_id=settings.user,
+            conf_defaults={} if is_old else keys.QUIET,
             conf={"client_mount_timeout": str(timeout_seconds), **conf},
         )
     with error_map.translated(f"connect to the cluster of {shown}"):
         try:
             handle.connect(timeout=timeout_seconds)
-        except BaseException:
+        except BaseException as error:
             handle.shutdown()
+            number = error_map.ceph_errno(error)
+            # EIO for a keyring, EINVAL for a key in the options (16.2).
+            if not is_old and number in (errno.EIO, errno.EINVAL):
+                raise errors.KeyUnreadable(
+                    f"the key of client.{settings.user or 'admin'} is of type "
+                    f"{key_type} (2 is aes256k, which clusters of Ceph 20 "
+                    "make), which this host's librados cannot read",
+                    operation=f"connect to the cluster of {shown}",
+                ) from None
             raise
+        if "key" not in conf and not is_old:
+            handle.conf_set("err_to_stderr", "true")  # librados' default
     return handle
 
 
@@ -130,14 +150,15 @@ def try_key(settings: ClusterSettings, key: str) -> None:
     :param key: base64, as in a keyring
     :raises errors.NotPermitted: the cluster has another key for this user
     :raises errors.ClusterUnreachable: no answer in time
+    :raises errors.KeyUnreadable: this librados does not know such keys
     """
     conf = {
-        "key": key,
         # 16.2 prints a monitor's answer that arrives after the shutdown.
-        "err_to_stderr": "false",
-        "log_to_stderr": "false",
+        **keys.QUIET,
+        "key": key,
     }
-    _connected(settings, conf).shutdown()
+    key_type = layouts.key_type(base64.b64decode(key))
+    _connected(settings, conf, key_type).shutdown()
 
 
 def _close_soon(

@@ -10,14 +10,10 @@ import contextlib
 import rados
 
 from nova_rbd_backend import errors, names
-from nova_rbd_backend.ceph import error_map
+from nova_rbd_backend.ceph import error_map, layouts
 from nova_rbd_backend.ceph.access import Access
-from nova_rbd_backend.ceph.encoding import decoded, encoded
 from nova_rbd_backend.ceph.objects import Objects
 
-# Its omap has name_<image> -> image id and id_<image id> -> image, both as
-# length-prefixed strings (cls_rbd.cc, 16.2).
-_DIRECTORY = "rbd_directory"
 # What a compare in a write fails with: the offset of the first byte that
 # differs, above all errnos (MAX_ERRNO, include/rados.h, 16.2). So does the
 # compare with an object that does not exist.
@@ -43,9 +39,11 @@ class Directory:
 
         librados: rados_read_op_omap_get_vals2.
         """
-        entries = self._objects.omap_get(_DIRECTORY, f"name_{prefix}")
+        entries = self._objects.omap_get(
+            layouts.DIRECTORY, layouts.id_by_name(prefix)
+        )
         return {
-            key.removeprefix("name_"): decoded(value)
+            layouts.name_of_key(key): layouts.decoded(value)
             for key, value in entries.items()
         }
 
@@ -60,11 +58,11 @@ class Directory:
         """
         try:
             answer = self._access.execute(
-                "look up", image, f"rbd_id.{image}", ("rbd", "get_id")
+                "look up", image, layouts.id_object(image), ("rbd", "get_id")
             )
         except errors.ImageNotFound:
             return None
-        return decoded(answer)
+        return layouts.decoded(answer)
 
     def existing_id(self, image: str, operation: str) -> str:
         """Return the id of an image, for an operation on it.
@@ -82,23 +80,25 @@ class Directory:
 
         It differs from image_id only where a process died between two steps.
         """
-        return self._listed(f"name_{image}")
+        return self._listed(layouts.id_by_name(image))
 
     def listed_name(self, image_id: str) -> str | None:
         """Return the name that the directory has for an id, or None."""
-        return self._listed(f"id_{image_id}")
+        return self._listed(layouts.name_by_id(image_id))
 
     def _listed(self, key: str) -> str | None:
-        value = self._objects.omap_value(_DIRECTORY, key)
-        return None if value is None else decoded(value)
+        value = self._objects.omap_value(layouts.DIRECTORY, key)
+        return None if value is None else layouts.decoded(value)
 
     def namespaces(self) -> list[str]:
         """Return the pool's namespaces for RBD images.
 
-        The omap of rbd_namespace has name_<namespace> (cls_rbd.cc, 16.2).
+        The omap of rbd_namespace has a key for each (cls_rbd.cc, 16.2).
         """
-        found = self._objects.omap_get("rbd_namespace", "name_")
-        return [key.removeprefix("name_") for key in found]
+        found = self._objects.omap_get(
+            layouts.NAMESPACES, layouts.id_by_name("")
+        )
+        return [layouts.name_of_key(key) for key in found]
 
     def publish(self, draft: str, image_id: str, name: str) -> None:
         """Give a closed image its name.
@@ -192,8 +192,8 @@ class Directory:
             try:
                 with rados.WriteOpCtx() as op:
                     op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
-                    op.execute("rbd", "set_id", encoded(image_id))
-                    ioctx.operate_write_op(op, f"rbd_id.{name}")
+                    op.execute("rbd", "set_id", layouts.encoded(image_id))
+                    ioctx.operate_write_op(op, layouts.id_object(name))
             except rados.ObjectExists:
                 if self.image_id(name) != image_id:
                     raise
@@ -208,9 +208,9 @@ class Directory:
         ) as ioctx:
             try:
                 with rados.WriteOpCtx() as op:
-                    op.cmpext(encoded(image_id), 0)
+                    op.cmpext(layouts.encoded(image_id), 0)
                     op.remove()
-                    ioctx.operate_write_op(op, f"rbd_id.{name}")
+                    ioctx.operate_write_op(op, layouts.id_object(name))
             except rados.ObjectNotFound:
                 pass
             except rados.Error as error:
@@ -219,19 +219,19 @@ class Directory:
 
     def remove_listed(self, name: str, image_id: str) -> None:
         """Remove an image from the directory. cls_rbd: dir_remove_image."""
-        request = encoded(name) + encoded(image_id)
+        request = layouts.listed(name, image_id)
         method = ("rbd", "dir_remove_image")
         self._access.execute(
-            "unlist", name, _DIRECTORY, method, request, frees=True
+            "unlist", name, layouts.DIRECTORY, method, request, frees=True
         )
 
     def _rename_listed(self, draft: str, image_id: str, name: str) -> None:
         """cls_rbd: dir_rename_image, which refuses any other name or id."""
-        request = b"".join(map(encoded, (draft, name, image_id)))
+        request = layouts.renamed(draft, name, image_id)
         method = ("rbd", "dir_rename_image")
         try:
             self._access.execute(
-                "name", name, _DIRECTORY, method, request, frees=True
+                "name", name, layouts.DIRECTORY, method, request, frees=True
             )
         except (errors.ImageNotFound, errors.Conflict) as error:
             # ENOENT: the directory has no such draft. ESTALE: it has another
@@ -256,10 +256,8 @@ class Directory:
         """
         owner_id = self.existing_id(name, "give back the name of")
         entries = {
-            f"name_{draft}": encoded(image_id),
-            f"id_{image_id}": encoded(draft),
-            f"name_{name}": encoded(owner_id),
-            f"id_{owner_id}": encoded(name),
+            **layouts.directory_entries(draft, image_id),
+            **layouts.directory_entries(name, owner_id),
         }
         with (
             self._access.reach(
@@ -268,13 +266,13 @@ class Directory:
             rados.WriteOpCtx() as op,
         ):
             expected = {
-                f"name_{name}": encoded(image_id).decode(),
-                f"id_{owner_id}": "",  # a missing entry compares as empty
+                layouts.id_by_name(name): layouts.encoded(image_id).decode(),
+                layouts.name_by_id(owner_id): "",  # a missing entry
             }
             for key, value in expected.items():
                 op.omap_cmp(key, value, rados.LIBRADOS_CMPXATTR_OP_EQ)
             ioctx.set_omap(op, tuple(entries), tuple(entries.values()))
-            ioctx.operate_write_op(op, _DIRECTORY)
+            ioctx.operate_write_op(op, layouts.DIRECTORY)
 
 
 def _differs(error: rados.Error) -> bool:

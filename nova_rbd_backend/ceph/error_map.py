@@ -11,6 +11,7 @@ later release of Ceph adds is translated by its errno.
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator, Mapping
 
 from nova_rbd_backend import errors
@@ -126,6 +127,14 @@ def _class_for(number: int, kind: str) -> _Class:
     if isinstance(found, Mapping):
         return found.get(kind) or found.get("") or errors.StorageFault
     return found
+
+
+def class_of(text: str) -> _Class:
+    """Return the error for what a program says of an image, in English."""
+    for number in _BY_ERRNO:
+        if os.strerror(number) in text:
+            return _class_for(number, "image")
+    return errors.StorageFault
 
 
 def ceph_errno(error: BaseException) -> int | None:

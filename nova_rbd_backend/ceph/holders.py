@@ -17,12 +17,10 @@ from typing import Any
 import rados
 
 from nova_rbd_backend import errors, threads
-from nova_rbd_backend.ceph import encoding
+from nova_rbd_backend.ceph import layouts
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.objects import Objects
 
-_LOCK = "rbd_lock"
-_MIRRORING = "rbd_mirroring"
 # The OSD ends a notify at its limit. An answer that comes this much later
 # shows that the OSD was slow, and tells nothing about the watchers.
 _LATE_SECONDS = 1.0
@@ -69,15 +67,15 @@ class Holders:
 
         Returns none if there is no such image.
         """
-        method, request = ("lock", "get_info"), encoding.sealed(_LOCK)
-        key = encoding.header(image_id)
+        method, request = ("lock", "get_info"), layouts.lock_of(layouts.LOCK)
+        key = layouts.header(image_id)
         try:
             answer = self._access.execute(
                 "look at the lock of", image_id, key, method, request
             )
         except errors.ImageNotFound:
             return ()
-        return tuple(Lock(*locker) for locker in encoding.lockers(answer))
+        return tuple(Lock(*locker) for locker in layouts.lockers(answer))
 
     def break_lock(self, image_id: str, lock: Lock) -> None:
         """Break exactly this lock, if it is still held.
@@ -89,9 +87,9 @@ class Holders:
             self._access.execute(
                 "break the lock of",
                 image_id,
-                encoding.header(image_id),
+                layouts.header(image_id),
                 ("lock", "break_lock"),
-                encoding.break_lock(_LOCK, lock.client_id, lock.cookie),
+                layouts.break_lock(layouts.LOCK, lock.client_id, lock.cookie),
                 frees=True,
             )
 
@@ -114,8 +112,10 @@ class Holders:
         replies = {}
         for image_id in image_ids:
             with self._access.reach(operation, image=image_id) as ioctx:
-                key = encoding.header(image_id)
-                replies[image_id] = self._asked(ioctx, key, limit_seconds)
+                key = layouts.header(image_id)
+                replies[image_id] = self._asked(
+                    ioctx, key, limit_seconds, layouts.HEADER_CHANGED
+                )
         answers = {}
         for image_id, reply in replies.items():
             with self._access.reach(operation, image=image_id):
@@ -126,7 +126,9 @@ class Holders:
 
     def is_mirrored(self, image_id: str) -> bool:
         """Return whether it may be mirrored. cls_rbd: mirror_image_get."""
-        entry = self._objects.omap_value(_MIRRORING, f"image_{image_id}")
+        entry = self._objects.omap_value(
+            layouts.MIRRORING, layouts.mirror_key(image_id)
+        )
         return entry is not None
 
     def ask_mirrors(self, limit_seconds: int) -> Answer:
@@ -139,8 +141,10 @@ class Holders:
         librados: rados_aio_notify.
         """
         with self._access.reach("ask the mirror daemons of") as ioctx:
-            message = encoding.no_operation()
-            reply = self._asked(ioctx, _MIRRORING, limit_seconds, message)
+            message = layouts.no_operation()
+            reply = self._asked(
+                ioctx, layouts.MIRRORING, limit_seconds, message
+            )
             answer = reply.answer()
         return answer or Answer(silent=True)
 
@@ -149,7 +153,7 @@ class Holders:
         ioctx: rados.Ioctx,
         key: str,
         limit_seconds: int,
-        message: str = "",
+        message: str,
     ) -> "_Reply":
         timeout = self._access.cluster.settings.operation_timeout_seconds
         return _Reply(ioctx, key, limit_seconds, timeout or 3600, message)

@@ -243,7 +243,7 @@ class Image:
         with self._changing("roll back", snap):
             self._image.rollback_to_snap(snap)
 
-    # parents and clones
+    # parents
 
     def parent(self) -> names.SnapPath | None:
         """Return the snap that it is a clone of. librbd: rbd_get_parent."""
@@ -258,17 +258,6 @@ class Image:
             spec["image_name"],
             spec["snap_name"],
         )
-
-    def children(self) -> tuple[names.ImagePath, ...]:
-        """Return its clones outside the trash. librbd: rbd_list_children3."""
-        with self._reach("list clones"):
-            return tuple(
-                names.ImagePath(
-                    entry["pool"], entry["pool_namespace"], entry["image"]
-                )
-                for entry in self._image.list_children2()
-                if not entry["trash"]
-            )
 
     def flatten(self, progress: Progress | None = None) -> None:
         """Copy the data that it shares with its parent, if it has one.

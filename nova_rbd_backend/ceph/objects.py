@@ -6,12 +6,15 @@ import errno
 
 import rados
 
-from nova_rbd_backend.ceph import encoding, error_map
+from nova_rbd_backend.ceph import error_map, layouts
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.connection import Connection
 
 _PAGE = 500
-_LOCK_XATTR = "lock."  # before a lock's name (cls_lock.cc, 16.2)
+# An OSD may be set to give fewer entries at a time than it is asked for
+# (osd_max_omap_entries_per_request), and python-rados does not tell whether
+# there are more. No OSD is set to less than cls_rbd reads at a time.
+_SMALLEST_PAGE = 64
 _MAY_RENEW = 1  # LIBRADOS_LOCK_FLAG_MAY_RENEW
 
 
@@ -32,7 +35,7 @@ class Objects:
         while True:
             page = self._omap_page(key, prefix, after)
             entries.update(page)
-            if len(page) < _PAGE:
+            if len(page) < _SMALLEST_PAGE:
                 return entries
             after = max(page)
 
@@ -104,6 +107,7 @@ class Objects:
         seconds: int,
         holder: str,
         connection: Connection | None = None,
+        frees: bool = False,
     ) -> bool:
         """Take or renew an exclusive right that an object keeps.
 
@@ -112,10 +116,12 @@ class Objects:
 
         :param holder: how ``rados lock info`` describes the holder
         :param connection: to renew a lease, the connection that took it
+        :param frees: take it in a full pool too, for work that frees space
         :returns: False if another client, or another cookie, has it
+        :raises NoSpace: the object is missing, and the pool is full
         """
         with self._access.reach(
-            "lease", kind="object", connection=connection
+            "lease", kind="object", connection=connection, frees=frees
         ) as ioctx:
             try:
                 ioctx.lock_exclusive(
@@ -139,14 +145,14 @@ class Objects:
 
         :returns: False if we do not have it any more
         """
-        request = encoding.assert_locked(name, cookie)
+        request = layouts.assert_locked(name, cookie)
         with self._access.reach(
-            "end the lease", kind="object", connection=connection
+            "end the lease", kind="object", connection=connection, frees=True
         ) as ioctx:
             try:
                 with rados.WriteOpCtx() as op:
                     op.execute("lock", "assert_locked", request)
-                    op.rm_xattr(f"{_LOCK_XATTR}{name}")
+                    op.rm_xattr(layouts.lease_xattr(name))
                     ioctx.operate_write_op(op, key)
             except (rados.ObjectBusy, rados.ObjectNotFound):
                 return False
@@ -156,13 +162,13 @@ class Objects:
         """Return the names of the leases. librados: rados_getxattrs."""
         with self._access.reach("list the leases", kind="object") as ioctx:
             try:
-                xattrs = [name for name, _ in ioctx.get_xattrs(key)]
+                xattrs = [xattr for xattr, _ in ioctx.get_xattrs(key)]
             except rados.ObjectNotFound:
                 return []
         return [
-            name.removeprefix(_LOCK_XATTR)
-            for name in xattrs
-            if name.startswith(_LOCK_XATTR)
+            layouts.lease_of_xattr(xattr)
+            for xattr in xattrs
+            if xattr.startswith(layouts.lease_xattr(""))
         ]
 
 

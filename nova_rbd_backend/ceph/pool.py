@@ -4,14 +4,13 @@
 
 import contextlib
 import functools
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import rbd
 
-from nova_rbd_backend import errors, notices
-from nova_rbd_backend.ceph import clock
+from nova_rbd_backend import errors, notices, threads
+from nova_rbd_backend.ceph import clock, layouts
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.cluster import Cluster
 from nova_rbd_backend.ceph.connection import Connection
@@ -33,6 +32,9 @@ from nova_rbd_backend.image_options import (
 # More parents than any image of ours has; a broken chain might be endless.
 _MOST_PARENTS = 64
 _DEFAULT_FEATURES = "rbd_default_features"
+# Without a pause, librbd crashed within 200 opens on a machine with four busy
+# processes per core (MALLOC_PERTURB_). With 1 ms, not in 1,500 opens.
+_OPENING_SECONDS = 0.005
 
 
 class Pool:
@@ -42,6 +44,9 @@ class Pool:
 
     :ivar options: what new images get
     """
+
+    #: The key of the pool's own default of features, in its metadata.
+    DEFAULT_FEATURES = f"{CONF_KEY}{_DEFAULT_FEATURES}"
 
     def __init__(
         self,
@@ -62,7 +67,9 @@ class Pool:
         self._lock_waits = LockWaits(
             self._access, self.holders, self.directory, self._parents_locks
         )
-        self.trash = Trash(self._access, self.directory, self._lock_waits)
+        self.trash = Trash(
+            self._access, self.objects, self.directory, self._lock_waits
+        )
 
     def __str__(self) -> str:
         return str(self._access)
@@ -192,12 +199,20 @@ class Pool:
         Like librbd, reads the pool's own default first (``rbd config pool``).
         librados: rados_conf_get.
         """
-        key = f"metadata_{CONF_KEY}{_DEFAULT_FEATURES}"
-        of_pool = self.objects.omap_value("rbd_info", key)
+        of_pool = self.default_features_of_pool()
         if of_pool is not None:
-            return with_needed(of_pool.decode())
+            return with_needed(of_pool)
         handle = self.cluster.connection().handle
         return with_needed(handle.conf_get(_DEFAULT_FEATURES) or "")
+
+    def default_features_of_pool(self) -> str | None:
+        """Return the pool's own default of features; None: Ceph's.
+
+        The omap of rbd_info has an entry for each option (cls_rbd.cc, 16.2).
+        """
+        key = layouts.metadata_key(self.DEFAULT_FEATURES)
+        found = self.objects.omap_value(layouts.POOL_INFO, key)
+        return None if found is None else found.decode()
 
     @contextlib.contextmanager
     def open(
@@ -242,19 +257,34 @@ class Pool:
         except BaseException:
             # The error of the block says more than an error of close().
             with contextlib.suppress(Exception):
-                self._close(handle, connection)
+                self._close(handle, connection, shown, read_only)
             raise
-        with self._access.reach("close", image=shown, connection=connection):
-            self._close(handle, connection)
+        self._close(handle, connection, shown, read_only)
 
-    def _close(self, handle: rbd.Image, connection: Connection) -> None:
-        """librbd: rbd_close, which reports no time-out (16.2)."""
-        began = time.monotonic()
-        handle.close()
-        limit = self.cluster.settings.operation_timeout_seconds
-        if limit and time.monotonic() - began >= limit:
-            # The image may have kept its lock; see Cluster.reach.
-            self.cluster.drop(connection)
+    def _close(
+        self,
+        handle: rbd.Image,
+        connection: Connection,
+        image: str,
+        read_only: bool,
+    ) -> None:
+        """Close an image, but not while librbd still opens it.
+
+        The thread of librbd that has opened an image goes on to use it for a
+        moment (ImageState::complete_action_unlock, 16.2 to 20.2). The close of
+        an image that is open for writing sends a request first. Any other one
+        would free the image under that thread, which may end the process.
+
+        librbd: rbd_close, which reports no time-out. While OSDs were silent,
+        it once went on until they answered (16.2.15).
+
+        :raises OperationTimedOut: the image may have kept its lock; the
+            connection is dropped for that, see Cluster.reach
+        """
+        if read_only:
+            threads.native_sleep(_OPENING_SECONDS)
+        with self._access.reach("close", image=image, connection=connection):
+            connection.limited(handle.close)
 
     def publish(
         self,
@@ -386,6 +416,20 @@ class Pool:
             return None
         pool_id, namespace, parent = found
         return self.beside(self.cluster.pool_name(pool_id), namespace), parent
+
+    def clones(self, image_id: str) -> Iterator[tuple["Pool", str]]:
+        """Yield pool and id of each clone, also of those in the trash.
+
+        rbd_list_children3 would list all pools that have a clone, and their
+        trash, and would fail if a clone is removed meanwhile (16.2).
+        """
+        pools: dict[tuple[int, str], Pool] = {}
+        for pool_id, namespace, clone in self.headers.clone_ids(image_id):
+            where = pool_id, namespace
+            if where not in pools:
+                name = self.cluster.pool_name(pool_id)
+                pools[where] = self.beside(name, namespace)
+            yield pools[where], clone
 
     def _parents_locks(self, image_id: str) -> tuple[Lock, ...]:
         parent = self.parent_of(image_id)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from nova_rbd_backend import errors, threads
 from nova_rbd_backend.ceph.image import Image
+from nova_rbd_backend.ceph.incoming import Incoming
 
 WORKERS = 16
 CHUNK_BYTES = 4 << 20
@@ -64,6 +65,36 @@ def import_file(
             pool=image.pool,
             image=image.name,
         )
+    return written
+
+
+def import_incoming(
+    image: Image,
+    incoming: Incoming,
+    progress: Progress | None = None,
+    workers: int = WORKERS,
+) -> int:
+    """Write bytes into an empty image of their size, as they come.
+
+    Skips zeros, as import_file does. Blocks until all data is stored.
+
+    :returns: bytes written
+    :raises: what the bytes failed with
+    """
+
+    def work(offset: int, _length: int) -> int:
+        return _write_runs(incoming.take(offset), offset, image.write)
+
+    def told(done_bytes: int) -> None:
+        try:
+            if progress is not None:
+                progress(done_bytes)
+        except BaseException:
+            incoming.close()  # a worker may wait for more
+            raise
+
+    written = _in_parallel(work, incoming.pieces(), workers, told)
+    image.flush()
     return written
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import rbd
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.ceph import encoding
+from nova_rbd_backend.ceph import layouts
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.directory import Directory
 from nova_rbd_backend.ceph.lock_wait import LockWaits
+from nova_rbd_backend.ceph.objects import Objects
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +35,14 @@ class Trash:
     """The trashed images of a pool, by their ids."""
 
     def __init__(
-        self, access: Access, directory: Directory, lock_waits: LockWaits
+        self,
+        access: Access,
+        objects: Objects,
+        directory: Directory,
+        lock_waits: LockWaits,
     ):
         self._access = access
+        self._objects = objects
         self._directory = directory
         self._lock_waits = lock_waits
 
@@ -125,6 +131,16 @@ class Trash:
         with self._access.reach("list the trash") as ioctx:
             return [_trashed(entry) for entry in rbd.RBD().trash_list(ioctx)]
 
+    def has(self, image_id: str) -> bool:
+        """Return whether an image is in the trash.
+
+        Unlike rbd_trash_get, prints nothing if the pool has no trash. Its keys
+        are those of the directory (cls_rbd.cc, 16.2).
+        """
+        key = layouts.name_by_id(image_id)
+        entry = self._objects.omap_value(layouts.TRASH, key)
+        return entry is not None
+
     def get(self, image_id: str) -> TrashedImage | None:
         """Return one image; None: not in the trash. librbd: rbd_trash_get."""
         with (
@@ -164,11 +180,11 @@ class Trash:
     def _end_move(self, image_id: str, name: str) -> None:
         """cls_rbd: trash_state_set."""
         method = ("rbd", "trash_state_set")
-        request = encoding.end_of_move(image_id)
+        request = layouts.end_of_move(image_id)
         self._access.execute(
             "finish the move of",
             name,
-            "rbd_trash",
+            layouts.TRASH,
             method,
             request,
             frees=True,

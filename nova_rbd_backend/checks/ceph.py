@@ -6,9 +6,12 @@ The user's rights are not read from its caps, which have many forms and may not
 be readable. Instead, the checks try on an image of their own what a boot does.
 """
 
+import contextlib
 import dataclasses
+import datetime
 import functools
 import json
+import re
 import socket
 import uuid
 from collections.abc import Iterable, Iterator
@@ -16,8 +19,10 @@ from typing import Any
 
 from nova_rbd_backend import errors, threads
 from nova_rbd_backend.ceph import cluster
+from nova_rbd_backend.ceph.comparison import run as comparison
 from nova_rbd_backend.ceph.image import Image
 from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.checks.layouts import Layouts
 from nova_rbd_backend.checks.steps import Step
 from nova_rbd_backend.settings import Settings
 from nova_rbd_backend.storage import registry
@@ -26,6 +31,8 @@ from nova_rbd_backend.storage_classes import DEFAULT
 #: The names of images that a check makes for a moment begin with this.
 PROBE_PREFIX = "nova-rbd-check"
 PROBE_BYTES = 4 << 20
+_PROBE = re.compile(rf"{PROBE_PREFIX}\..+\.[0-9a-f-]{{36}}")
+_LONGEST_CHECK = datetime.timedelta(hours=1)
 #: The name of the check that all others need.
 LOGIN = "Ceph cluster"
 
@@ -82,14 +89,19 @@ def _steps(settings: Settings, ceph: cluster.Cluster) -> Iterator[Step]:
         (LOGIN,),
     )
     # Each class has its own options, also where classes share a pool.
-    for each in settings.classes:
+    for number, each in enumerate(settings.classes):
         named = "" if each.name == DEFAULT else f" (class {each.name})"
         pool = Pool(ceph, each.pool, options=each.image_options)
+        name = f"rights for disks in {each.pool}{named}"
+        # They are the same in all pools.
+        layouts = Layouts(pool, name) if number == 0 else None
         yield Step(
-            f"rights for disks in {each.pool}{named}",
-            functools.partial(_check_rights, pool, settings, "disks"),
+            name,
+            functools.partial(_check_rights, pool, settings, "disks", layouts),
             (LOGIN, pool_step_name(each.pool)),
         )
+        if layouts is not None:
+            yield layouts.step
     yield Step(
         "pools of former storage classes",
         lambda: _check_former(Pool(ceph, disk_pools[0]), disk_pools),
@@ -200,7 +212,11 @@ def _check_blocklist(ceph: cluster.Cluster, settings: Settings) -> str | None:
 
 def probe_name() -> str:
     """Return a new name for an image of a check."""
-    return f"{PROBE_PREFIX}.{socket.gethostname()}.{uuid.uuid4()}"
+    return f"{_own_prefix()}{uuid.uuid4()}"
+
+
+def _own_prefix() -> str:
+    return f"{PROBE_PREFIX}.{socket.gethostname()}."
 
 
 def shown(pool: Pool) -> str:
@@ -270,17 +286,21 @@ def why_silent(pool: Pool, error: errors.OperationTimedOut) -> str:
     ) from error
 
 
-def _check_rights(pool: Pool, settings: Settings, what: str) -> str | None:
+def _check_rights(
+    pool: Pool, settings: Settings, what: str, layouts: Layouts | None = None
+) -> str | None:
     if full := fullness(pool):
         return full
     try:
-        _try_rights(pool, settings, what)
+        _try_rights(pool, settings, what, layouts)
     except errors.OperationTimedOut as error:
         return why_silent(pool, error)
     return None
 
 
-def _try_rights(pool: Pool, settings: Settings, what: str) -> None:
+def _try_rights(
+    pool: Pool, settings: Settings, what: str, layouts: Layouts | None
+) -> None:
     name = probe_name()
     try:
         _create(pool, name)
@@ -289,14 +309,44 @@ def _try_rights(pool: Pool, settings: Settings, what: str) -> None:
                 _set_conf(pool, disk)
                 disk.write(b"probe", 0)
                 disk.create_snap("probe")
-                disk.remove_snap("probe")
+                try:
+                    if layouts is not None:
+                        layouts.compare(disk, "probe")
+                finally:
+                    disk.remove_snap("probe")
+            _remove_old(pool, name)
         finally:
-            pool.remove(name)
+            # A clone of another layout may be left.
+            differs = layouts is not None and layouts.difference is not None
+            left = (errors.HasSnaps,) if differs else ()
+            with contextlib.suppress(*left):
+                pool.remove(name)
     except errors.NotPermitted as error:
         raise errors.ConfigError(
             f"{_user(settings)} may not make and delete {what} in pool "
             f"{shown(pool)} ({error.operation}): {_CAPS_ADVICE}"
         ) from error
+
+
+def _remove_old(pool: Pool, new: str) -> None:
+    """Remove what checks of this host left that died long ago.
+
+    :param new: the image of this check, which the OSDs have just made
+    """
+    found = pool.directory.ids(_own_prefix())
+    for name in filter(_PROBE.fullmatch, found.keys() - {new}):
+        now, _ = pool.headers.times(found[new])
+        created_at, _ = pool.headers.times(found[name])
+        if created_at and now and now - created_at < _LONGEST_CHECK:
+            continue  # another check is under way
+        # A dead client may still have it open; the next check tries again.
+        with contextlib.suppress(errors.StorageError):
+            for lock in pool.holders.locks(found[name]):
+                pool.holders.break_lock(found[name], lock)
+            with pool.open(name, read_only=False) as disk:
+                comparison.remove_clone(pool, disk)
+                disk.remove_snap("probe")
+            pool.remove(name)
 
 
 def _create(pool: Pool, name: str) -> None:

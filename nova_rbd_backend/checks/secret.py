@@ -9,15 +9,12 @@ therefore logs in with the key from the secret.
 
 import base64
 import binascii
-import struct
 from typing import Any
 
 from nova_rbd_backend import errors, threads
-from nova_rbd_backend.ceph import connection
+from nova_rbd_backend.ceph import connection, layouts
 from nova_rbd_backend.domains import secret
 from nova_rbd_backend.settings import Settings
-
-_KEY_HEAD = struct.Struct("<HIIH")  # auth/Crypto.cc: type, time, length
 
 
 def check(libvirt_connection: Any, settings: Settings) -> str | None:
@@ -51,21 +48,15 @@ def check(libvirt_connection: Any, settings: Settings) -> str | None:
 
 def _key(value: bytes, settings: Settings) -> str:
     """Return the key in the form that it has in a keyring."""
-    if _is_key(value):
+    if layouts.key_type(value) is not None:
         return base64.b64encode(value).decode()
     try:
-        twice = _is_key(base64.b64decode(value.strip(), validate=True))
+        decoded = base64.b64decode(value.strip(), validate=True)
+        twice = layouts.key_type(decoded) is not None
     except binascii.Error:
         twice = False
     what = "the text of a Ceph key, not decoded" if twice else "no Ceph key"
     raise _refusal(settings, what)
-
-
-def _is_key(value: bytes) -> bool:
-    if len(value) <= _KEY_HEAD.size:
-        return False
-    *_, length = _KEY_HEAD.unpack_from(value)
-    return bool(length == len(value) - _KEY_HEAD.size)
 
 
 def _refusal(settings: Settings, what: str) -> errors.ConfigError:

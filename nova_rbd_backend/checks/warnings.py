@@ -28,6 +28,7 @@ def steps(settings: Settings) -> Iterator[Step]:
     """Yield the checks of the cluster's health, its pools and their disks."""
     ceph = cluster.connect(settings.cluster)
     yield Step("cluster's health", lambda: _cluster(ceph), (LOGIN,))
+    yield Step("tasks of Ceph's manager", lambda: _manager(ceph), (LOGIN,))
     disks = settings.classes[0].pool
     yield Step(
         "this host's clock",
@@ -55,6 +56,18 @@ def _cluster(ceph: cluster.Cluster) -> str | None:
         return None
     said = [each["summary"]["message"] for each in health["checks"].values()]
     return f"{health['status']}: {'; '.join(said)}: see `ceph health detail`"
+
+
+def _manager(ceph: cluster.Cluster) -> str | None:
+    try:
+        ceph.mgr_command("rbd task list")
+    except errors.StorageError as error:
+        return (
+            "snapshots get data of their own from this host, because Ceph's "
+            f"manager takes no tasks: {error}: see `ceph health detail` for "
+            "its module rbd_support"
+        )
+    return None
 
 
 def _clock(pool: Pool) -> str | None:

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.convert import old_disks, qemu_img, rbd_disk, record
+from nova_rbd_backend.ceph import qemu_img
+from nova_rbd_backend.convert import old_disks, rbd_disk, record
 from nova_rbd_backend.convert.job import Job, Outcome
 from nova_rbd_backend.convert.record import OldDisk, Record, Stage
 from nova_rbd_backend.domains import disk_xml

@@ -11,16 +11,15 @@ from collections.abc import Callable, Sequence
 from nova_rbd_backend import errors, names
 from nova_rbd_backend import metadata as metadata_
 from nova_rbd_backend.ceph.pool import Pool
-from nova_rbd_backend.convert import qemu_img, rbd_disk
+from nova_rbd_backend.ceph.transfer import Progress
+from nova_rbd_backend.convert import local_disk, rbd_disk
 from nova_rbd_backend.convert.record import OldDisk
 from nova_rbd_backend.domains import disk_xml
 from nova_rbd_backend.domains.guest import Guest
 
 #: Called with what is done to which disk, and the disk's size. Lends a
 #: function that shows the progress.
-Tell = Callable[
-    [str, int], contextlib.AbstractContextManager[qemu_img.Progress]
-]
+Tell = Callable[[str, int], contextlib.AbstractContextManager[Progress]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +124,7 @@ def plan(job: Job, disks: list[disk_xml.LocalDisk]) -> list[Plan]:
 
 def _planned(job: Job, disk: disk_xml.LocalDisk) -> Plan:
     _refuse_other_format(job, disk)
-    sizes = qemu_img.inspect(disk.path, disk.format, job.instances)
+    sizes = local_disk.inspect(disk.path, disk.format, job.instances)
     image = job.image(disk.name)
     found = rbd_disk.find(job.pool, image)
     if found and not found.marked:

@@ -11,11 +11,11 @@ these snaps afterwards.
 import time
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.ceph.qemu_img import STALL_SECONDS
 from nova_rbd_backend.convert import cutover, rbd_disk, record
 from nova_rbd_backend.convert import job as jobs
 from nova_rbd_backend.convert.job import Job, Outcome, Plan
 from nova_rbd_backend.convert.offline import bring
-from nova_rbd_backend.convert.qemu_img import STALL_SECONDS
 from nova_rbd_backend.convert.record import OldDisk, Record, Stage
 from nova_rbd_backend.domains import disk_xml
 

@@ -7,13 +7,9 @@ import time
 from collections.abc import Iterator
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.convert import (
-    cutover,
-    old_disks,
-    qemu_img,
-    rbd_disk,
-    record,
-)
+from nova_rbd_backend.ceph import qemu_img
+from nova_rbd_backend.ceph.transfer import Progress
+from nova_rbd_backend.convert import cutover, old_disks, rbd_disk, record
 from nova_rbd_backend.convert import job as jobs
 from nova_rbd_backend.convert.job import Job, Outcome, Plan
 from nova_rbd_backend.convert.record import Record, Stage
@@ -92,7 +88,7 @@ def bring(job: Job, plan: Plan, stays_off: bool) -> None:
 @contextlib.contextmanager
 def _watched(
     job: Job, what: str, size: int, stays_off: bool
-) -> Iterator[qemu_img.Progress]:
+) -> Iterator[Progress]:
     """Lend a progress that ends the work when the guest is started."""
     looked = time.monotonic()
     with job.tell(what, size) as tell:

@@ -6,6 +6,7 @@ import os
 import subprocess
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.ceph.qemu_img import one_line
 
 
 def output(command: list[str], limit_seconds: float) -> str:
@@ -29,8 +30,3 @@ def output(command: list[str], limit_seconds: float) -> str:
             f"{' '.join(command)}: {one_line(done.stderr)}"
         )
     return done.stdout
-
-
-def one_line(text: str) -> str:
-    """Return what a program printed as one line."""
-    return "; ".join(filter(None, map(str.strip, text.splitlines())))

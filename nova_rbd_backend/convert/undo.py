@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from nova_rbd_backend import errors
 from nova_rbd_backend.convert import (
     cutover,
+    local_disk,
     old_disks,
-    qemu_img,
     rbd_disk,
     record,
 )
@@ -47,7 +47,7 @@ def undo(job: Job, lose_changes: bool, dry_run: bool) -> Outcome:
         if disk.path:
             # Somebody may have removed its backing file.
             place = old_disks.where(disk.path)
-            qemu_img.inspect(place, disk.format, job.instances)
+            local_disk.inspect(place, disk.format, job.instances)
     if not dry_run:
         _go_back(job, disks)
     if begun is not None and written is None:

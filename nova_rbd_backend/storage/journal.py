@@ -17,15 +17,20 @@ import enum
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from nova_rbd_backend import errors, names, threads
 from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.storage import due
 from nova_rbd_backend.storage.process import Process, this_process
 
 OBJECT = "nova_rbd_journal"
+#: Kinds of entries that hosts look at for each other: prefixes of their keys.
+DELETE, DETACH = "delete_", "detach_"
+# To read each of more entries takes longer than to list all, as a rule.
+_FEW = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,21 +248,30 @@ def _entry(pool: Pool, key: str) -> Entry | None:
 
 def deletion(pool: Pool, image_id: str) -> Entry | None:
     """Return the deletion of an image; None: it is not being deleted."""
-    return _entry(pool, f"delete_{image_id}")
+    return _entry(pool, f"{DELETE}{image_id}")
+
+
+def detachment(pool: Pool, image_id: str) -> Entry | None:
+    """Return the detachment of a snapshot; None: it shares nothing."""
+    return _entry(pool, f"{DETACH}{image_id}")
 
 
 def deletions(pool: Pool) -> list[Entry]:
     """Return the deletions of the pool, the oldest first."""
-    return _entries(pool, "delete_")
+    return _entries(pool, DELETE)
 
 
 def begin_deletion(
     pool: Pool, image: str, image_id: str, own_snaps: tuple[str, ...]
 ) -> Entry:
-    """Record that an image is deleted; return its entry, old or new."""
+    """Record that an image is deleted; return its entry, old or new.
+
+    Notes it for purges by this process; see :mod:`.due`.
+    """
     entry = _stamped("delete", image, image_id=image_id, own_snaps=own_snaps)
     if not _swap(pool, entry.key, None, entry.stored):
-        return deletion(pool, image_id) or entry
+        entry = deletion(pool, image_id) or entry
+    due.note(pool, entry.key)
     return entry
 
 
@@ -273,10 +287,58 @@ def renew_deletion(pool: Pool, entry: Entry) -> None:
     while not _swap(pool, entry.key, stored, new.stored):
         current = deletion(pool, entry.image_id)
         stored = None if current is None else current.stored
+    due.note(pool, entry.key)
+
+
+def due_here(pool: Pool, kind: str) -> list[Entry]:
+    """Return the entries that this process has to look at, the oldest first.
+
+    One request for each, if they are few. The first time, lists all entries of
+    the pool, and returns also those that dead processes of this host have
+    begun or claimed.
+
+    :param kind: DELETE or DETACH
+    """
+    read: dict[str, Entry] = {}
+    is_searched = due.is_searched(pool, kind)
+    if not is_searched or len(due.keys(pool, kind)) > _FEW:
+        read = {entry.key: entry for entry in _entries(pool, kind)}
+    if not is_searched:
+        for entry in filter(_is_left_here, read.values()):
+            due.note(pool, entry.key)
+        due.record_searched(pool, kind)
+    noted = due.keys(pool, kind)
+    found = [read.get(key) or _noted_entry(pool, key) for key in noted]
+    return sorted(filter(None, found), key=lambda entry: entry.begun_at)
+
+
+def _is_left_here(entry: Entry) -> bool:
+    """Return whether a dead process of this host has begun or claimed it."""
+    workers = [entry.writer]
+    if entry.claim:
+        workers.append(Process.parsed(entry.claim))
+    return not all(worker.may_live() for worker in workers)
+
+
+def _noted_entry(pool: Pool, key: str) -> Entry | None:
+    """Return an entry; None, and not noted any more: it has been ended."""
+    # Before the look, so that what is noted meanwhile stays noted.
+    due.take(pool, key)
+    is_gone = False
+    try:
+        entry = _entry(pool, key)
+        is_gone = entry is None
+    finally:
+        if not is_gone:
+            due.note(pool, key)
+    return entry
 
 
 def begin_detachment(pool: Pool, creation: Entry, image_id: str) -> Entry:
-    """Record that a snapshot still shares data with its disk."""
+    """Record that a snapshot still shares data with its disk.
+
+    Notes it, so that this process detaches it; see :mod:`.due`.
+    """
     entry = _stamped(
         "detach",
         creation.image,
@@ -285,12 +347,20 @@ def begin_detachment(pool: Pool, creation: Entry, image_id: str) -> Entry:
         offer=Offer.NOT_MADE,
     )
     pool.objects.omap_swap(OBJECT, entry.key, None, entry.stored)
+    due.note(pool, entry.key)
     return entry
 
 
 def detachments(pool: Pool) -> list[Entry]:
     """Return the detachments of the pool, the oldest first."""
-    return _entries(pool, "detach_")
+    return _entries(pool, DETACH)
+
+
+@once_more
+def read_again(pool: Pool, entries: Iterable[Entry]) -> list[Entry]:
+    """Return entries as they are now, without those that have been ended."""
+    found = [_entry(pool, entry.key) for entry in entries]
+    return [entry for entry in found if entry is not None]
 
 
 @once_more

@@ -23,7 +23,7 @@ from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.settings import Settings
-from nova_rbd_backend.storage import fencing, journal, registry
+from nova_rbd_backend.storage import due, fencing, journal, registry
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.disks.delete import ByMove, DeleteReport
 from nova_rbd_backend.storage.images import purge
@@ -263,22 +263,31 @@ class Store:
         )
 
     def purge(
-        self,
+        self, period_seconds: int = 0
     ) -> tuple[list[purge.PurgeReport], list[errors.StorageError]]:
         """Free the space of deleted images that are due, in each pool.
 
+        :param period_seconds: see purge.purge_by_turns
         :returns: the reports, and an error for each pool that failed
         """
-        found, failed = self._try_each(purge.purge)
+        snapshots = self.settings.snapshot_pool
+        pools = dict.fromkeys((*self.pool_names(), snapshots))
+        found, failed = self._try_each(
+            lambda pool: purge.purge_by_turns(pool, period_seconds), pools
+        )
         reports = list(found.values())
         # A deleted snapshot waits for the disks booted from it, and a deleted
         # disk for the snapshots made of it.
-        snapshots = self.settings.snapshot_pool
-        if set(self.pool_names()) != {snapshots}:
-            for pools in ((snapshots,), found):
-                again, more = self._try_each(purge.purge, pools)
-                reports += again.values()
-                failed = more | failed
+        while any(report.purged for report in found.values()):
+            again = [
+                name
+                for name in pools
+                if name not in failed
+                and due.keys(self.pool(name), journal.DELETE)
+            ]
+            found, more_failed = self._try_each(purge.purge_own, again)
+            reports += found.values()
+            failed |= more_failed
         return reports, list(failed.values())
 
     def spawns(

@@ -142,6 +142,7 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
         "get": "self context id_or_uri include_locations show_deleted",
         "update": "self context id_or_uri image_info data purge_props",
         "delete": "self context id_or_uri",
+        "download": "self context id_or_uri data dest_path trusted_certs",
     },
     ("nova.objects", "Instance"): {
         "get_by_uuid": "context uuid expected_attrs use_slave",
@@ -154,6 +155,7 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
     },
     ("nova.virt.images", None): {
         "qemu_img_info": "path format",
+        "fetch": "context image_href path trusted_certs",
         "fetch_to_raw": "context image_href path trusted_certs",
         "convert_image": "source dest in_format out_format run_as_root "
         "compress src_encryption? dest_encryption?",
@@ -179,9 +181,10 @@ NAMES = {
     "nova.exception": "DiskNotFound Forbidden GlanceConnectionFailed "
     "ImageNotActive ImageNotAuthorized ImageNotFound ImageUnacceptable "
     "InstanceFaultRollback InstanceNotFound InstanceQuiesceNotSupported "
-    "Invalid InvalidConfiguration InvalidDevicePath InvalidInput "
-    "MigrationPreCheckError NovaException QemuGuestAgentNotEnabled "
-    "SnapshotNotFound StorageError",
+    "InternalError Invalid InvalidConfiguration InvalidDevicePath "
+    "InvalidInput MigrationPreCheckError NovaException "
+    "QemuGuestAgentNotEnabled SnapshotNotFound StorageError",
+    "nova.virt.images": "IMAGE_API",
 }
 #: Group -> Nova's options that we read; "" is DEFAULT.
 OPTIONS = {
@@ -189,7 +192,7 @@ OPTIONS = {
     "maximum_instance_delete_attempts running_deleted_instance_action "
     "running_deleted_instance_timeout use_cow_images",
     "glance": "default_trusted_certificate_ids enable_certificate_validation "
-    "verify_glance_signatures",
+    "enable_rbd_download verify_glance_signatures",
     "image_cache": "manager_interval remove_unused_base_images "
     "remove_unused_original_minimum_age_seconds",
     "libvirt": "images_rbd_glance_store_name snapshots_directory",
@@ -206,6 +209,34 @@ USERS = {
     "_cleanup_rbd": "_cleanup",
     "cleanup_volumes": "_cleanup_rbd unrescue",
     "_create_shared_storage_test_file": "check_can_live_migrate_destination",
+}
+#: How Nova fetches an image: function -> the names that it uses, in the order
+#: of their first use, as one string for each known version of the function.
+#: A function that uses other names may do more than we know; see unknown_step.
+STEPS = {
+    # Nova 28 to 34, of which distributions may lack some, and Nova 26.
+    "fetch_to_raw": (
+        "fetch fileutils remove_path_on_error CONF workarounds "
+        "disable_deep_image_inspection IMAGE_API get do_image_deep_inspection "
+        "qemu_img_info file_format exception ImageUnacceptable _ LOG warning "
+        "backing_file format_specific KeyError TypeError AttributeError "
+        "check_vmdk_image force_raw_images debug convert_image os unlink "
+        "rename",
+        "fetch fileutils remove_path_on_error qemu_img_info file_format "
+        "exception ImageUnacceptable _ backing_file check_vmdk_image CONF "
+        "force_raw_images LOG debug convert_image os unlink rename",
+    ),
+    "fetch": (
+        "fileutils remove_path_on_error compute_utils disk_ops_semaphore "
+        "IMAGE_API download",
+    ),
+    # These two are handed to Image.cache().
+    "fetch_image": ("images fetch_to_raw",),
+    "clone_fallback_to_fetch": (
+        "CONF libvirt images_type workarounds never_download_image_if_on_rbd "
+        "clone exception ImageUnacceptable excutils "
+        "save_and_reraise_exception LOG warning libvirt_utils fetch_image",
+    ),
 }
 
 
@@ -304,6 +335,28 @@ def _missing_options() -> Iterator[str]:
         for name in names.split():
             if name not in known:
                 yield f"no option {name} in [{group or 'DEFAULT'}]"
+
+
+def unknown_step(function: Callable[..., object]) -> str | None:
+    """Tell why a function of Nova's may do more than STEPS says.
+
+    :returns: None if each name that it uses is known, in the known order
+    """
+    name = getattr(function, "__name__", str(function))
+    code = getattr(function, "__code__", None)
+    if name not in STEPS or code is None:
+        return f"{name} is not known"
+    used = list(_names_in(code))
+    for steps in STEPS[name]:
+        known = iter(steps.split())
+        if all(each in known for each in used):
+            return None
+    return f"{name} uses ({' '.join(used)})"
+
+
+def uses(function: types.FunctionType, name: str) -> bool:
+    """Return whether a function of Nova's uses a name."""
+    return name in _names_in(function.__code__)
 
 
 def _changed_users() -> Iterator[str]:

@@ -23,7 +23,7 @@ from nova_rbd_backend.domains import disk_xml
 from nova_rbd_backend.storage.disks.delete import ByMove
 from nova_rbd_backend.virt import edge, fatal, imagebackend, rbd_utils
 from nova_rbd_backend.virt.background import leftovers, purger
-from nova_rbd_backend.virt.boot import ager, fetch, precache
+from nova_rbd_backend.virt.boot import ager, precache, staging
 from nova_rbd_backend.virt.moves import (
     cross_cell,
     instance_folder,
@@ -58,7 +58,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         for doubt in fatal.require(lambda: steps.require(checks)):
             LOG.warning("%s", doubt)
         fatal.require(lambda: threads.run(edge.store().start))
-        fetch.clear_staged()
+        staging.clear_staged()
         purger.PURGER.start()
         detacher.DETACHER.start()
         leftovers.SETTLER.start()

@@ -20,7 +20,7 @@ from nova_rbd_backend.ceph.image import Image
 from nova_rbd_backend.storage.disks import rollback
 from nova_rbd_backend.virt import disk_xml, edge, rbd_utils
 from nova_rbd_backend.virt.background import purger
-from nova_rbd_backend.virt.boot import create_image
+from nova_rbd_backend.virt.boot import create_image, nova_fetch
 from nova_rbd_backend.virt.disk import Disk
 from nova_rbd_backend.virt.pools import choice
 from nova_rbd_backend.virt.snapshot import to_glance
@@ -78,6 +78,22 @@ class Rbd(imagebackend.Image):
     @property
     def _image_path(self) -> names.ImagePath:
         return names.ImagePath(self.disk.pool, "", self.disk.image)
+
+    def cache(
+        self,
+        fetch_func: Callable[..., None],
+        filename: str,
+        size: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Make the disk, as Nova's method does, by our way to fetch an image.
+
+        :param fetch_func: Nova's way to make what the disk is made of
+        """
+        if "image_id" in kwargs:
+            fetch_func = nova_fetch.instead_of(fetch_func)
+        super().cache(fetch_func, filename, size, *args, **kwargs)
 
     def create_image(
         self,

@@ -2,14 +2,19 @@
 
 """What the flows rely on, shown on a real Ceph with its own time-outs."""
 
+import itertools
 import uuid
 
 import pytest
+import rbd
 
 from nova_rbd_backend import names
 from nova_rbd_backend.ceph.pool import Pool
 from tests.support.clients import connect
-from tests.support.clusters import shared_ceph
+from tests.support.clusters import client_requests, shared_ceph
+
+# Each host of a test has other settings, and by that its own notes.
+_TIMEOUTS = itertools.count(61)
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +27,36 @@ def ceph():
 def pool(ceph):
     """The pool of the disks, opened as Nova's user."""
     return Pool(connect(ceph), "vms")
+
+
+@pytest.fixture
+def host(ceph, pool):
+    """Return a function that makes a host; all share an empty namespace."""
+    namespace = str(uuid.uuid4())
+    with ceph.admin() as admin, admin.open_ioctx(pool.name) as ioctx:
+        rbd.RBD().namespace_create(ioctx, namespace)
+
+    def host():
+        cluster = connect(ceph, operation_timeout_seconds=next(_TIMEOUTS))
+        return Pool(cluster, pool.name, namespace)
+
+    return host
+
+
+@pytest.fixture
+def requests(ceph):
+    """Return a function that calls another; how many requests, the answer.
+
+    The OSDs do not count a request for a lease that another host has.
+    """
+    with ceph.admin() as admin:
+
+        def counted(call):
+            before = client_requests(ceph, admin)
+            answer = call()
+            return client_requests(ceph, admin) - before, answer
+
+        yield counted
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from openstack.image.v2.image import Image
 
 from tests.conftest import INTERRUPTED, Tell
 from tests.e2e import proof, told
-from tests.testbed import paths
+from tests.e2e.hub import Hubs
+from tests.testbed import nova_threads
 from tests.testbed.ceph import rbd_view
 from tests.testbed.conf_file import Conf
 from tests.testbed.guest import building as guest
@@ -41,6 +42,8 @@ OVERRIDES: Conf = {
     },
 }
 PURGE_SECONDS = 60
+# What has failed first is often the cause of all that fails after it.
+REPORTED_FAILURES = 3
 FOLDER_SECONDS = 15
 
 
@@ -48,11 +51,13 @@ FOLDER_SECONDS = 15
 def pytest_runtest_makereport(
     item: pytest.Function,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add what each nova-compute was doing to the report of a failed test."""
+    """Add what Ceph and Nova were doing to the report of a failed test."""
     report = yield
     stack = getattr(item, "funcargs", {}).get("stack")
     if report.failed and stack is not None:
-        report.sections += told.of_computes(stack)
+        failures = item.session.testsfailed
+        if failures < REPORTED_FAILURES:
+            report.sections += told.of_all(stack)
     return report
 
 
@@ -66,7 +71,12 @@ def stack(pytestconfig: pytest.Config) -> Iterator[Testbed]:
     that nobody else uses.
     """
     keep = os.environ.get("NOVA_RBD_TESTBED_KEEP") == "1"
-    testbed = Testbed(NAME, hosts=2, overrides=OVERRIDES)
+    testbed = Testbed(
+        NAME,
+        hosts=2,
+        overrides=OVERRIDES,
+        hub_watched=nova_threads.kind() == nova_threads.EVENTLET,
+    )
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         print()
@@ -87,7 +97,7 @@ def stack(pytestconfig: pytest.Config) -> Iterator[Testbed]:
 @pytest.fixture(scope="session")
 def guest_image() -> guest.GuestImage:
     """The guest's disk in files."""
-    return guest.build(paths.cache() / "guest", paths.cache() / "cache")
+    return guest.build()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +176,22 @@ def broken_by_qemu(tell: Tell) -> Iterator[None]:
         tell(f"QEMU broke the guest of {server}; started it again {times}x")
 
 
+@pytest.fixture(autouse=True)
+def eventlet_runs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On eventlet, nothing in nova-compute may keep other greenlets waiting.
+
+    :raises AssertionError: something did, for more than a second
+    """
+    is_watched = nova_threads.kind() == nova_threads.EVENTLET
+    if not is_watched or "stack" not in request.fixturenames:
+        yield
+        return
+    hubs = Hubs(request.getfixturevalue("stack"))
+    yield
+    faults = hubs.faults()
+    assert not faults, "\n".join(faults)
+
+
 @pytest.fixture(scope="module")
 def spare_host(stack: Testbed) -> Iterator[ComputeHost]:
     """A compute host whose nova-compute the tests start themselves."""
@@ -176,13 +202,19 @@ def spare_host(stack: Testbed) -> Iterator[ComputeHost]:
 
 
 def clear(stack: Testbed) -> None:
-    """Remove all that a failed test left: servers, snapshots, folders."""
+    """Remove what a failed test left: faults, servers, snapshots, folders."""
+    stack.cluster.start()
     servers = stack.servers()
     servers.delete_all()
     for image in stack.openstack.connection().image.images():
         if image.properties.get("image_type") == "snapshot":
             servers.delete_image(image)
     wait_until_empty(stack)
+    remove_folders(stack)
+
+
+def remove_folders(stack: Testbed) -> None:
+    """Remove the servers' folders that Nova has left on the hosts."""
     for host in stack.hosts:
         for name in stack.instance_folders(host):
             shutil.rmtree(host.folder / "state/instances" / name)

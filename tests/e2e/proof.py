@@ -66,7 +66,10 @@ def kept(
     """
     with explained(stack, server):
         marker = dict(stack.wait_for_guest(server).markers[-1])
-    assert marker["boots"] == boots + started_again[server.id]
+    counted = boots + started_again[server.id]
+    assert marker["boots"] == counted, (
+        f"{marker}, not {counted} boots\n{standstill.report(stack, server)}"
+    )
     assert marker["counter"] >= safe
     assert marker["missing"] == 0
     went_on(stack, server, marker["counter"])

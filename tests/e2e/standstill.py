@@ -26,7 +26,7 @@ import rbd
 from openstack.compute.v2.server import Server
 
 from tests.e2e import domain
-from tests.testbed.ceph import pools
+from tests.testbed.ceph import pools, rbd_view
 from tests.testbed.guest import disk as disk_
 from tests.testbed.host.compute_host import ComputeHost
 from tests.testbed.whole import Testbed
@@ -141,7 +141,7 @@ def opened(stack: Testbed, image: str) -> Iterator[rbd.Image]:
     with (
         stack.cluster.admin() as connection,
         connection.open_ioctx(pool) as ioctx,
-        rbd.Image(ioctx, name, read_only=True) as found,
+        rbd_view.opened(ioctx, name) as found,
     ):
         yield found
 

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Report what each nova-compute was doing when a test failed.
+"""Report what Ceph and each nova-compute were doing when a test failed.
 
-The report has the end of its log, which is removed with the testbed.
+The report has the end of their logs, which are removed with the testbed.
 """
 
+import itertools
 import pathlib
 import signal
 import time
 
+import rados
+
+from tests.testbed.ceph import pools
+from tests.testbed.ceph.cluster import CephCluster
 from tests.testbed.openstack.compute import Compute
+from tests.testbed.process import TestbedError
 from tests.testbed.whole import Testbed
 
 _LINES = 60
@@ -19,6 +25,39 @@ _REPORT_SECONDS = 2
 # (oslo.reports).
 _REPORT_SIGNAL = signal.SIGUSR2
 _REPORT_BEGIN = "Guru Meditation"
+# The heading of what follows on the threads: processes and all options.
+_REPORT_END = "Processes"
+# Of a daemon that has ended by itself; its log ends with why.
+_DAEMON_LINES = 40
+
+
+def of_all(stack: Testbed) -> list[tuple[str, str]]:
+    """Return titles and texts of Ceph and of each compute host."""
+    return [("Ceph", of_ceph(stack.cluster)), *of_computes(stack)]
+
+
+def of_ceph(cluster: CephCluster) -> str:
+    """Return its health, its daemons, and the last words of those that died.
+
+    A daemon that died by itself is the cause of most that fails after it.
+    """
+    try:
+        with cluster.admin() as admin:
+            health = pools.command(admin, "health", detail="detail")
+        checks = [
+            f"{name}: {each['summary']['message']}"
+            for name, each in health["checks"].items()
+        ]
+        lines = [health["status"], *checks]
+    except (rados.Error, TestbedError) as error:
+        lines = [f"no health: {error}"]
+    for name, pid, memory in cluster.status():
+        lines.append(f"{name}: pid {pid}, {memory} MiB")
+        if pid == "-":
+            for log in sorted((cluster.folder / "log").glob(f"{name}.*")):
+                said = log.read_text(errors="replace").splitlines()
+                lines += [f"  {each}" for each in said[-_DAEMON_LINES:]]
+    return "\n".join(lines)
 
 
 def of_computes(stack: Testbed) -> list[tuple[str, str]]:
@@ -45,7 +84,13 @@ def _of(compute: Compute) -> str:
     begins = [n for n, line in enumerate(after) if _REPORT_BEGIN in line]
     if not begins:
         return "\n".join([*said, "It runs but does not answer SIGUSR2."])
-    return "\n".join([*said, *after[begins[0] :][:_REPORT_LINES]])
+    report = after[begins[0] :]
+    threads = itertools.takewhile(lambda line: not _is_end(line), report)
+    return "\n".join([*said, *list(threads)[:_REPORT_LINES]])
+
+
+def _is_end(line: str) -> bool:
+    return line.startswith("====") and _REPORT_END in line
 
 
 def _catches_signal(pid: int) -> bool:

@@ -7,10 +7,14 @@ every other request and the service's own heartbeat.
 """
 
 import json
+import os
 import subprocess
 import sys
+import uuid
 
 import pytest
+
+from nova_rbd_backend import names
 
 PAUSE_SECONDS = 2.0
 
@@ -23,9 +27,11 @@ from nova_rbd_backend import errors, threads
 from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.settings import ClusterSettings
+from nova_rbd_backend.storage.bases import make as bases
+from nova_rbd_backend.storage.images.draft import Packed
 from tests.support.blank_disks import blank_disk
 
-conf_file, name = sys.argv[1:]
+conf_file, name, qcow2 = sys.argv[1:]
 gaps, done = [], []
 
 def tick():
@@ -36,10 +42,17 @@ def tick():
         gaps.append(now - last)
         last = now
 
+def make(pool):
+    if not qcow2:
+        blank_disk(pool, name, 1 << 30)
+        return
+    begun = bases.begin(pool, name)
+    bases.finish(pool, begun, qcow2, {}, packed=Packed("qcow2", 64 << 20))
+
 def work():
     here = cluster.connect(ClusterSettings(conf_file, "nova", 3, 30))
     try:
-        threads.run(blank_disk, Pool(here, "vms"), name, 1 << 30)
+        threads.run(make, Pool(here, "vms"), long=True)
         return "made"
     except errors.ClusterUnreachable:
         return "unreachable"
@@ -60,9 +73,18 @@ print(json.dumps({
 """
 
 
-def start(conf, name):
+def start(conf, name, qcow2=""):
     child = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM, str(conf), name],
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            PROGRAM,
+            str(conf),
+            name,
+            qcow2,
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -83,8 +105,27 @@ def paused(ceph):
     ceph.resume_osds()
 
 
+@pytest.fixture
+def qcow2(tmp_path):
+    """An image with some data."""
+    raw, path = tmp_path / "raw", tmp_path / "qcow2"
+    raw.write_bytes(os.urandom(8 << 20))
+    os.truncate(raw, 64 << 20)
+    command = ["qemu-img", "convert", "-O", "qcow2", raw, path]
+    subprocess.run(command, check=True, timeout=60)
+    return str(path)
+
+
+def test_conversion_blocks_no_other_greenlet(paused, qcow2):
+    check_paused(paused, names.base_image(str(uuid.uuid4()), ""), qcow2)
+
+
 def test_paused_osds_block_no_other_greenlet(paused):
-    child = start(paused.conf, "event-loop-paused")
+    check_paused(paused, "event-loop-paused")
+
+
+def check_paused(paused, *what):
+    child = start(paused.conf, *what)
     child.stdin.write("go\n")
     child.stdin.flush()
     with pytest.raises(subprocess.TimeoutExpired):

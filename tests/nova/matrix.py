@@ -1,26 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Run Nova's own tests and tests/nova for each release of Nova.
+"""Run Nova's own tests with our backend, for each release of Nova.
 
 Prints the table of doc/source/conformance.rst. Each release has a venv of the
 testbed (tests/testbed/constraints-<version>.txt), which is made first if it is
-missing.
+missing. tools/matrix.sh runs our own tests.
 """
 
 import argparse
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import time
 
+from tests.matrix import table
 from tests.nova.in_tree import run, suites
+from tests.testbed import versions
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
-CONSTRAINTS = CHECKOUT / "tests/testbed"
-# The suite tests/nova, which runs on a real Ceph.
-OURS = "ours"
 COLUMNS = (
     ("Nova", 8),
     ("threads", 9),
@@ -31,14 +29,7 @@ COLUMNS = (
     ("skipped by Nova", 15),
     ("seconds", 7),
 )
-LIMIT_SECONDS = 3600
-
-
-def releases():
-    """Return the releases that have constraints, oldest first."""
-    found = CONSTRAINTS.glob("constraints-*.txt")
-    names = [path.stem.removeprefix("constraints-") for path in found]
-    return sorted(names, key=lambda name: [int(n) for n in name.split(".")])
+LIMIT_SECONDS = 2 * 3600
 
 
 def install(release):
@@ -55,33 +46,7 @@ def install(release):
     return str(CHECKOUT / f".testbed/venv-nova-{release}/bin/python")
 
 
-def run_ours(python):
-    """Run tests/nova without Nova's own tests.
-
-    :returns: passed, failed and skipped
-    """
-    done = subprocess.run(
-        [
-            python,
-            *("-m", "pytest", "-q", "tests/nova"),
-            "--ignore=tests/nova/test_in_tree.py",
-        ],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-    )
-    counts = dict.fromkeys(("passed", "failed", "error", "skipped"), 0)
-    closing = done.stdout.strip().rpartition("\n")[2]
-    for number, what in re.findall(r"(\d+) (\w+)", closing):
-        counts[what.removesuffix("s")] = int(number)
-    if done.returncode:
-        print(done.stdout[-5000:], file=sys.stderr)
-    failed = counts["failed"] + counts["error"]
-    return counts["passed"], failed or done.returncode, counts["skipped"]
-
-
-def run_novas(python, release, suite, threading):
+def judged(python, release, suite, threading):
     """Run one of Nova's suites.
 
     :returns: passed, failed, not applicable and skipped
@@ -104,43 +69,30 @@ def run_novas(python, release, suite, threading):
 def rows(release, wanted):
     """Yield the cells of each row of one release."""
     python = install(release)
-    for suite in suites.SUITES:
-        if suite not in wanted:
-            continue
-        for threading in suites.threadings(suite, int(release.split(".")[0])):
+    major = int(release.split(".")[0])
+    for suite in (suite for suite in suites.SUITES if suite in wanted):
+        for threading in suites.threadings(suite, major):
             started = time.monotonic()
-            counts = run_novas(python, release, suite, threading)
-            yield threading, suite, *counts, _since(started)
-    if OURS in wanted:
-        started = time.monotonic()
-        passed, failed, skipped = run_ours(python)
-        yield "native", OURS, passed, failed, 0, skipped, _since(started)
-
-
-def _since(started):
-    return round(time.monotonic() - started)
-
-
-def line(cells):
-    pairs = zip(cells, COLUMNS, strict=True)
-    cells = (str(cell).ljust(width) for cell, (_, width) in pairs)
-    return "  ".join(cells).rstrip()
+            counts = judged(python, release, suite, threading)
+            seconds = round(time.monotonic() - started)
+            yield threading, suite, *counts, seconds
 
 
 def main():
     parser = argparse.ArgumentParser(prog="tools/nova_matrix.sh")
-    known = (*suites.SUITES, OURS)
-    parser.add_argument("--release", action="append", choices=list(releases()))
-    parser.add_argument("--suite", action="append", choices=known)
+    known = versions.known()
+    parser.add_argument("--release", action="append", choices=known)
+    parser.add_argument(
+        "--suite", action="append", choices=list(suites.SUITES)
+    )
     asked = parser.parse_args()
-    border = line("=" * width for _, width in COLUMNS)
-    print(border, line(name for name, _ in COLUMNS), border, sep="\n")
+    print(table.head(COLUMNS))
     failures = 0
-    for release in asked.release or releases():
-        for cells in rows(release, asked.suite or known):
-            print(line((release, *cells)), flush=True)
+    for release in asked.release or known:
+        for cells in rows(release, asked.suite or suites.SUITES):
+            print(table.line(COLUMNS, (release, *cells)), flush=True)
             failures += cells[3]
-    print(border)
+    print(table.border(COLUMNS))
     return 1 if failures else 0
 
 

@@ -5,18 +5,17 @@
 tools/nova_matrix.sh runs them for all releases of Nova.
 """
 
-import importlib.metadata
 import pathlib
 import re
 
 import pytest
 
+from tests.nova.conftest import RELEASE
 from tests.nova.in_tree import not_applicable, run, suites
 
 pytestmark = pytest.mark.timeout(1800)
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
-RELEASE = int(importlib.metadata.version("nova").split(".")[0])
 
 
 def passes(suite, threading):

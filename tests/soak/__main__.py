@@ -9,9 +9,8 @@ import shutil
 import signal
 import sys
 
-from tests.soak.soak import Soak
-from tests.testbed import paths
-from tests.testbed.conf_file import Conf
+from tests.soak.soak import PERIODS, Soak
+from tests.testbed import conf_file, paths
 from tests.testbed.guest import building as guest
 from tests.testbed.whole import Testbed
 
@@ -19,17 +18,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NAME = os.environ.get("NOVA_RBD_TESTBED_NAME", "soak")
 # A deleted server is kept for so long; a shelved one stays on its host.
 RECLAIM = {"reclaim_instance_interval": 60}
-OVERRIDES: Conf = {
-    "DEFAULT": {
-        "shelved_offload_time": -1,
-        # What is left of servers that were deleted while their host was away
-        # is deleted in this period.
-        "instance_delete_interval": 30,
-        **RECLAIM,
-    },
-    # What is left of spawns that have failed is settled in this one.
-    "image_cache": {"manager_interval": 60},
-}
+OVERRIDES = conf_file.merged(
+    PERIODS, {"DEFAULT": {"shelved_offload_time": -1, **RECLAIM}}
+)
 
 
 def main() -> int:
@@ -96,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _images(testbed: Testbed) -> tuple[str, str]:
-    built = guest.build(paths.cache() / "guest", paths.cache() / "cache")
+    built = guest.build()
     servers = testbed.servers()
     raw = servers.upload("guest-raw", built.raw, "raw", "rbd")
     qcow2 = servers.upload("guest-qcow2", built.qcow2, "qcow2", "file")

@@ -107,8 +107,12 @@ class Disasters:
     def _killed(self, fault: Fault, daemon: str) -> None:
         self._note(fault, daemon)
         self._testbed.cluster.kill(daemon)
-        self._wait(fault.seconds)
-        self._testbed.cluster.start()
+        try:
+            self._wait(fault.seconds)
+        finally:
+            # Also when the run is over, because the other threads wait for
+            # answers of Ceph before they end.
+            self._testbed.cluster.start()
 
     # -- of a host ------------------------------------------------------------
 
@@ -208,7 +212,7 @@ class Disasters:
 
 
 def declare_down(testbed: Testbed, host: ComputeHost) -> None:
-    Testbed.load(testbed.name).declare_down(host)
+    testbed.for_another_thread().declare_down(host)
 
 
 def revive(testbed: Testbed, host: ComputeHost, volumes: Volumes) -> None:
@@ -219,7 +223,7 @@ def revive(testbed: Testbed, host: ComputeHost, volumes: Volumes) -> None:
 
     :raises TestbedError: it did not come up within the limits
     """
-    own = Testbed.load(testbed.name)
+    own = testbed.for_another_thread()
     host.thaw()
     host.start()
     volumes.give_secret(host)

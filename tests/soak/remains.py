@@ -41,7 +41,7 @@ def of_pool(ioctx: rados.Ioctx) -> Iterator[str]:
     for name in rbd.RBD().list(ioctx):
         with (
             contextlib.suppress(rbd.ImageNotFound),
-            rbd.Image(ioctx, name, read_only=True) as image,
+            rbd_view.opened(ioctx, name) as image,
         ):
             if lockers := image.list_lockers():
                 yield f"{name} is locked by {lockers['lockers']}"

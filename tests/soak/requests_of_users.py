@@ -35,7 +35,7 @@ class User:
 
     def __init__(self, testbed: Testbed):
         # A connection that several threads use may mix up their answers.
-        own = Testbed.load(testbed.name)
+        own = testbed.for_another_thread()
         self._connection = own.openstack.connection()
         self.glance = self._connection.image
 

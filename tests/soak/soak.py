@@ -22,9 +22,20 @@ from tests.soak.journey import Journey
 from tests.soak.lanes import Lane, Stock
 from tests.soak.requests_of_users import User
 from tests.soak.writers import Writers
+from tests.testbed.conf_file import Conf
 from tests.testbed.openstack.volumes import Volumes
 from tests.testbed.whole import Testbed
 
+#: For the nova-computes of a run: periods of minutes instead of an hour.
+PERIODS: Conf = {
+    # What is left of servers that were deleted while their host was away is
+    # deleted in this period.
+    "DEFAULT": {"instance_delete_interval": 30},
+    # What is left of spawns that have failed is settled in this one.
+    "image_cache": {"manager_interval": 60},
+    # The default: no time-out without a fault, also on a busy machine.
+    "nova_rbd": {"operation_timeout_seconds": None},
+}
 VOLUMES = 2
 # A lane may wait for an answer of the API, a fault for a daemon's start.
 JOIN_SECONDS = 180

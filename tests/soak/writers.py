@@ -13,7 +13,7 @@ import rbd
 from nova_rbd_backend import names
 from tests.soak.journey import Journey
 from tests.soak.requests_of_users import Refused, User, task
-from tests.testbed.ceph import pools
+from tests.testbed.ceph import pools, rbd_view
 from tests.testbed.process import TestbedError
 from tests.testbed.whole import Testbed
 
@@ -77,7 +77,7 @@ def with_several_clients(
         for name in rbd.RBD().list(ioctx):
             with (
                 contextlib.suppress(rbd.ImageNotFound),
-                rbd.Image(ioctx, name, read_only=True) as image,
+                rbd_view.opened(ioctx, name) as image,
             ):
                 clients = {each["addr"] for each in image.watchers_list()}
                 if len(clients - blocked) > 1:

@@ -17,13 +17,9 @@ import pytest
 from nova_rbd_backend.ceph.pool import Pool
 from tests.support.clients import connect
 from tests.support.clusters import shared_ceph
-from tests.testbed import paths
 from tests.testbed.ceph.cluster import CephCluster
 from tests.testbed.guest import building
 from tests.testbed.host.compute_host import ComputeHost
-
-# Kept between runs, and listed in .gitignore.
-KEPT = paths.CHECKOUT / ".testbed"
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +38,7 @@ def vms(ceph: CephCluster) -> Pool:
 @pytest.fixture(scope="session")
 def guest_image() -> building.GuestImage:
     """The disk that the guests boot from, as files."""
-    return building.build(KEPT / "guest", KEPT / "cache")
+    return building.build()
 
 
 @contextlib.contextmanager

@@ -3,8 +3,9 @@
 """A client that has an image open for writing, and that tests may kill.
 
 Run as ``python -m tests.support.client_child CONF POOL IMAGE``. It prints its
-client id, then reads lines ``write TEXT`` and answers each with a line: either
-``wrote`` or ``failed ERROR``. It closes the image at the end of its input.
+client id and its address, then reads lines ``write TEXT`` and answers each
+with a line: either ``wrote`` or ``failed ERROR``. It closes the image at the
+end of its input.
 """
 
 import sys
@@ -27,7 +28,7 @@ def main():
     connection = rados.Rados(conffile=conf, rados_id="nova")
     connection.connect(timeout=10)
     with connection.open_ioctx(pool) as ioctx, rbd.Image(ioctx, name) as image:
-        print(connection.get_instance_id(), flush=True)
+        print(connection.get_instance_id(), connection.get_addrs(), flush=True)
         for line in sys.stdin:
             print(_written(image, line.split(" ", 1)[1].strip()), flush=True)
     connection.shutdown()

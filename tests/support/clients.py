@@ -5,6 +5,7 @@
 import concurrent.futures
 import contextlib
 import json
+import signal
 import struct
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.settings import ClusterSettings
 from tests.support import client_child
 from tests.testbed.ceph import pools as pools_
-from tests.testbed.process import wait_for
+from tests.testbed.process import freeze, wait_for
 
 _CHILD = (sys.executable, "-m", client_child.__name__)
 _WATCHES = []
@@ -132,7 +133,8 @@ class Client:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self.client_id = int(self._process.stdout.readline())
+        client_id, self.address = self._process.stdout.readline().split()
+        self.client_id = int(client_id)
 
     def write(self, text):
         self._process.stdin.write(f"write {text}\n")
@@ -140,7 +142,10 @@ class Client:
         return self._process.stdout.readline().strip()
 
     def signal(self, number):
-        self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            freeze(self._process.pid)
+        else:
+            self._process.send_signal(number)
 
     def kill(self):
         self._process.kill()

@@ -8,13 +8,14 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import rados
 import rbd
 
-from nova_rbd_backend.ceph import cluster
+from nova_rbd_backend.ceph import cluster, lease
+from tests.testbed.ceph import rbd_view
 from tests.testbed.ceph.cluster import CephCluster
 from tests.testbed.ceph.pools import REPLICATED_POOLS, command
 from tests.testbed.process import TestbedError, wait_for
@@ -39,7 +40,7 @@ def started_ceph(**how: Any) -> Iterator[CephCluster]:
         with contextlib.ExitStack() as stack:
             stack.callback(ceph.destroy)
             ceph.start()
-            stack.callback(_disconnect, ceph)
+            stack.callback(disconnect, ceph)
             yield ceph
 
 
@@ -59,7 +60,7 @@ def shared_ceph(**how: Any) -> Iterator[CephCluster]:
     try:
         yield ceph
     finally:
-        _disconnect(ceph)
+        disconnect(ceph)
 
 
 def empty_kept(folder: pathlib.Path) -> None:
@@ -73,7 +74,7 @@ def empty_kept(folder: pathlib.Path) -> None:
             with ceph.admin() as admin:
                 command(admin, "osd blocklist clear")
                 for pool in REPLICATED_POOLS:
-                    _empty(admin, pool)
+                    empty_pool(admin, pool)
         except Exception:
             ceph.destroy()
 
@@ -90,7 +91,8 @@ def _kept(folder: pathlib.Path) -> list[CephCluster]:
     return [CephCluster(path) for path in found]
 
 
-def _empty(admin: rados.Rados, pool: str) -> None:
+def empty_pool(admin: rados.Rados, pool: str) -> None:
+    """Remove all objects of a pool, in all namespaces."""
     with admin.open_ioctx(pool) as ioctx:
         ioctx.set_namespace(rados.LIBRADOS_ALL_NSPACES)
         found = [(each.nspace, each.key) for each in ioctx.list_objects()]
@@ -100,7 +102,17 @@ def _empty(admin: rados.Rados, pool: str) -> None:
                 ioctx.remove_object(key)
 
 
-def _disconnect(ceph: CephCluster) -> None:
+def end_periods(admin: rados.Rados, pool: str) -> None:
+    """Take the turns from all hosts, as the end of their periods does."""
+    with (
+        admin.open_ioctx(pool) as ioctx,
+        contextlib.suppress(rados.ObjectNotFound),
+    ):
+        ioctx.remove_object(lease.OBJECT)
+
+
+def disconnect(ceph: CephCluster) -> None:
+    """Give up this process's connections to a cluster."""
     # librados reconnects for ever, and would try the ports of this cluster
     # when a later one has taken them over.
     for settings, known in cluster._CLUSTERS.items():
@@ -110,18 +122,25 @@ def _disconnect(ceph: CephCluster) -> None:
                     each.drop(each._connection)
 
 
-def client_requests(ceph: CephCluster, admin: rados.Rados) -> int:
-    """Return how many requests of clients the OSDs have answered so far."""
+def client_requests(
+    ceph: CephCluster, admin: rados.Rados, which: str = "op"
+) -> int:
+    """Return how many requests of clients the OSDs have answered so far.
+
+    :param which: an OSD's counter; ``op_w``: those that write
+    """
     request, count = json.dumps({"prefix": "perf dump", "format": "json"}), 0
     for number in range(ceph.settings.osds):
         code, answer, why = admin.osd_command(number, request, b"")
         assert code == 0, why
-        count += json.loads(answer)["osd"]["op"]
+        count += json.loads(answer)["osd"][which]
     return count
 
 
-def wait_for_dead_clients(ceph: CephCluster, pool: str) -> None:
-    """Wait until no image of a pool has a watcher.
+def wait_for_dead_clients(
+    ceph: CephCluster, pool: str, namespaces: Iterable[str] = ("",)
+) -> None:
+    """Wait until no image in these namespaces of a pool has a watcher.
 
     The watch of a dead client lasts for the cluster's watch timeout. Until
     then nobody can remove the image, and afterwards everybody can.
@@ -130,7 +149,11 @@ def wait_for_dead_clients(ceph: CephCluster, pool: str) -> None:
     with ceph.admin() as admin, admin.open_ioctx(pool) as ioctx:
 
         def unwatched() -> bool:
-            return not any(_watched(ioctx, each) for each in _image_ids(ioctx))
+            return not any(map(watched_in, namespaces))
+
+        def watched_in(namespace: str) -> bool:
+            ioctx.set_namespace(namespace)
+            return any(_watched(ioctx, each) for each in _image_ids(ioctx))
 
         what = f"the watches on images of {pool} end"
         for _ in range(_TRIES):
@@ -150,7 +173,7 @@ def _image_ids(ioctx: rados.Ioctx) -> list[str]:
 
 def _watched(ioctx: rados.Ioctx, image_id: str) -> bool:
     try:
-        with rbd.Image(ioctx, image_id=image_id, read_only=True) as image:
+        with rbd_view.opened(ioctx, image_id=image_id) as image:
             return bool(list(image.watchers_list()))
     except rbd.ImageNotFound:  # removed, except for what a snap still keeps
         return False

@@ -75,11 +75,12 @@ def changes() -> Table:
 def writes() -> Table:
     """Return the methods that change an image's bytes.
 
-    A flow has as many of these steps as the image has objects.
+    A flow has as many of these steps as the image has objects, except that
+    qemu-img writes an image in one step.
     """
-    from nova_rbd_backend.ceph import image
+    from nova_rbd_backend.ceph import image, qemu_img
 
-    return {image.Image: ("write", "zero", "flush")}
+    return {image.Image: ("write", "zero", "flush"), qemu_img: ("copy",)}
 
 
 def surround(
@@ -124,6 +125,13 @@ def hook(
     surround(around, *tables)
 
 
+def _native_lock() -> Any:
+    """Return a lock for native threads, also if eventlet has patched them."""
+    from nova_rbd_backend import threads
+
+    return threads.original_threading().Lock()
+
+
 class CallTimer:
     """Kills this process in its n-th call of a method, some time after entry.
 
@@ -143,7 +151,7 @@ class CallTimer:
         path.write_bytes(bytes(self._BYTES))
         with path.open("r+b") as file:
             self._shown = mmap.mmap(file.fileno(), self._BYTES)
-        self._lock = threading.Lock()
+        self._lock = _native_lock()
         self._count = 0
         self.seconds_of_calls: list[float] = []
 
@@ -187,7 +195,7 @@ class Countdown:
         self._number = number
         self._say = say
         self._count = 0
-        self._lock = threading.Lock()
+        self._lock = _native_lock()
 
     def __call__(self, name: str) -> None:
         with self._lock:
@@ -208,7 +216,7 @@ class CountdownFile:
 
     def __init__(self, path: pathlib.Path):
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = _native_lock()
 
     def __call__(self, name: str) -> None:
         with self._lock:

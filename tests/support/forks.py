@@ -30,6 +30,9 @@ from typing import IO, Any, NoReturn
 # The standard streams of a run, and the pipe for its pid and its exit code.
 _FILES = 4
 _MOST_BYTES = 1 << 16
+# As they are before an import has eventlet replace them: those would wait in a
+# hub, and for ever if the pipe is broken.
+_write, _waitpid = os.write, os.waitpid
 
 
 class Fork:
@@ -173,7 +176,7 @@ def main() -> None:
 
 def _reap() -> None:
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
+        while _waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
@@ -187,14 +190,23 @@ def _watch(work: Sequence[str], *files: int) -> NoReturn:
     for file in streams:
         os.close(file)
     _report(status, pid)
-    _report(status, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    _report(status, os.waitstatus_to_exitcode(_waitpid(pid, 0)[1]))
     os._exit(0)
 
 
 def _report(status: int, number: int) -> None:
     # The one who started it may be gone.
     with contextlib.suppress(BrokenPipeError):
-        os.write(status, f"{number}\n".encode())
+        _write(status, f"{number}\n".encode())
+
+
+def _renew_hub() -> None:
+    """Make an own hub, if the imports have made one.
+
+    All forks would get the events of its epoll, each other's too.
+    """
+    if hubs := sys.modules.get("eventlet.hubs"):
+        hubs.use_hub()
 
 
 def _run(work: Sequence[str], streams: Sequence[int]) -> NoReturn:
@@ -204,6 +216,7 @@ def _run(work: Sequence[str], streams: Sequence[int]) -> NoReturn:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
+        _renew_hub()
         module, function, *arguments = work
         getattr(importlib.import_module(module), function)(*arguments)
         code = 0

@@ -15,6 +15,7 @@ import sys
 from nova_rbd_backend.ceph import cluster
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.settings import ClusterSettings
+from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.disks import delete as delete_
 from nova_rbd_backend.storage.images import purge as purge_
 from nova_rbd_backend.storage.snapshots import detach
@@ -77,7 +78,10 @@ def judge(pool, instance, older_than_seconds):
 
 def abandoned(pool):
     """Return the names of the snapshots whose makers count as dead."""
-    return [entry.image for entry in detach.abandoned(pool)]
+    return [
+        entry.image
+        for entry in detach.abandoned(pool, journal.detachments(pool))
+    ]
 
 
 FLOWS = {

@@ -2,7 +2,7 @@
 
 """Install what a testbed needs: Debian's packages, then a venv for one Nova.
 
-Runs on a bare Debian 12 with the standard library only. Each part leaves a
+Runs on a bare Debian with the standard library only. Each part leaves a
 stamp holding the hash of its inputs, so that a second run only compares.
 """
 
@@ -48,12 +48,7 @@ def install(nova: str = versions.NOVA, steps: Steps | None = None) -> None:
     """
     _install_missing(
         (
-            _Part(
-                "Debian packages (bindep.txt)",
-                "packages",
-                (paths.CHECKOUT / "bindep.txt",),
-                install_packages,
-            ),
+            _packages(),
             _Part(
                 f"Nova {nova} and OpenStack, into a venv",
                 f"venv-nova-{nova}",
@@ -73,6 +68,23 @@ def install(nova: str = versions.NOVA, steps: Steps | None = None) -> None:
         ),
         nova,
         steps or Steps(),
+    )
+
+
+def install_packages_alone() -> None:
+    """Install what Debian has of it, for example the programs of Ceph.
+
+    :raises TestbedError: as :func:`install`
+    """
+    _install_missing((_packages(),), versions.NOVA, Steps())
+
+
+def _packages() -> "_Part":
+    return _Part(
+        "Debian packages (bindep.txt)",
+        "packages",
+        (paths.CHECKOUT / "bindep.txt",),
+        install_packages,
     )
 
 
@@ -120,7 +132,7 @@ def check_machine() -> None:
     if not pathlib.Path("/etc/debian_version").exists():
         raise TestbedError(
             "this is not Debian: the testbed installs its "
-            "parts with apt-get (Debian 12 is tested)"
+            "parts with apt-get (Debian 12 is tested, 13 and forky in part)"
         )
     for folder in (paths.cache(), paths.STATE.parent):
         existing = next(p for p in (folder, *folder.parents) if p.exists())

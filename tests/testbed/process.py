@@ -120,6 +120,11 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    def freeze(self) -> None:
+        """Stop all its threads until a SIGCONT; nothing if not running."""
+        if (pid := self.pid()) is not None:
+            freeze(pid)
+
     def stop(self, limit_seconds: float = 15, group: bool = False) -> None:
         """Send SIGTERM, and SIGKILL after the limit; nothing if not running.
 
@@ -145,6 +150,31 @@ class Process:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)
         self.record.unlink(missing_ok=True)
+
+
+def freeze(*pids: int) -> None:
+    """SIGSTOP processes; on return none of their threads runs.
+
+    Without the wait they go on until one thread of each has handled the
+    signal, which takes a while on a busy machine.
+    """
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    for pid in pids:
+        wait_for(f"{pid} has stopped", lambda p=pid: _stopped(p), 30, 0.005)
+
+
+def _stopped(pid: int) -> bool:
+    """Whether no thread of a process runs, or the process has ended."""
+    for task in pathlib.Path(f"/proc/{pid}/task").glob("*/stat"):
+        try:
+            state = task.read_text().rsplit(")", 1)[1].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if state not in "TtXZ":
+            return False
+    return True
 
 
 def reaped(pid: int) -> bool:

@@ -45,6 +45,15 @@ CEPH_BINDINGS = ("rados", "rbd")
 _FOLDER = pathlib.Path(__file__).parent
 
 
+def known() -> list[str]:
+    """The releases of Nova that have a constraints file, oldest first."""
+    names = [
+        found.stem.removeprefix("constraints-")
+        for found in _FOLDER.glob("constraints-*.txt")
+    ]
+    return sorted(names, key=lambda name: [int(n) for n in name.split(".")])
+
+
 def constraints(nova: str) -> pathlib.Path:
     """The pip constraints file of one Nova release.
 
@@ -52,13 +61,9 @@ def constraints(nova: str) -> pathlib.Path:
     """
     path = _FOLDER / f"constraints-{nova}.txt"
     if not path.exists():
-        known = sorted(
-            found.stem.removeprefix("constraints-")
-            for found in _FOLDER.glob("constraints-*.txt")
-        )
         raise TestbedError(
             f"no versions are pinned for Nova {nova} (known: "
-            f"{', '.join(known)}); add {path.name}"
+            f"{', '.join(known())}); add {path.name}"
         )
     return path
 

@@ -38,6 +38,8 @@ class Testbed:
     :param backend: the image backend, 'plugin' or 'in-tree'
     :param nova: the Nova release, as installed by tests.testbed.install
     :param overrides: override every nova-compute's usual configuration
+    :param hub_watched: each nova-compute runs on eventlet, and logs when its
+        hub stands still
     """
 
     # pytest would take it for a class of tests because of its name.
@@ -50,6 +52,7 @@ class Testbed:
         backend: str = "plugin",
         nova: str = versions.NOVA,
         overrides: Conf | None = None,
+        hub_watched: bool = False,
     ):
         self.name = name
         self.folder = paths.state(name)
@@ -60,10 +63,14 @@ class Testbed:
             "backend": backend,
             "nova": nova,
             "overrides": self.overrides,
+            "hub_watched": hub_watched,
         }
         self.cluster = CephCluster(self.folder / "ceph")
         self.openstack = OpenStack(
-            self.folder / "os", self.cluster.conf, install.venv(nova)
+            self.folder / "os",
+            self.cluster.conf,
+            install.venv(nova),
+            hub_watched,
         )
         self.hosts = [self.host(n) for n in range(1, hosts + 1)]
 
@@ -77,6 +84,11 @@ class Testbed:
         if not record.exists():
             raise TestbedError(f"no testbed {name!r} is up (no {record})")
         return cls(name, **json.loads(record.read_text()))
+
+    def for_another_thread(self) -> "Testbed":
+        """The same testbed, with connections of its own."""
+        now = {**self._record, "overrides": self.overrides}
+        return Testbed(self.name, **now)
 
     # -- its life ----------------------------------------------------------
 
@@ -293,21 +305,27 @@ class Testbed:
         return folder / "state/instances" / server.id / "console.log"
 
     def wait_for_guest(
-        self, server: Server, boots: int = 1, limit_seconds: float = 90
+        self,
+        server: Server,
+        boots: int = 1,
+        limit_seconds: float = console_.LIMIT_SECONDS,
     ) -> console_.Console:
         """Wait until the guest has come up ``boots`` times; its console."""
         path = self.console(server)
         return console_.wait_for_boot(path, boots, limit_seconds)
 
     def wait_for_counter(
-        self, server: Server, at_least: int, limit_seconds: float = 90
+        self,
+        server: Server,
+        at_least: int,
+        limit_seconds: float = console_.LIMIT_SECONDS,
     ) -> console_.Console:
         """Wait until the guest's counter has come so far; its console."""
         path = self.console(server)
         return console_.wait_for_counter(path, at_least, limit_seconds)
 
     def wait_for_config_drive(
-        self, server: Server, limit_seconds: float = 90
+        self, server: Server, limit_seconds: float = console_.LIMIT_SECONDS
     ) -> dict[str, str]:
         """Wait until the guest has read its config drive; what it read.
 

@@ -28,7 +28,12 @@ VALUES = {
     "threads",
 }
 # A flow imports flows of other folders only through these.
-FOR_FLOWS = {"storage.images", "storage.journal", "storage.fencing"}
+FOR_FLOWS = {
+    "storage.due",
+    "storage.images",
+    "storage.journal",
+    "storage.fencing",
+}
 FLOWS = {
     "storage.images",
     "storage.disks",
@@ -53,21 +58,24 @@ MAY_IMPORT = {
     **{value: set() for value in VALUES},
     # doors
     "ceph": set(),
+    "ceph.comparison": {"ceph"},
     "domains": set(),
     "conf": set(),
     # flows
     "storage": set(),
     "storage.process": set(),
     "storage.registry": {"ceph"},
-    "storage.journal": {"ceph", "storage.process"},
+    "storage.due": {"ceph"},
+    "storage.journal": {"ceph", "storage.process", "storage.due"},
     "storage.fencing": {"ceph"},
-    "storage.images": {"ceph", "storage.journal", "storage.fencing"},
+    "storage.images": {"ceph"} | FOR_FLOWS - {"storage.images"},
     "storage.disks": {"ceph"} | FOR_FLOWS,
     "storage.bases": {"ceph"} | FOR_FLOWS,
     "storage.snapshots": {"ceph"} | FOR_FLOWS,
     "storage.survey": {"ceph"} | FOR_FLOWS,
     "storage.store": {
         "ceph",
+        "storage.due",
         "storage.fencing",
         "storage.journal",
         "storage.registry",
@@ -76,6 +84,7 @@ MAY_IMPORT = {
     # built on flows
     "checks": {
         "ceph",
+        "ceph.comparison",
         "conf",
         "domains",
         "storage.journal",
@@ -122,9 +131,10 @@ DOORS = {
         "ceph.directory",
         "ceph.headers",
         "ceph.holders",
+        "ceph.keys",
         "ceph.objects",
     },
-    "rbd": {"ceph.image", "ceph.pool", "ceph.trash"},
+    "rbd": {"ceph.comparison", "ceph.image", "ceph.pool", "ceph.trash"},
     # threads takes parts of eventlet only if it is loaded already: importing
     # it raises where Nova 33 and 34 use native threads.
     "eventlet": {"threads"},
@@ -132,7 +142,7 @@ DOORS = {
     "oslo_config": {"checks.run", "cmd", "conf"},
     "oslo_log": {"virt"},
     "oslo_utils": {"conf", "virt"},
-    "oslo_concurrency": {"virt.boot.bases"},
+    "oslo_concurrency": {"virt.boot.bases", "virt.boot.nova_fetch"},
     "keystoneauth1": {"cmd.clouds", "virt.snapshot.glance"},
     "openstack": {"cmd.clouds"},
     "glanceclient": {"virt.snapshot.glance"},
@@ -379,8 +389,9 @@ def test_circles_are_found():
     assert _circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-# They open images for writing that no guest has: drafts and bases.
+# They open images for writing that no guest has: drafts, bases and probes.
 OPEN_THEIR_OWN = {
+    "ceph.comparison.run",
     "ceph.pool",
     "checks.ceph",
     "checks.glance",
@@ -404,3 +415,67 @@ def test_images_of_others_are_opened_by_fencing():
         if re.search(r"\bread_only=False", source)
     }
     assert found == OPEN_THEIR_OWN | FENCED_BEFORE | {"storage.fencing"}
+
+
+# The one module that knows the bytes and names of Ceph's objects.
+LAYOUTS = "ceph.layouts"
+_PACKS = re.compile(r"\b(struct|from_bytes|to_bytes)\b")
+# Whole string constants, or those before and after a value in an f-string.
+_OF_CEPH = re.compile(
+    r"rbd_(directory|trash|info|namespace|mirroring|lock|children)"
+    r"|rbd_(header|id|data|object_map)\..*"
+    r"|(name|id|metadata|image|snap_children|stripe)_|lock\."
+    r"|_timestamp"
+)
+
+
+def _byte_layouts(source):
+    """Return how a module packs bytes or names keys of Ceph's objects."""
+    tree = ast.parse(source)
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        and isinstance(node.body[:1] and node.body[0], ast.Expr)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and id(node) not in docs:
+            text = node.value
+            if isinstance(text, bytes):
+                text = text.decode(errors="replace")
+            if isinstance(text, str) and _OF_CEPH.fullmatch(text):
+                found.add(text)
+        elif isinstance(node, ast.Import | ast.ImportFrom | ast.Attribute):
+            found.update(_PACKS.findall(ast.unparse(node)))
+    return found
+
+
+def test_one_module_knows_the_bytes_of_ceph():
+    for module, source in MODULES.items():
+        if module != LAYOUTS:
+            assert _byte_layouts(source) == set(), module
+
+
+def test_module_of_layouts_is_pure():
+    assert GRAPH[LAYOUTS] == set()
+    assert not any(LAYOUTS in modules for modules in LIBRARIES.values())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import struct",
+        "from struct import pack",
+        "int.from_bytes(value)",
+        "number.to_bytes(8)",
+        "key = f'name_{image}'",
+        "key = f'{what}_timestamp'",
+        "key = 'rbd_directory'",
+        "key = b'rbd_header.1a'",
+        "key.removeprefix('metadata_')",
+    ],
+)
+def test_each_kind_of_byte_layout_is_found(source):
+    assert _byte_layouts(source)
+    assert not _byte_layouts(f'"""{source}"""')

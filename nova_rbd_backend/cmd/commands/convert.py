@@ -9,10 +9,11 @@ import uuid
 from collections.abc import Iterator
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.ceph.transfer import Progress
 from nova_rbd_backend.checks import secret
 from nova_rbd_backend.cmd import columns, command, progress
 from nova_rbd_backend.convert import job as jobs
-from nova_rbd_backend.convert import live, offline, qemu_img, record, undo
+from nova_rbd_backend.convert import live, offline, record, undo
 from nova_rbd_backend.domains import connection as connection_
 from nova_rbd_backend.domains import disk_xml, guest
 from nova_rbd_backend.storage_classes import StorageClass
@@ -130,7 +131,7 @@ class Convert(command.Lister):
         )
 
     @contextlib.contextmanager
-    def _tell(self, what: str, size: int) -> Iterator[qemu_img.Progress]:
+    def _tell(self, what: str, size: int) -> Iterator[Progress]:
         with progress.Progress(self.app.stderr, what, "bytes") as told:
             yield lambda done: told(done, size)
 

@@ -44,9 +44,8 @@ def age(
     :returns: None if another host ages the bases in this period
     """
     # Not @once_more: the second call would find the lease of the first.
-    if not lease.take_for(pool, _TURN, period_seconds):
-        return None
-    return _age(pool, unused_seconds)
+    with lease.turn(pool, _TURN, period_seconds) as turn:
+        return None if turn is None else _age(pool, unused_seconds)
 
 
 @once_more

@@ -16,13 +16,16 @@ from collections.abc import Mapping
 from nova_rbd_backend import errors, metadata, names
 from nova_rbd_backend.ceph import lease, transfer
 from nova_rbd_backend.ceph.cluster import once_more
+from nova_rbd_backend.ceph.incoming import Incoming
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.images.draft import (
     Draft,
+    Packed,
     draft,
     free_name,
     make_from_file,
+    make_from_incoming,
     settle_attempts,
 )
 
@@ -104,16 +107,20 @@ def begin(pool: Pool, name: str) -> BaseAttempt | None:
 def finish(
     pool: Pool,
     attempt: BaseAttempt,
-    path: str,
+    source: str | Incoming,
     facts: Mapping[str, str],
     progress: transfer.Progress | None = None,
     workers: int = transfer.WORKERS,
+    packed: Packed | None = None,
 ) -> MadeBase:
-    """Make the base from a local raw file. Takes long.
+    """Make the base from a local file, or from bytes that come. Takes long.
 
     Does nothing if another process has made it already.
 
+    :param source: the path of the file, or the bytes of a raw one
     :param facts: metadata of the base
+    :param packed: what the file is; None: raw
+    :raises UnreadableFile: a file that is not raw is damaged
     :raises TakenOver: another process took us for dead and makes it now
     """
     started = time.monotonic()
@@ -126,9 +133,15 @@ def finish(
     with attempt.done:
         try:
             with draft(pool, attempt.name) as begun:
-                written = make_from_file(
-                    pool, begun.name, path, None, checked_progress, workers
-                )
+                if isinstance(source, Incoming):
+                    written = make_from_incoming(
+                        *(pool, begun.name, source, checked_progress, workers)
+                    )
+                else:
+                    written = make_from_file(
+                        *(pool, begun.name, source, None),
+                        *(checked_progress, workers, packed),
+                    )
                 _complete(pool, begun, facts)
         except _TAKEN_FOR_DEAD as error:
             written = 0

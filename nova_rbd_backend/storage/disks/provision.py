@@ -15,6 +15,7 @@ from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import fencing, journal
 from nova_rbd_backend.storage.images.draft import (
+    Packed,
     draft,
     free_name,
     make_from_file,
@@ -140,16 +141,19 @@ def import_disk(
     progress: transfer.Progress | None = None,
     workers: int = transfer.WORKERS,
     old_kept_seconds: int | None = None,
+    packed: Packed | None = None,
 ) -> Provisioned:
-    """Make a disk with the bytes of a local raw file. Takes long.
+    """Make a disk with the bytes of a local file. Takes long.
 
-    :param size_bytes: None, or less than the file's: the file's size
+    :param size_bytes: None, or less than the disk in the file: that size
+    :param packed: what the file is; None: raw
+    :raises UnreadableFile: a file that is not raw is damaged
     :param old_kept_seconds: see _provision
     """
 
     def make(draft_name: str) -> int:
         return make_from_file(
-            pool, draft_name, path, size_bytes, progress, workers
+            *(pool, draft_name, path, size_bytes, progress, workers, packed)
         )
 
     return _provision(pool, name, make, size_bytes, metadata, old_kept_seconds)

@@ -8,12 +8,14 @@ another one to the draft, which finishes or undoes it.
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Mapping
 
-from nova_rbd_backend import errors
-from nova_rbd_backend.ceph import transfer
+from nova_rbd_backend import errors, names
+from nova_rbd_backend.ceph import error_map, qemu_img, transfer
+from nova_rbd_backend.ceph.incoming import Incoming
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import fencing, journal
 from nova_rbd_backend.storage.images import source_snap
@@ -115,6 +117,18 @@ def finishing(pool: Pool, entry: journal.Entry) -> Iterator[Draft]:
     journal.end(pool, begun.entry)
 
 
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """What a local file is that is not raw.
+
+    :ivar form: its format, as QEMU names it
+    :ivar size_bytes: of the virtual disk
+    """
+
+    form: str
+    size_bytes: int
+
+
 def make_from_file(
     pool: Pool,
     name: str,
@@ -122,17 +136,77 @@ def make_from_file(
     size_bytes: int | None,
     progress: transfer.Progress | None,
     workers: int,
+    packed: Packed | None = None,
 ) -> int:
-    """Make an image with the bytes of a local raw file.
+    """Make an image with the bytes of a local file.
 
     :param name: a draft's
-    :param size_bytes: None, or less than the file's: the file's size
-    :returns: bytes written
+    :param size_bytes: None, or less than the disk in the file: that size
+    :param packed: None: the file is raw
+    :returns: bytes written, or, of a file that is not raw, bytes read
+    :raises UnreadableFile: a file that is not raw is damaged
     """
     file_bytes = os.path.getsize(path)
-    pool.create(name, max(file_bytes, size_bytes or 0))
+    disk_bytes = packed.size_bytes if packed else file_bytes
+    pool.create(name, max(disk_bytes, size_bytes or 0))
+    if packed:
+        _convert(pool, name, path, packed, progress)
+        return file_bytes
     with pool.open(name, read_only=False) as image:
         return transfer.import_file(image, path, progress, workers)
+
+
+def make_from_incoming(
+    pool: Pool,
+    name: str,
+    incoming: Incoming,
+    progress: transfer.Progress | None,
+    workers: int,
+) -> int:
+    """Make an image with bytes that come meanwhile; return those written.
+
+    :param name: a draft's
+    """
+    try:
+        pool.create(name, incoming.size_bytes)
+        with pool.open(name, read_only=False) as image:
+            return transfer.import_incoming(image, incoming, progress, workers)
+    finally:
+        incoming.close()
+
+
+def _convert(
+    pool: Pool,
+    name: str,
+    path: str,
+    packed: Packed,
+    progress: transfer.Progress | None,
+) -> None:
+    settings, operation = pool.cluster.settings, "write to"
+    target = names.ImagePath(pool.name, pool.namespace, name).for_qemu(
+        settings.user,
+        settings.conf_file,
+        client_mount_timeout=settings.connect_timeout_seconds,
+        rados_mon_op_timeout=settings.operation_timeout_seconds,
+        rados_osd_op_timeout=settings.operation_timeout_seconds,
+    )
+
+    def told(done_bytes: int) -> None:
+        if progress is not None:
+            progress(done_bytes)
+
+    try:
+        qemu_img.copy(path, packed.form, target, packed.size_bytes, told)
+    except errors.UnreadableFile:
+        raise
+    except errors.ConversionError as error:
+        # Another process may have taken this one for dead. It then blocklists
+        # qemu-img, and removes the draft.
+        pool.directory.existing_id(name, operation)
+        text = str(error)
+        raise error_map.class_of(text)(
+            text, operation=operation, pool=str(pool), image=name
+        ) from error
 
 
 def settle_attempts(pool: Pool, name: str) -> bool:

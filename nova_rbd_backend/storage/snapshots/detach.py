@@ -14,13 +14,15 @@ import dataclasses
 import datetime
 import json
 import time
+from collections.abc import Iterable, Iterator
 
 from nova_rbd_backend import errors, threads
+from nova_rbd_backend.ceph import lease
 from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.image import Image
 from nova_rbd_backend.ceph.pool import Pool
-from nova_rbd_backend.storage import fencing, journal
-from nova_rbd_backend.storage.images import discard, source_snap
+from nova_rbd_backend.storage import due, fencing, journal
+from nova_rbd_backend.storage.images import discard, purge, source_snap
 from nova_rbd_backend.storage.snapshots import make as snapshots
 
 # Longer than the largest image takes. After this time the claim of a dead
@@ -38,6 +40,8 @@ SOFT_DEPTH_LIMIT = 4
 NOBODY = "nobody"
 # An upload of terabytes takes hours.
 _LONGEST_MAKING = datetime.timedelta(days=1)
+# The lease of the host that looks at the snapshots of all hosts.
+_TURN = "detach"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +53,53 @@ class Detached:
     seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """The snapshots that this process has to look at now."""
+
+    entries: list[journal.Entry]
+    is_whole: bool  # they are those of all hosts
+
+
+def look_by_turns(pool: Pool, period_seconds: int) -> Look:
+    """Find the snapshots of all hosts once in a period, or else our own.
+
+    :param period_seconds: for how long no other host finds those of all hosts
+    """
+    # Not @once_more: the second call would find the lease of the first.
+    with lease.turn(pool, _TURN, period_seconds, frees=True) as turn:
+        if turn is not None:
+            return Look(journal.detachments(pool), is_whole=True)
+    return Look(journal.due_here(pool, journal.DETACH), is_whole=False)
+
+
+@contextlib.contextmanager
+def slot(pool: Pool, at_once: int) -> Iterator[bool]:
+    """Be one of the processes that may detach snapshots of the pool now.
+
+    Lends False if ``at_once`` others detach. The right of a process that dies
+    ends soon after that.
+    """
+    with contextlib.ExitStack() as stack:
+        yield any(
+            stack.enter_context(
+                lease.turn(pool, f"{_TURN}-{number}", 0, frees=True)
+            )
+            for number in range(at_once)
+        )
+
+
 @once_more
-def abandoned(pool: Pool) -> list[journal.Entry]:
-    """Return the snapshots of dead makers that Glance may not know.
+def abandoned(
+    pool: Pool, entries: Iterable[journal.Entry]
+) -> list[journal.Entry]:
+    """Return those snapshots of dead makers that Glance may not know.
 
     A process that cannot be seen from here counts as dead after a day.
     """
     return [
         entry
-        for entry in journal.detachments(pool)
+        for entry in entries
         if entry.offer is not journal.Offer.ACCEPTED
         and (journal.is_abandoned(pool, entry) or _is_old(pool, entry))
     ]
@@ -102,18 +144,22 @@ def remove_unknown(pool: Pool, entry: journal.Entry) -> bool:
 @once_more
 def waiting(
     pool: Pool,
+    entries: Iterable[journal.Entry],
     soft_depth_limit: int = SOFT_DEPTH_LIMIT,
     held_seconds: float = HELD_SECONDS,
 ) -> list[journal.Entry]:
-    """Return the snapshots that Glance knows and no process detaches now.
+    """Return those that Glance knows and no process detaches now.
 
-    First those with more parents than the limit, then the oldest.
+    First those with more parents than the limit, then the oldest. Notes them,
+    also those of other hosts, so that this process looks until they end.
     """
     found = [
         entry
-        for entry in _idle(pool)
+        for entry in _idle(entries)
         if not _awaits_release(pool, entry, held_seconds)
     ]
+    for entry in found:
+        due.note(pool, entry.key)
     if len(found) > 1:
         found.sort(
             key=lambda entry: pool.depth(entry.image_id) <= soft_depth_limit
@@ -123,14 +169,15 @@ def waiting(
 
 @once_more
 def awaits_release(pool: Pool) -> bool:
-    """Return whether a copied snapshot has HOLD, to be removed later."""
-    return any(_awaits_release(pool, entry) for entry in _idle(pool))
+    """Return whether a copied snapshot of ours has HOLD until later."""
+    own = journal.due_here(pool, journal.DETACH)
+    return any(_awaits_release(pool, entry) for entry in _idle(own))
 
 
-def _idle(pool: Pool) -> list[journal.Entry]:
+def _idle(entries: Iterable[journal.Entry]) -> list[journal.Entry]:
     return [
         entry
-        for entry in journal.detachments(pool)
+        for entry in entries
         if entry.offer is journal.Offer.ACCEPTED
         and not journal.is_claimed(entry)
     ]
@@ -145,12 +192,6 @@ def _awaits_release(
         return not _has_parent(pool, entry)
     except errors.ImageNotFound:
         return False
-
-
-@once_more
-def at_work(pool: Pool) -> int:
-    """Count the snapshots of the pool that any host is detaching."""
-    return sum(map(journal.is_claimed, journal.detachments(pool)))
 
 
 @once_more
@@ -187,6 +228,9 @@ def _detach(pool: Pool, entry: journal.Entry) -> str:
     # disk's pool.
     if entry.source is not None:
         source_snap.remove(pool, entry.source)
+        name, _, namespace = entry.source.pool.partition("/")
+        disks = pool.beside(name, namespace)
+        purge.look_at_parent(disks, entry.source.image_id)
     return by
 
 

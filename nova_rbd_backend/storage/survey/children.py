@@ -88,13 +88,10 @@ def below(image: ImageRef, level: int = 1) -> Iterator[Clone]:
 
 def clones(image: ImageRef) -> list[ImageRef]:
     """Return the clones of an image's snaps, by name."""
-    found = []
-    cluster = image.pool.cluster
-    for pool_id, namespace, image_id in image.pool.headers.clone_ids(
-        image.image_id
-    ):
-        pool = image.pool.beside(cluster.pool_name(pool_id), namespace)
-        found.append(_image(pool, image_id))
+    found = [
+        _image(pool, image_id)
+        for pool, image_id in image.pool.clones(image.image_id)
+    ]
     return sorted(found, key=lambda child: str(child.path))
 
 

@@ -39,12 +39,13 @@ class States:
         self._found = set()
         self._looks_at_all = True
         yield
-        if not self._looks_at_all:
-            return
+        # What was logged a day ago would be logged again anyway.
+        since = time.monotonic() - AGAIN_SECONDS
         self._logged = {
-            what: logged
-            for what, logged in self._logged.items()
+            what: (state, logged_at)
+            for what, (state, logged_at) in self._logged.items()
             if what in self._found
+            or not (self._looks_at_all or logged_at < since)
         }
 
     def keep(self) -> None:

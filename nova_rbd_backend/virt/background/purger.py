@@ -3,8 +3,9 @@
 """Free the space of deleted disks in the background.
 
 Deleting an instance only frees the names of its disks, because removing a
-terabyte takes minutes. Each nova-compute purges once at a time. The next run,
-on any host, finds what a killed or failed run has left.
+terabyte takes minutes. Each nova-compute purges once at a time, what it has
+deleted itself. In each period, one of the hosts finds what killed or failed
+runs have left, and what has been kept for long enough.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from oslo_log import log as logging
 
 from nova_rbd_backend.storage.images import purge
 from nova_rbd_backend.virt import edge
-from nova_rbd_backend.virt.background import lasting
+from nova_rbd_backend.virt.background import lasting, turns
 from nova_rbd_backend.virt.background.worker import Background
 
 LOG = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ def _purge_once() -> bool:
     """Purge all pools; return False to be called again soon."""
     try:
         with _STATES.run():
-            reports, failed = edge.run(edge.store().purge, long=True)
+            store, seconds = edge.store(), turns.seconds()
+            reports, failed = edge.run(lambda: store.purge(seconds), long=True)
             can_wait = [_log(report) for report in reports]
             if failed or any(_is_partial(report) for report in reports):
                 _STATES.keep()
@@ -44,7 +46,7 @@ def _purge_once() -> bool:
 
 def _is_partial(report: purge.PurgeReport) -> bool:
     """Return whether a purge left something to a later one, or to others."""
-    return bool(report.left or report.freed_elsewhere)
+    return bool(report.left or report.freed_elsewhere or not report.is_whole)
 
 
 def _tell_failure(error: Exception, pool: str = "") -> None:

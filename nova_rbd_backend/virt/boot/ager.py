@@ -8,20 +8,13 @@ from oslo_log import log as logging
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage.bases import age
 from nova_rbd_backend.virt import edge
-from nova_rbd_backend.virt.background import lasting
+from nova_rbd_backend.virt.background import lasting, turns
 from nova_rbd_backend.virt.background.purger import PURGER
 from nova_rbd_backend.virt.background.worker import Background
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 _STATES = lasting.States()
-
-# The period of Nova's periodic task if its interval is 0 (oslo.service).
-_SHORTEST_PERIOD_SECONDS = 60
-
-# The lease is shorter than the period, so that it has ended when the host that
-# had it begins its own next period.
-_OF_PERIOD = 0.9
 
 
 def _age_once() -> bool:
@@ -30,14 +23,13 @@ def _age_once() -> bool:
     unused_seconds: int | None = None
     if cache.remove_unused_base_images:
         unused_seconds = cache.remove_unused_original_minimum_age_seconds
-    period = max(_SHORTEST_PERIOD_SECONDS, cache.manager_interval)
-    lease_seconds = int(period * _OF_PERIOD)
+    turn_seconds = turns.seconds()
     try:
         with _STATES.run():
             store = edge.store()
             edge.run(store.read_pools)
             for name in store.pool_names():
-                _try_to_age(store.pool(name), unused_seconds, lease_seconds)
+                _try_to_age(store.pool(name), unused_seconds, turn_seconds)
     except Exception as error:
         text = "Unused bases were not aged: %s"
         _STATES.tell("", str(error), LOG.error, text, error)

@@ -3,21 +3,23 @@
 """Make a base in the pool unless it exists, and clone disks from it.
 
 The first boot of an image copies its data for all hosts. Other boots, on this
-host and on others, wait for it. The file that Nova fetches, checks and
-converts is on the local disk only until it is in the pool. It gets there only
-if the disk that it was fetched for is big enough. Otherwise users could fill
+host and on others, wait for it. Nova fetches and checks the image. A raw image
+is written into the pool meanwhile. The file of another one is on the local
+disk only until it has been converted into the pool. Both are done only if the
+disk that the image was fetched for is big enough. Otherwise users could fill
 the pool with images that they may not boot.
 """
 
 import collections
 import contextlib
 import dataclasses
-import functools
+import enum
+import math
 import os
+import random
 import time
 from collections.abc import Callable, Mapping
 
-import tenacity
 from nova import exception
 from nova.compute import utils as compute_utils
 from oslo_concurrency import lockutils
@@ -25,11 +27,13 @@ from oslo_log import log as logging
 from oslo_utils import units
 
 from nova_rbd_backend import errors
+from nova_rbd_backend.ceph.incoming import Incoming
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage.bases import make as bases
 from nova_rbd_backend.storage.disks import provision
 from nova_rbd_backend.virt import edge
-from nova_rbd_backend.virt.boot import fetch
+from nova_rbd_backend.virt.boot import fetch, staging
+from nova_rbd_backend.virt.boot.beside import Beside
 from nova_rbd_backend.virt.boot.glance_image import WantedBase
 
 LOG = logging.getLogger(__name__)
@@ -39,7 +43,12 @@ Prepare = Callable[[str], None]
 #: Raises an error if a virtual disk of this many bytes is too big.
 Verify = Callable[[int], None]
 
-_POLL_SECONDS = 0.5
+# A thousand hosts may wait for one maker. So each asks less often the longer
+# it waits, and at another moment than the others.
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 4.0
+_GROWTH = 1.3
+_SPREAD = 0.25
 #: How long to wait for a maker that is alive: terabytes take hours.
 _LONGEST_WAIT_SECONDS = 12 * 3600
 # A base may be aged out between two steps, though this is rare.
@@ -59,6 +68,13 @@ class Base:
 
     size_bytes: int
     made: bool
+
+
+class _Awaited(enum.Enum):
+    """What a boot waits for, whose base has to be made."""
+
+    MAKER = "another host that makes it"
+    SLOT = "the imports of this one"
 
 
 class BaseImages:
@@ -145,47 +161,48 @@ class BaseImages:
             return found
         until = time.monotonic() + _LONGEST_WAIT_SECONDS
         with lockutils.lock(f"nova-rbd-{self._pool}-{wanted.name}"):
-            attempts = tenacity.Retrying(
-                retry=tenacity.retry_if_result(lambda base: base is None),
-                stop=lambda _state: time.monotonic() > until,
-                wait=tenacity.wait_fixed(_POLL_SECONDS),
-                before_sleep=functools.partial(self._log_waiting, wanted),
-            )
-            try:
-                base = attempts(self._find_or_make, wanted, prepare, verify)
-            except tenacity.RetryError as error:
-                raise exception.StorageError(
-                    reason=f"base {self._pool}/{wanted.name} is still "
-                    f"being made by another host after "
-                    f"{_LONGEST_WAIT_SECONDS} s"
-                ) from error
-        assert base is not None  # The attempts go on until then.
-        return base
+            pause, logged_at = _FIRST_PAUSE_SECONDS, -math.inf
+            while True:
+                base = self._find_or_make(wanted, prepare, verify)
+                if isinstance(base, Base):
+                    return base
+                now = time.monotonic()
+                if now > until:
+                    raise self._not_made(wanted)
+                if now - logged_at >= fetch.LOG_SECONDS:
+                    self._log_waiting(wanted, base)
+                    logged_at = now
+                if base is _Awaited.MAKER:
+                    spread = random.uniform(1 - _SPREAD, 1)  # noqa: S311
+                    time.sleep(pause * spread)
+                    pause = min(_GROWTH * pause, _LONGEST_PAUSE_SECONDS)
 
     def _find_or_make(
         self, wanted: WantedBase, prepare: Prepare, verify: Verify
-    ) -> Base | None:
-        """Find or make the base; None: try again later.
+    ) -> Base | _Awaited:
+        """Find or make the base, or return what to wait for.
 
-        Then another process makes it, or this host has no slot for an import.
+        A slot of this host has been waited for, but not for long: another host
+        may have made the base meanwhile.
         """
         if found := self.find(wanted):
             return found
         if known_bytes := _sizes.get(wanted.name):
             verify(known_bytes)
         with contextlib.ExitStack() as stack:
-            slot = fetch.slot(_POLL_SECONDS)
+            slot = fetch.slot(_LONGEST_PAUSE_SECONDS)
             if wanted.is_fetched and not stack.enter_context(slot):
-                return None
+                return _Awaited.SLOT
             attempt = edge.run(
                 lambda: bases.begin(self._pool, wanted.name),
                 # What a dead maker left may be busy for a while.
                 waits=True,
             )
             if attempt is None:
-                return None
+                return _Awaited.MAKER
             try:
-                return self._make(attempt, wanted, prepare, verify)
+                made = self._make(attempt, wanted, prepare, verify)
+                return made or _Awaited.MAKER
             except BaseException:
                 edge.run(lambda: bases.give_up(attempt))
                 raise
@@ -200,24 +217,47 @@ class BaseImages:
         """Make the base; None: another process took us for dead, and does."""
         workers = edge.settings().import_workers
 
-        def finish() -> bases.MadeBase | None:
+        def finish(source: str | Incoming) -> bases.MadeBase | None:
             try:
-                return bases.finish(
-                    self._pool, attempt, path, wanted.facts, progress, workers
-                )
+                with staged.refused_if_damaged(wanted.image_id):
+                    return bases.finish(
+                        self._pool,
+                        attempt,
+                        source,
+                        wanted.facts,
+                        progress,
+                        workers,
+                        staged.packed,
+                    )
             except errors.TakenOver:
                 return None
 
-        with (
-            fetch.staged_file(wanted.name) as path,
-            fetch.progress_logged(f"Base {wanted.name}", path) as progress,
-        ):
-            prepare(path)
-            found_bytes = os.path.getsize(path)
+        def fetched() -> None:
+            prepare(staged.path)
+            found_bytes = os.path.getsize(staged.path)
             _remember(wanted.name, found_bytes)
             verify(found_bytes)
-            with compute_utils.disk_ops_semaphore:
-                made = edge.run(finish, long=True)
+
+        def import_beside(incoming: Incoming) -> bases.MadeBase | None:
+            return edge.run(lambda: finish(incoming), long=True)
+
+        what = f"Base {wanted.name}"
+        # If the image is not fetched as a stream, this is not begun.
+        beside = Beside(wanted.raw_bytes or 0, import_beside)
+        with (
+            staging.staged_file(wanted.name) as staged,
+            fetch.progress_logged(what, staged.path) as progress,
+        ):
+            if wanted.raw_bytes:
+                verify(wanted.raw_bytes)
+                staged.beside = beside
+            beside.feed(fetched)
+            if beside.begun:
+                made = beside.result()
+            else:
+                with compute_utils.disk_ops_semaphore:
+                    path = staged.data_path
+                    made = edge.run(lambda: finish(path), long=True)
         if made is None:
             return None
         LOG.info(
@@ -233,17 +273,19 @@ class BaseImages:
         )
         return Base(made.size_bytes, made=True)
 
-    def _log_waiting(
-        self, wanted: WantedBase, state: tenacity.RetryCallState
-    ) -> None:
-        every = round(fetch.LOG_SECONDS / _POLL_SECONDS)
-        if state.attempt_number % every == 1:
-            LOG.info(
-                "Base %s/%s: waiting for another host that makes it, or for "
-                "the imports of this one",
-                self._pool,
-                wanted.name,
-            )
+    def _log_waiting(self, wanted: WantedBase, awaited: _Awaited) -> None:
+        LOG.info(
+            "Base %s/%s: waiting for %s",
+            self._pool,
+            wanted.name,
+            awaited.value,
+        )
+
+    def _not_made(self, wanted: WantedBase) -> exception.StorageError:
+        return exception.StorageError(
+            reason=f"base {self._pool}/{wanted.name} is still being made by "
+            f"another host after {_LONGEST_WAIT_SECONDS} s"
+        )
 
 
 def _remember(base: str, size_bytes: int) -> None:

@@ -25,7 +25,7 @@ from oslo_utils import fileutils, units
 from nova_rbd_backend import metadata, names
 from nova_rbd_backend.storage.disks import provision
 from nova_rbd_backend.virt import edge
-from nova_rbd_backend.virt.boot import bases, fetch, glance_image
+from nova_rbd_backend.virt.boot import bases, fetch, glance_image, staging
 from nova_rbd_backend.virt.disk import Disk
 from nova_rbd_backend.virt.pools import choice
 
@@ -101,7 +101,7 @@ class Maker:
         old = self._disk.place
         self._disk.go_where_it_is_made()
         with self._replacing(old):
-            self._import(local_file, None)
+            self._import(staging.StagedFile(local_file), None)
 
     @contextlib.contextmanager
     def _replacing(self, old: choice.Place | None) -> Iterator[None]:
@@ -146,8 +146,8 @@ class Maker:
             # Nova calls clone() once more before it fetches the image.
             self._not_cloneable = why
         if self._is_temporary():
-            with fetch.staged_file(self._disk.image) as path:
-                self._fetch_and_import(prepare, path, image_id)
+            with staging.staged_file(self._disk.image) as staged:
+                self._fetch_and_import(prepare, staged, image_id)
             return
         wanted = glance_image.base_of_image(
             self._image_meta, self._trusted_certs
@@ -164,23 +164,26 @@ class Maker:
         """
         was_here = os.path.exists(base)
         try:
-            self._fetch_and_import(prepare, base, None)
+            staged = staging.StagedFile(base)
+            self._fetch_and_import(prepare, staged, None)
         finally:
             if not was_here:
                 fileutils.delete_if_exists(base)
 
     def _fetch_and_import(
-        self, prepare: bases.Prepare, path: str, image_id: str | None
+        self,
+        prepare: bases.Prepare,
+        staged: staging.StagedFile,
+        image_id: str | None,
     ) -> None:
+        what = f"Disk {self._disk.image}"
         with (
             fetch.slot(),
-            fetch.progress_logged(
-                f"Disk {self._disk.image}", path
-            ) as progress,
+            fetch.progress_logged(what, staged.path) as progress,
         ):
-            prepare(path)
-            self._verify_size(os.path.getsize(path))
-            self._import(path, image_id, progress)
+            prepare(staged.path)
+            self._verify_size(os.path.getsize(staged.path))
+            self._import(staged, image_id, progress)
 
     def _is_temporary(self) -> bool:
         """Return whether Nova deletes the image once the disk is made of it.
@@ -238,7 +241,7 @@ class Maker:
 
     def _import(
         self,
-        path: str,
+        staged: staging.StagedFile,
         image_id: str | None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
@@ -246,14 +249,16 @@ class Maker:
         size, facts = self._size_bytes, self._metadata(image_id)
         workers = edge.settings().import_workers
         kept_seconds = self._old_kept_seconds
+
+        def provisioned() -> provision.Provisioned:
+            with staged.refused_if_damaged(image_id):
+                return provision.import_disk(
+                    *(pool, disk, staged.data_path, size, facts),
+                    *(progress, workers, kept_seconds, staged.packed),
+                )
+
         with compute_utils.disk_ops_semaphore:
-            made = edge.run(
-                lambda: provision.import_disk(
-                    *(pool, disk, path, size, facts, progress, workers),
-                    old_kept_seconds=kept_seconds,
-                ),
-                long=True,
-            )
+            made = edge.run(provisioned, long=True)
         source = f"image {image_id}" if image_id else "a local file"
         self._log("Imported", made, source)
 

@@ -3,25 +3,18 @@
 """Copy the data of a few images at a time on this host, and log progress."""
 
 import contextlib
-import glob
 import os
-import shutil
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 
-import nova.conf
 from oslo_log import log as logging
-from oslo_utils import fileutils
 
 from nova_rbd_backend.virt import edge
 
-CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 #: The time between log lines about an import that takes long.
 LOG_SECONDS = 10
-STAGING_FOLDER = "nova-rbd-staging"
 
 # The slots, by their number; eventlet makes them green.
 _slots: dict[int, threading.BoundedSemaphore] = {}
@@ -84,35 +77,3 @@ def _state(path: str, imported_bytes: int) -> str:
             blocks = os.stat(path + ending).st_blocks
             return f"{doing} {blocks * 512 >> 20} MiB"
     return "begun"
-
-
-@contextlib.contextmanager
-def staged_file(name: str) -> Iterator[str]:
-    """Lend a path for a file on its way into the pool; remove it afterwards.
-
-    The file does not exist yet. Meanwhile Nova makes other files, with
-    ``.part`` and ``.converted`` appended to the path.
-    """
-    folder = _staging_folder()
-    fileutils.ensure_tree(folder)
-    path = os.path.join(folder, f"{name}.{uuid.uuid4().hex[:12]}")
-    try:
-        yield path
-    finally:
-        for found in glob.glob(f"{glob.escape(path)}*"):
-            fileutils.delete_if_exists(found)
-
-
-def clear_staged() -> None:
-    """Remove the files that a killed nova-compute of this host has left."""
-    folder = _staging_folder()
-    if not os.path.isdir(folder):
-        return
-    if left := os.listdir(folder):
-        LOG.info("Removing %s from %s", ", ".join(left), folder)
-    shutil.rmtree(folder)
-
-
-def _staging_folder() -> str:
-    # Several hosts may share the instances' folder.
-    return os.path.join(CONF.instances_path, STAGING_FOLDER, CONF.host)

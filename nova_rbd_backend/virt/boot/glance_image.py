@@ -29,12 +29,18 @@ class WantedBase:
     """A base that may not exist yet.
 
     :ivar facts: the metadata that it gets when it is made
-    :ivar is_fetched: to make it takes a download, not only an mkfs
+    :ivar image_id: the image to download; None: it only takes an mkfs
+    :ivar raw_bytes: its size, if its bytes are a disk's; None: they may not be
     """
 
     name: str
     facts: Mapping[str, str]
-    is_fetched: bool
+    image_id: str | None = None
+    raw_bytes: int | None = None
+
+    @property
+    def is_fetched(self) -> bool:
+        return self.image_id is not None
 
 
 def location_here(image_meta: Mapping[str, Any]) -> tuple[str, int] | None:
@@ -119,8 +125,14 @@ def base_of_image(
             disk_format=image_meta.get("disk_format"),
             verified_with=verified,
         ),
-        is_fetched=True,
+        image_id,
+        _raw_bytes(image_meta),
     )
+
+
+def _raw_bytes(image_meta: Mapping[str, Any]) -> int | None:
+    is_raw = image_meta.get("disk_format") in CLONEABLE_FORMATS
+    return (image_meta.get("size") or None) if is_raw else None
 
 
 def base_of_generated(
@@ -146,5 +158,4 @@ def base_of_generated(
     return WantedBase(
         names.base_image(filename, json.dumps(content)),
         metadata.describe_base(),
-        is_fetched=False,
     )

@@ -2,20 +2,18 @@
 
 """Copy an image into the pool before it is booted (nova aggregate cache)."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
 import nova.conf
 from nova import exception
 from nova.image import glance
-from nova.virt import images
 from nova.virt.libvirt import imagebackend
 from oslo_log import log as logging
 
 from nova_rbd_backend.storage.bases import age
 from nova_rbd_backend.virt import edge
-from nova_rbd_backend.virt.boot import bases, glance_image
+from nova_rbd_backend.virt.boot import bases, glance_image, nova_fetch
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -52,7 +50,10 @@ def have(context: Any, image_id: str) -> bool:
             reason="it cannot be cloned, and [workarounds] "
             "never_download_image_if_on_rbd keeps it from being fetched",
         )
-    prepare = functools.partial(images.fetch_to_raw, context, image_id)
+
+    def prepare(path: str) -> None:
+        nova_fetch.fetch_image(context, path, image_id)
+
     # An administrator asks for it, whatever its size is.
     return of_pool.ensure(wanted, prepare, lambda _bytes: None).made
 

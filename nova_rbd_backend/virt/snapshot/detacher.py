@@ -2,9 +2,13 @@
 
 """Detach snapshots from their disks in the background.
 
-Any nova-compute can detach any snapshot. The periodic run of one finds the
-snapshots of a host that died.
+Each nova-compute detaches the snapshots that it has made, while it has one of
+a few slots. In each period, one of the hosts finds the snapshots of all hosts,
+also of those that died.
 """
+
+import contextlib
+from collections.abc import Iterator
 
 from nova import context as nova_context
 from nova import exception, objects
@@ -15,7 +19,7 @@ from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.snapshots import detach
 from nova_rbd_backend.virt import edge
-from nova_rbd_backend.virt.background import lasting
+from nova_rbd_backend.virt.background import lasting, turns
 from nova_rbd_backend.virt.background.purger import PURGER
 from nova_rbd_backend.virt.background.worker import Background
 from nova_rbd_backend.virt.snapshot import glance
@@ -29,10 +33,17 @@ def _detach_once() -> bool:
     """Detach what can be detached; return False to be called again soon."""
     try:
         with _STATES.run():
-            pool = edge.store().snapshots
-            abandoned = edge.run(lambda: detach.abandoned(pool))
+            pool, seconds = edge.store().snapshots, turns.seconds()
+            look = edge.run(lambda: detach.look_by_turns(pool, seconds))
+            at_work = any(map(journal.is_claimed, look.entries))
+            if at_work or not look.is_whole:
+                _STATES.keep()  # What others detach is not looked at here.
+            abandoned = edge.run(lambda: detach.abandoned(pool, look.entries))
             settled = [_settle(pool, entry) for entry in abandoned]
-            return _detach(pool) and all(settled)
+            entries = look.entries
+            if abandoned:
+                entries = edge.run(lambda: journal.read_again(pool, entries))
+            return _detach(pool, entries) and all(settled)
     except Exception as error:
         text = "Snapshots were not detached: %s"
         _STATES.tell("", str(error), LOG.error, text, error)
@@ -142,22 +153,30 @@ def _is_of_this_cell(pool: Pool, entry: journal.Entry) -> bool:
     return True
 
 
-def _detach(pool: Pool) -> bool:
+def _detach(pool: Pool, entries: list[journal.Entry]) -> bool:
     settings = edge.settings()
-    done = True
     waiting = edge.run(
-        lambda: detach.waiting(pool, settings.clone_depth_soft_limit)
+        lambda: detach.waiting(pool, entries, settings.clone_depth_soft_limit)
     )
-    at_work = edge.run(lambda: detach.at_work(pool))
-    if at_work:
-        _STATES.keep()  # Those that others detach are not looked at here.
-    for entry in waiting:
-        if at_work >= settings.detach_at_once:
+    if not waiting:
+        return not edge.run(lambda: detach.awaits_release(pool))
+    with _slot(pool, settings.detach_at_once) as has_slot:
+        if not has_slot:
             _STATES.keep()
             return False
-        done = _detach_one(pool, entry) and done
-        at_work = edge.run(lambda: detach.at_work(pool))
-    return done and not edge.run(lambda: detach.awaits_release(pool))
+        done = [_detach_one(pool, entry) for entry in waiting]
+    return all(done) and not edge.run(lambda: detach.awaits_release(pool))
+
+
+@contextlib.contextmanager
+def _slot(pool: Pool, at_once: int) -> Iterator[bool]:
+    stack = contextlib.ExitStack()  # both its ends send requests
+    slot = detach.slot(pool, at_once)
+    has_slot = edge.run(lambda: stack.enter_context(slot))
+    try:
+        yield has_slot
+    finally:
+        edge.run(stack.close)
 
 
 def _detach_one(pool: Pool, entry: journal.Entry) -> bool:

@@ -116,7 +116,8 @@ def attempts() -> tenacity.Retrying:
 def limited(host: Any, instance_uuid: str) -> Iterator[None]:
     """Let libvirt wait for the guest's agent ANSWER_SECONDS, not for ever.
 
-    After that the calls within the block raise AGENT_UNRESPONSIVE.
+    After that the calls within the block raise AGENT_UNRESPONSIVE, or
+    AGENT_COMMAND_TIMEOUT with newer libvirts.
 
     :raises libvirt.libvirtError: there is no such guest
     """

@@ -168,6 +168,10 @@ class _Guest:
         :raises Exception: the error, if the image has os_require_quiesce
         """
         if self._instance.image_meta.properties.get("os_require_quiesce"):
+            if isinstance(error, exception.InternalError):
+                # Nova (34) does not know AGENT_COMMAND_TIMEOUT, by which newer
+                # libvirts (11.3) say what was AGENT_UNRESPONSIVE.
+                raise _failed(str(error)) from error
             raise error
         LOG.info(
             "The snapshot is as after a power loss, because the guest's file "

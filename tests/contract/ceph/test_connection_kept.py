@@ -9,6 +9,8 @@ import weakref
 import pytest
 import rados
 
+from nova_rbd_backend import errors
+from nova_rbd_backend.ceph.pool import Pool
 from tests.support.clients import connect
 from tests.testbed.process import wait_for
 
@@ -28,4 +30,30 @@ def test_call_that_was_given_up_keeps_its_connection(ceph):
     gc.collect()
     assert alive() is not None
     answer.set()
+    wait_for("the call lets it go", lambda: alive() is None, 10, 0.02)
+
+
+def test_close_that_does_not_end(ceph, name):
+    """The image is left to its thread, and the next use connects anew."""
+    cluster = connect(
+        ceph, connect_timeout_seconds=19, operation_timeout_seconds=1
+    )
+    pool, closed = Pool(cluster, "vms"), threading.Event()
+    pool.create(name, 1 << 20)
+    connection = cluster.connection()
+
+    class Hanging:
+        def close(self):
+            closed.wait(60)
+
+    with pytest.raises(errors.OperationTimedOut):
+        pool._close(Hanging(), connection, name, read_only=False)
+    assert not cluster.uses(connection)
+    alive = weakref.ref(connection)
+    del connection
+    gc.collect()
+    assert alive() is not None
+    with pool.open(name, read_only=False) as disk:
+        disk.write(b"data", 0)
+    closed.set()
     wait_for("the call lets it go", lambda: alive() is None, 10, 0.02)

@@ -8,7 +8,7 @@ import pytest
 import rados
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.ceph import encoding
+from nova_rbd_backend.ceph import layouts
 
 MIB = 1 << 20
 
@@ -80,9 +80,9 @@ def test_more_snaps_than_python_rados_expects(ceph, pool, instance, image_id):
     ):
         # librbd would make each snap of its own, which takes a minute.
         for number in range(1000, 3000):
-            request = encoding.encoded(f"s{number}") + encoding.number(number)
+            request = layouts.encoded(f"s{number}") + layouts.snap_id(number)
             op.execute("rbd", "snapshot_add", request)
-        ioctx.operate_write_op(op, encoding.header(image_id))
+        ioctx.operate_write_op(op, layouts.header(image_id))
     assert pool.snap_size_bytes(instance, "s2999") == MIB
     assert not pool.headers.has_clones(image_id)
 

@@ -9,11 +9,11 @@ processes.
 import pytest
 
 from nova_rbd_backend import errors, notices
-from nova_rbd_backend.ceph import encoding
+from nova_rbd_backend.ceph import layouts
 from nova_rbd_backend.ceph.holders import Answer, Lock
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import fencing
-from tests.support.clients import connect
+from tests.support.clients import connect, lock_request
 
 MIB = 1 << 20
 
@@ -95,13 +95,9 @@ def test_lock_that_this_client_has_forgotten(ceph, pool, name):
     """
     pool = Pool(connect(ceph, connect_timeout_seconds=12), str(pool))
     image_id = pool.directory.image_id(name)
-    forgotten = encoding.sealed(
-        *("rbd_lock", b"\1", "auto 1", "internal", ""),
-        *(bytes(8), bytes(1)),  # no time limit, no flags
-    )
     with pool._access.reach("lock", image=image_id) as ioctx:
-        key = encoding.header(image_id)
-        ioctx.execute(key, "lock", "lock", forgotten)
+        key = layouts.header(image_id)
+        ioctx.execute(key, "lock", "lock", lock_request("auto 1"))
     (lock,) = pool.holders.locks(image_id)
     assert lock.client_id == pool.cluster.client_id()
     with (

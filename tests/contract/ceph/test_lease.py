@@ -85,14 +85,36 @@ def test_holder_learns_that_its_lease_is_lost(pool, key, monkeypatch):
     other.end()
 
 
-def test_lease_for_a_fixed_time(pool, key):
-    assert lease.take_for(pool, key, 1)
-    assert not lease.take_for(pool, key, 1)
+def test_turn(pool, key):
+    with lease.turn(pool, key, 60) as mine:
+        assert mine.complete
+        with lease.turn(pool, key, 60) as other:
+            assert other is None
+        mine.complete = False
+    # A part is left.
+    with lease.turn(pool, key, 2) as mine:
+        assert mine
+    with lease.turn(pool, key, 2) as other:
+        assert other is None
+    limit = time.monotonic() + 10
+    while True:
+        with lease.turn(pool, key, 60) as next_period:
+            if next_period:
+                break
+        assert time.monotonic() < limit, "the period did not end"
+        time.sleep(0.1)
+
+
+def test_turn_that_fails_is_given_to_another(pool, key):
+    with pytest.raises(errors.Conflict), lease.turn(pool, key, 60):
+        raise errors.Conflict
+    with lease.turn(pool, key, 60) as mine:
+        assert mine
 
 
 def test_leases_of_dead_holders_are_removed(pool, key):
     alive = lease.take(pool, f"{key}-alive")
-    assert lease.take_for(pool, f"{key}-dead", 1)
+    assert pool.objects.lease(lease.OBJECT, f"{key}-dead", "dead", 1, "me")
     limit = time.monotonic() + 10
     while f"{key}-dead" in pool.objects.leases(lease.OBJECT):
         assert time.monotonic() < limit, "the lease was not removed"

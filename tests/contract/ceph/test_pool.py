@@ -4,7 +4,7 @@
 
 import pytest
 
-from nova_rbd_backend import errors, names
+from nova_rbd_backend import errors
 
 MIB = 1 << 20
 
@@ -181,18 +181,6 @@ def test_omap_swap_requires_the_old_value(pool, instance):
 def test_pool_path(pool):
     assert str(pool) == "vms"
     assert str(pool.beside("vms", "ns")) == "vms/ns"
-
-
-def test_children(pool, instance):
-    pool.create(instance, MIB)
-    with pool.open(instance, read_only=False) as disk:
-        disk.create_snap("s")
-    pool.clone(pool, instance, "s", f"{instance}c")
-    with pool.open(instance) as disk:
-        assert disk.children() == (names.ImagePath("vms", "", f"{instance}c"),)
-    pool.trash.move(f"{instance}c")
-    with pool.open(instance) as disk:
-        assert disk.children() == ()
 
 
 def test_snap_size_is_not_the_size_of_the_head(pool, instance):

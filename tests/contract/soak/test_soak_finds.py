@@ -5,14 +5,12 @@
 import uuid
 
 import pytest
-import rbd
 
 from nova_rbd_backend import names
 from nova_rbd_backend.ceph import lease
-from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import journal
 from tests.soak import remains, writers
-from tests.support.clients import connect
+from tests.support.clients import Client
 from tests.testbed.ceph import pools
 
 
@@ -27,34 +25,28 @@ def remaining(admin):
         return list(remains.of_pool(ioctx))
 
 
-def address_of(pool, admin, name):
-    """The address of this pool's connection, which has the disk open."""
-    with (
-        admin.open_ioctx("vms") as ioctx,
-        rbd.Image(ioctx, name, read_only=True) as image,
-    ):
-        watchers = {each["id"]: each["addr"] for each in image.watchers_list()}
-    return watchers[pool.cluster.client_id()]
+def block(admin, operation, address):
+    told = {"blocklistop": operation, "addr": address}
+    pools.command(admin, "osd blocklist", **told)
 
 
 def test_disk_with_two_clients_until_one_is_blocklisted(
     ceph, pool, name, admin
 ):
-    # Another limit makes it another connection.
-    other = Pool(connect(ceph, operation_timeout_seconds=59), "vms")
     pool.create(name, 1 << 20)
     with pool.open(name, read_only=False) as disk:
         disk.write(b"data", 0)
         assert name not in dict(writers.with_several_clients(admin))
-        with other.open(name, read_only=False):
+        other = Client(ceph, name)
+        try:
             clients = dict(writers.with_several_clients(admin))[name]
             assert len(clients) == 2
-            (blocked,) = clients - {address_of(pool, admin, name)}
-            block = {"blocklistop": "add", "addr": blocked}
-            pools.command(admin, "osd blocklist", **block)
+            (blocked,) = {each for each in clients if each in other.address}
+            block(admin, "add", blocked)
             assert name not in dict(writers.with_several_clients(admin))
-            block = {"blocklistop": "rm", "addr": blocked}
-            pools.command(admin, "osd blocklist", **block)
+        finally:
+            other.kill()
+        block(admin, "rm", blocked)
     assert name not in dict(writers.with_several_clients(admin))
 
 

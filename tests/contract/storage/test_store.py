@@ -10,7 +10,9 @@ import rados
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.settings import Settings
-from nova_rbd_backend.storage import registry, store
+from nova_rbd_backend.storage import due, journal, registry, store
+from nova_rbd_backend.storage.disks import delete
+from nova_rbd_backend.storage.images import purge
 from nova_rbd_backend.storage_classes import StorageClass
 from tests.support.blank_disks import blank_disk
 from tests.support.clients import over_its_quota
@@ -106,6 +108,29 @@ def test_disks_of_an_instance_in_two_pools(host, instance):
     assert {root, swap} <= set(purged)
 
 
+def test_pool_that_fails_is_asked_once_in_a_purge(
+    host, instance, pool, monkeypatch
+):
+    """Each request to a silent pool takes the whole time-out."""
+    registry.add(pool, "volumes", "former")  # where Nova's user may do nothing
+    here = host()
+    here.read_pools()
+    due.note(here.pool("volumes"), f"{journal.DELETE}1f")
+    blank_disk(pool, f"{instance}_disk", MIB)
+    delete.delete_disks(pool, instance)
+    purge_own, asked = purge.purge_own, []
+
+    def asking(pool):
+        asked.append(str(pool))
+        return purge_own(pool)
+
+    monkeypatch.setattr(purge, "purge_own", asking)
+    reports, (failed,) = here.purge()
+    assert any(report.purged for report in reports)
+    assert failed.pool == "volumes"
+    assert "volumes" not in asked
+
+
 def test_start_while_the_first_pool_is_full(ceph, host, pool):
     """Neither the first class ever is waited for, nor a further one."""
     slow = StorageClass("slow", "images", OPTIONS)
@@ -126,6 +151,18 @@ def test_start_while_the_first_pool_is_full(ceph, host, pool):
             handle.wait_for_latest_osdmap()
             second.start()
     assert registry.names(pool) == ("images", "snapshots")
+
+
+def test_pool_of_a_former_class_that_fails_is_not_forgotten(
+    host, instance, pool
+):
+    registry.add(pool, "volumes", "former")  # where Nova's user may do nothing
+    here = host()
+    here.read_pools()
+    for _ in range(2):
+        with pytest.raises(errors.NotPermitted):
+            here.disks(instance)
+    assert here.pool_names() == ("vms", "volumes")
 
 
 def test_deleted_pool_of_a_former_class_is_forgotten(host, instance, pool):

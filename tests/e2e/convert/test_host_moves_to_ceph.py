@@ -16,6 +16,7 @@ from openstack.compute.v2.server import Server
 
 from tests.e2e import domain, proof
 from tests.e2e.conftest import FIRST, Images
+from tests.testbed.ceph import rbd_view
 from tests.testbed.host.compute_host import ComputeHost
 from tests.testbed.openstack.servers import Servers
 from tests.testbed.whole import Testbed
@@ -117,7 +118,7 @@ def marks(stack: Testbed, server: Server) -> set[str]:
     with stack.cluster.admin() as admin, admin.open_ioctx("vms") as vms:
         found = set()
         for name in rbd.RBD().list(vms):
-            with rbd.Image(vms, name, read_only=True) as image:
+            with rbd_view.opened(vms, name) as image:
                 if name.startswith(server.id) and list(image.list_snaps()):
                     found.add(name)
         return found

@@ -48,7 +48,10 @@ def medians(run, name):
         ("many_qcow2", SIDES, {"3 on 2"}),
         ("many_rbd", SIDES, {"3 on 2"}),
         ("pool_size", SIDES, {"20", "100"}),
+        ("children", SIDES, {"1", "300"}),
+        ("many_hosts", {"one host", "each other host"}, {"100", "1000"}),
         ("snapshot_size", SIDES, {"8", "64"}),
+        ("first_boot", SIDES, {"qcow2, compressed", "raw"}),
         ("import_speed", TOOLS, {"raw file", "qcow2 in Glance"}),
     ],
 )

@@ -13,7 +13,7 @@ from tests.support.clusters import started_ceph
 @pytest.fixture(scope="module")
 def ceph():
     """A cluster for these tests only, as they count the images in it."""
-    with started_ceph() as cluster:
+    with started_ceph(watch_timeout_seconds=10) as cluster:
         yield cluster
 
 

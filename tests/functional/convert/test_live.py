@@ -12,8 +12,6 @@ from tests.functional.convert.local_instance import ASIDE, MIB, qemu_img
 from tests.testbed.guest import console as console_
 from tests.testbed.process import wait_for
 
-BOOT_SECONDS = 180
-
 
 @pytest.fixture
 def running(local, guest_image, tmp_path):
@@ -26,7 +24,7 @@ def running(local, guest_image, tmp_path):
     local.add("disk.config", "hda", "raw", device="cdrom")
     local.define()
     local.start()
-    console_.wait_for_counter(local.console, 40, BOOT_SECONDS)
+    console_.wait_for_counter(local.console, 40)
     return local
 
 
@@ -36,7 +34,7 @@ def counter(local):
 
 def goes_on_writing(local):
     now = counter(local)
-    console = console_.wait_for_counter(local.console, now + 40, BOOT_SECONDS)
+    console = console_.wait_for_counter(local.console, now + 40)
     assert console.failed == ()
     assert len(console.markers) == 1
 
@@ -78,9 +76,7 @@ def test_guest_runs_on(vms, running):
     safe = counter(running)
     running.stop()
     running.start()
-    marker = console_.wait_for_boot(
-        running.console, boots=2, limit_seconds=BOOT_SECONDS
-    ).markers[1]
+    marker = console_.wait_for_boot(running.console, boots=2).markers[1]
     assert marker["boots"] == 2
     assert marker["counter"] >= safe
     assert marker["missing"] == 0

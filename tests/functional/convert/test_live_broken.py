@@ -12,7 +12,8 @@ import libvirt_qemu
 import pytest
 
 from nova_rbd_backend import errors, names
-from nova_rbd_backend.convert import live, qemu_img, rbd_disk
+from nova_rbd_backend.ceph import qemu_img
+from nova_rbd_backend.convert import live, rbd_disk
 from nova_rbd_backend.domains.guest import Guest
 from tests.functional.convert.local_instance import ASIDE, MIB
 from tests.testbed.ceph import pools

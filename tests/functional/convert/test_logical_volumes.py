@@ -14,8 +14,6 @@ from tests.functional.convert.logical_volumes import VolumeGroup
 from tests.testbed.guest import console as console_
 from tests.testbed.process import wait_for
 
-BOOT_SECONDS = 180
-
 
 @pytest.fixture
 def group(tmp_path, monkeypatch):
@@ -65,13 +63,13 @@ def test_there_and_back(vms, group, on_lvm):
 
 def test_live(vms, group, on_lvm):
     on_lvm.start()
-    console_.wait_for_counter(on_lvm.console, 40, BOOT_SECONDS)
+    console_.wait_for_counter(on_lvm.console, 40)
 
     on_lvm.program.json("convert", on_lvm.uuid, "--live")
 
     assert on_lvm.sources(live=True)["vda"] == f"vms/{on_lvm.image('disk')}"
     now = console_.read(on_lvm.console).counter
-    console = console_.wait_for_counter(on_lvm.console, now + 40, BOOT_SECONDS)
+    console = console_.wait_for_counter(on_lvm.console, now + 40)
     assert console.failed == ()
     assert set(group.volumes()) == volumes(on_lvm, ASIDE)
 

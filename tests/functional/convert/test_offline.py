@@ -24,8 +24,6 @@ from tests.support.guest_domain import SECRET
 from tests.testbed.guest import console
 from tests.testbed.process import wait_for
 
-BOOT_SECONDS = 180
-
 
 @pytest.fixture
 def raw(local):
@@ -69,9 +67,7 @@ def snaps(vms, image):
 
 def test_guest_comes_up_with_all_it_wrote(vms, whole):
     whole.start()
-    announced = console.wait_for_counter(
-        whole.console, 40, BOOT_SECONDS
-    ).counter
+    announced = console.wait_for_counter(whole.console, 40).counter
     whole.stop()
 
     rows = convert(whole)
@@ -98,15 +94,11 @@ def test_guest_comes_up_with_all_it_wrote(vms, whole):
     assert shown["Size"] == 64 * MIB
     # Nova starts the same domain next time, and all its disks are in Ceph.
     whole.start()
-    marker = console.wait_for_boot(
-        whole.console, boots=2, limit_seconds=BOOT_SECONDS
-    ).markers[1]
+    marker = console.wait_for_boot(whole.console, boots=2).markers[1]
     assert marker["boots"] == 2
     assert marker["counter"] >= announced
     assert marker["missing"] == 0
-    console.wait_for_counter(
-        whole.console, marker["counter"] + 20, BOOT_SECONDS
-    )
+    console.wait_for_counter(whole.console, marker["counter"] + 20)
     assert "is running" in refused(whole, "--undo")
     whole.stop()
 
@@ -119,9 +111,7 @@ def test_guest_comes_up_with_all_it_wrote(vms, whole):
     assert whole.sources()["vda"] == str(whole.path("disk"))
     assert vms.directory.names(whole.uuid) == []
     whole.start()
-    again = console.wait_for_boot(
-        whole.console, boots=3, limit_seconds=BOOT_SECONDS
-    ).markers[2]
+    again = console.wait_for_boot(whole.console, boots=3).markers[2]
     # The disk is as it was when it was converted.
     assert again["boots"] == 2
     assert again["counter"] >= announced
@@ -354,7 +344,10 @@ def test_guest_started_during_the_copy(vms, raw):
     with pytest.raises(libvirt.libvirtError, match="lock"):
         raw.start()
     _, said = run.communicate(timeout=120)
-    assert run.returncode == 0, said
+    if run.returncode:
+        # It looked in the moment in which libvirt had a guest that starts.
+        assert "was started meanwhile" in said
+        convert(raw)
     assert raw.is_same(vms, "disk", raw.path(f"disk{ASIDE}"), "raw")
 
 

@@ -9,7 +9,8 @@ import os
 
 import pytest
 
-from nova_rbd_backend.convert import old_disks, qemu_img
+from nova_rbd_backend.ceph import qemu_img
+from nova_rbd_backend.convert import old_disks
 from tests.functional.convert.local_instance import ASIDE, MIB
 
 pytestmark = pytest.mark.timeout(300)

@@ -25,7 +25,7 @@ from tests.support.blank_disks import blank_disk
 from tests.support.clients import blocklist, connect, holders, make_user
 from tests.support.clusters import started_ceph
 from tests.testbed.ceph.pools import command
-from tests.testbed.process import wait_for
+from tests.testbed.process import freeze, wait_for
 
 MIB = 1 << 20
 # Fencing takes 2 s, and more beside other tests; without it, Ceph takes 28 s.
@@ -365,7 +365,7 @@ def test_address_of_no_single_client_is_not_blocklisted(ceph, vms, address):
 @pytest.fixture
 def freeze_monitor(ceph):
     pids = {name: int(pid) for name, pid, _ in ceph.status()}
-    yield lambda: os.kill(pids["mon.a"], signal.SIGSTOP)
+    yield lambda: freeze(pids["mon.a"])
     os.kill(pids["mon.a"], signal.SIGCONT)
 
 

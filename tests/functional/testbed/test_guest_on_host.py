@@ -11,8 +11,8 @@ import pytest
 import rados
 import rbd
 
-from tests.support.ceph_fixtures import KEPT
 from tests.support.guest_domain import CD_ROM, FILE_DISK, SECRET, domain_xml
+from tests.testbed.ceph import rbd_view
 from tests.testbed.guest import building as guest
 from tests.testbed.guest import console as console_
 from tests.testbed.guest import odd_images
@@ -39,7 +39,7 @@ def disk(ceph, guest_image):
 
 
 def _unused(vms):
-    with rbd.Image(vms, "disk", read_only=True) as image:
+    with rbd_view.opened(vms, "disk") as image:
         return list(image.watchers_list()) == []
 
 
@@ -205,7 +205,7 @@ def test_unset_secret_is_gone(compute_host):
 
 def test_image_is_built_once(guest_image):
     before = guest_image.raw.stat().st_mtime_ns
-    again = guest.build(KEPT / "guest", KEPT / "cache")
+    again = guest.build()
     assert again.raw.stat().st_mtime_ns == before
     assert again.raw.stat().st_size == again.size_bytes <= 64 << 20
 

@@ -4,6 +4,8 @@
 
 import dataclasses
 
+from tests.testbed import nova_threads
+
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
@@ -19,7 +21,7 @@ class Suite:
     names: tuple[str, ...]
     since: dict[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     processes: int = 1
-    native_since: int = 33
+    native_since: int = nova_threads.NATIVE_SINCE
     hanging: dict[tuple[int, str], tuple[str, ...]] = dataclasses.field(
         default_factory=dict
     )
@@ -77,9 +79,5 @@ SUITES = {
 
 
 def threadings(suite, release):
-    """Return the kinds of threads that a release has, its default first."""
-    if release < SUITES[suite].native_since:
-        return ("eventlet",)
-    if release < 34:
-        return ("eventlet", "native")
-    return ("native", "eventlet")
+    """Return the kinds of threads to run a suite with, the default first."""
+    return nova_threads.kinds(release, SUITES[suite].native_since)

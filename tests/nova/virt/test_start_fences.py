@@ -5,8 +5,6 @@
 See also tests/functional/storage/test_fencing.py.
 """
 
-import subprocess
-import sys
 import uuid
 from unittest import mock
 
@@ -16,7 +14,7 @@ from nova_rbd_backend import errors
 from nova_rbd_backend.ceph import headers
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.image_options import ImageOptions
-from tests.support import client_child
+from tests.support.clients import Client
 
 MIB = 1 << 20
 DOMAIN = """
@@ -53,21 +51,10 @@ def instance(driver, vms):
 @pytest.fixture
 def client(ceph, instance):
     """A process that has the instance's disk open, and holds its lock."""
-    program = (sys.executable, "-m", client_child.__name__)
-    process = subprocess.Popen(
-        [*program, str(ceph.conf), "vms", f"{instance.uuid}_disk"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    process.client_id = int(process.stdout.readline())
-    process.stdin.write("write old\n")
-    process.stdin.flush()
-    assert process.stdout.readline() == "wrote\n"
-    yield process
-    process.kill()
-    process.wait(10)
+    client = Client(ceph, f"{instance.uuid}_disk")
+    assert client.write("old") == "wrote"
+    yield client
+    client.kill()
 
 
 def start(driver, instance, **kwargs):
@@ -81,7 +68,6 @@ def warnings(caplog):
 
 def test_dead_client_is_fenced_and_logged(driver, instance, client, caplog):
     client.kill()
-    client.wait(10)
     guest = start(driver, instance)
     assert guest.is_active()
     lines = [w for w in warnings(caplog) if "Fenced" in w]

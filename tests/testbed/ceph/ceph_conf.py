@@ -161,6 +161,10 @@ def _osd(settings: ClusterSettings, folder: pathlib.Path) -> dict[str, object]:
         "osd_op_num_threads_per_shard": 1,
         "osd_mon_report_interval": 1,
         "osd_scrub_load_threshold": 0.01,
+        # Debian's Ceph 18 and 20 look for it relative to where they start.
+        "osd_class_dir": _class_folder(),
+        # A write test of some seconds at an OSD's first start (Ceph 17).
+        "osd_mclock_skip_benchmark": "true",
         # Linux counts twice this (fs/aio.c, ioctx_alloc) of the 65536 events
         # in fs.aio-max-nr. With Ceph's default, 1024, an OSD beyond the 32nd
         # of a machine can't start.
@@ -182,3 +186,9 @@ def _osd(settings: ClusterSettings, folder: pathlib.Path) -> dict[str, object]:
             "compaction_readahead_size=2097152,max_background_compactions=2"
         ),
     }
+
+
+def _class_folder() -> pathlib.Path:
+    """Return Debian's folder of the OSDs' object classes, as cls_rbd."""
+    (found,) = pathlib.Path("/usr/lib").glob("*/rados-classes")
+    return found

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -33,7 +34,10 @@ from tests.testbed.process import (
 )
 
 DAEMONS = ("ceph-mon", "ceph-mgr", "ceph-osd")
-PROGRAMS = (*DAEMONS, "monmaptool")
+PROGRAMS = (*DAEMONS, "monmaptool", "ceph-authtool")
+# Names a folder with the programs of another release of Ceph for new clusters.
+OTHER_PROGRAMS = "NOVA_RBD_CEPH_PROGRAMS"
+RELEASES = {16: "pacific", 18: "reef", 20: "tentacle"}
 # <sockets>/client.<name>.<pid>.<number>.asok must stay within 107 bytes.
 LONGEST_SOCKET_FOLDER = 70
 
@@ -55,6 +59,9 @@ class CephCluster:
         replicas: int = 1,
     ):
         self.folder = pathlib.Path(folder).absolute()
+        #: The folder of Ceph's programs; "" for those in PATH. What is
+        #: started from now on is of this release.
+        self.programs = os.environ.get(OTHER_PROGRAMS, "")
         self._wanted = {
             "address": address,
             "osds": osds,
@@ -83,6 +90,23 @@ class CephCluster:
                 f"no cluster in {self.folder}: start it first"
             ) from None
         return ClusterSettings(**json.loads(text))
+
+    @property
+    def release(self) -> int:
+        """The major release that its monitor runs, which may not be ours."""
+        with self.admin() as admin:
+            versions = pools.command(admin, "mon versions")
+        return release_of(*versions)
+
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether its manager has rbd_support, which flattens images.
+
+        Debian 13's manager can't load it (PyO3 in a subinterpreter).
+        """
+        request = json.dumps({"prefix": "rbd task list"})
+        with self.admin() as admin:
+            return admin.mgr_command(request, b"")[0] == 0
 
     def keyring(self, user: str) -> pathlib.Path:
         """Return the keyring file of client.<user>, which holds its key."""
@@ -152,10 +176,24 @@ class CephCluster:
             daemon.signal(signal.SIGCONT)
             daemon.stop()
 
+    def upgrade(self, programs: str) -> None:
+        """Go on with another release of Ceph, daemon by daemon, in its order.
+
+        :param programs: the folder of its programs
+        """
+        self.programs = programs
+        for kind in ("mon", "mgr", "osd"):
+            for daemon in self._chosen((kind,)):
+                self.stop_daemons(daemon.name)
+                self.start()
+        with self.admin() as admin:
+            name = RELEASES[self.release]
+            pools.command(admin, "osd require-osd-release", release=name)
+
     def pause_osds(self, *names: str) -> None:
         """Freeze OSDs, by default all: requests hang until resume_osds()."""
         for daemon in self._chosen(names or ("osd",)):
-            daemon.signal(signal.SIGSTOP)
+            daemon.freeze()
 
     def resume_osds(self) -> None:
         for daemon in self._chosen(("osd",)):
@@ -228,6 +266,9 @@ class CephCluster:
             return False
         return bool(words) and words[0] in DAEMONS and str(self.conf) in words
 
+    def _program(self, name: str) -> str:
+        return os.path.join(self.programs, name)
+
     def _chosen(self, names: tuple[str, ...]) -> list[Process]:
         """The daemons of these names or kinds ("osd"); all without a name."""
         if not names:
@@ -241,12 +282,15 @@ class CephCluster:
     def _launch(self, *names: str) -> None:
         for daemon in self._chosen(names):
             kind, _, number = daemon.name.partition(".")
-            command = [f"ceph-{kind}", "-f", "-c", str(self.conf)]
+            command = [self._program(f"ceph-{kind}"), "-f"]
+            command += ["-c", str(self.conf)]
             log = self.folder / "log" / f"{daemon.name}.out"
             daemon.start([*command, "-i", number], log)
 
     def _make(self) -> None:
-        missing = [p for p in PROGRAMS if shutil.which(p) is None]
+        missing = [
+            p for p in PROGRAMS if shutil.which(self._program(p)) is None
+        ]
         if missing:
             raise TestbedError(
                 f"not installed: {', '.join(missing)}; "
@@ -290,7 +334,10 @@ class CephCluster:
             (self.folder / folder).mkdir()
         self._sockets.mkdir(parents=True, exist_ok=True)
         self.conf.write_text(render(settings, self.folder, self._sockets))
-        users = users_.make_users(range(settings.osds))
+        # A client can't use a key of a type that its release does not make.
+        newest = users_.key_type(self._program("ceph-authtool"))
+        kind = min(newest, users_.key_type())
+        users = users_.make_users(range(settings.osds), kind, newest)
         for user in users:
             path = self.folder / f"ceph.{user.entity}.keyring"
             users_.write_private(path, user.keyring())
@@ -299,13 +346,24 @@ class CephCluster:
         users_.write_private(
             self.folder / "first.keyring", "".join(u.keyring() for u in users)
         )
-        command = ["monmaptool", "--create", "--fsid", settings.fsid]
+        command = [self._program("monmaptool"), "--create"]
+        command += ["--fsid", settings.fsid]
         command += ["--addv", "a", settings.mon_address]
+        if kind < newest:
+            command += ["--auth-allowed-ciphers", "aes,aes256k"]
+            # For the users that tests add.
+            command += ["--auth-preferred-cipher", "aes"]
         _run([*command, str(self.folder / "monmap")])
 
     def _format_osd(self, number: int, osd_uuid: str) -> subprocess.Popen:
         (self.folder / f"osd.{number}").mkdir()
-        command = ["ceph-osd", "-c", str(self.conf), "-i", str(number)]
+        command = [
+            self._program("ceph-osd"),
+            "-c",
+            str(self.conf),
+            "-i",
+            str(number),
+        ]
         command += ["--mkfs", "--no-mon-config", "--osd-uuid", osd_uuid]
         command += ["--monmap", str(self.folder / "monmap")]
         log = self.folder / "log" / f"mkfs.osd.{number}"
@@ -321,7 +379,8 @@ class CephCluster:
                 raise TestbedError(f"mkfs of osd.{number}: {code}, see {log}")
 
     def _start_first_mon(self) -> None:
-        command = ["ceph-mon", "-c", str(self.conf), "-i", "a", "--mkfs"]
+        command = [self._program("ceph-mon"), "-c", str(self.conf)]
+        command += ["-i", "a", "--mkfs"]
         command += ["--no-mon-config", "--monmap"]
         command += [str(self.folder / "monmap"), "--keyring"]
         first_keyring = self.folder / "first.keyring"
@@ -356,6 +415,11 @@ class CephCluster:
             numbers = [int(name.removeprefix("osd.")) for name in gone]
             pools.wait_for_osds(cluster, numbers, after_epoch=epoch)
             pools.wait_until_usable(cluster)
+
+
+def release_of(version: str) -> int:
+    """Return 16 for "ceph version 16.2.15 (...) pacific (stable)"."""
+    return int(version.removeprefix("ceph version ").split(".")[0])
 
 
 def _run(command: list[str]) -> None:

@@ -2,8 +2,11 @@
 
 """Read what a pool contains, through librbd with the admin's rights."""
 
+import contextlib
 import dataclasses
 import json
+import time
+from collections.abc import Iterator
 
 import rados
 import rbd
@@ -27,6 +30,22 @@ class ImageView:
         origin = f"clone of {self.parent}" if self.parent else "no parent"
         head = f"{self.name}  {self.size_bytes >> 20} MiB, {origin}"
         return [head] + [f"    {k} = {v}" for k, v in self.metadata.items()]
+
+
+@contextlib.contextmanager
+def opened(
+    ioctx: rados.Ioctx, name: str | None = None, image_id: str | None = None
+) -> Iterator[rbd.Image]:
+    """Open an image for reading, by its name or its id.
+
+    librbd may crash if such an image is closed too soon; see Pool._close in
+    nova_rbd_backend/ceph/pool.py.
+    """
+    with rbd.Image(ioctx, name, read_only=True, image_id=image_id) as image:
+        try:
+            yield image
+        finally:
+            time.sleep(0.005)
 
 
 def images(cluster: CephCluster, pool: str) -> dict[str, ImageView]:
@@ -61,9 +80,9 @@ def snaps(cluster: CephCluster, pool: str, image: str) -> list[str]:
     with (
         cluster.admin() as connection,
         connection.open_ioctx(pool) as ioctx,
-        rbd.Image(ioctx, image, read_only=True) as opened,
+        opened(ioctx, image) as found,
     ):
-        return [snap["name"] for snap in opened.list_snaps()]
+        return [snap["name"] for snap in found.list_snaps()]
 
 
 def trash(cluster: CephCluster, pool: str) -> list[str]:
@@ -93,7 +112,7 @@ def capacity(cluster: CephCluster, pool: str) -> tuple[int, int]:
 
 
 def _view(ioctx: rados.Ioctx, name: str) -> ImageView:
-    with rbd.Image(ioctx, name, read_only=True) as image:
+    with opened(ioctx, name) as image:
         try:
             spec = image.get_parent_image_spec()
             parent = "{pool_name}/{image_name}@{snap_name}".format(**spec)

@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import struct
+import subprocess
 import time
 from collections.abc import Iterable, Mapping
 
@@ -25,6 +26,8 @@ CINDER_CAPS = {
     "mgr": "profile rbd pool=volumes",
     "osd": "profile rbd pool=volumes, profile rbd-read-only pool=images",
 }
+# The types of keys: aes, and aes256k, which Ceph 20 makes.
+KEY_BYTES = {1: 16, 2: 32}
 CAPS_LINE = re.compile(r'\s*caps (?P<daemon>mon|mgr|osd) = "(?P<caps>.+)"$')
 
 
@@ -52,14 +55,36 @@ def documented_caps(user: str) -> dict[str, str]:
     return caps
 
 
-def new_key() -> str:
-    """Return a new secret in Ceph's base64 form (CryptoKey: AES, 128 bit)."""
-    head = struct.pack("<hIIh", 1, int(time.time()), 0, 16)
-    return base64.b64encode(head + os.urandom(16)).decode()
+def key_type(authtool: str = "ceph-authtool") -> int:
+    """Return which type of keys a release of Ceph makes.
+
+    :param authtool: the program of that release
+    """
+    key = subprocess.run(
+        [authtool, "--gen-print-key"],
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=60,
+    ).stdout
+    return struct.unpack_from("<h", base64.b64decode(key))[0]
 
 
-def make_users(osds: Iterable[int]) -> list[User]:
-    """Return all users a new cluster starts with, each with a new key."""
+def new_key(kind: int) -> str:
+    """Return a new secret in Ceph's base64 form (CryptoKey).
+
+    :param kind: a type of KEY_BYTES
+    """
+    size = KEY_BYTES[kind]
+    head = struct.pack("<hIIh", kind, int(time.time()), 0, size)
+    return base64.b64encode(head + os.urandom(size)).decode()
+
+
+def make_users(osds: Iterable[int], clients: int, daemons: int) -> list[User]:
+    """Return all users a new cluster starts with, each with a new key.
+
+    :param clients: what keys clients have, as :func:`new_key`
+    :param daemons: what keys the cluster's own daemons have
+    """
     daemon = {"mon": "allow profile osd", "mgr": "allow profile osd"}
     caps = {
         "mon.": {"mon": "allow *"},
@@ -71,7 +96,14 @@ def make_users(osds: Iterable[int]) -> list[User]:
         "client.nobody": {"mon": "allow r"},
     }
     caps |= {f"osd.{n}": daemon | {"osd": "allow *"} for n in osds}
-    return [User(entity, c, new_key()) for entity, c in caps.items()]
+    return [
+        User(
+            entity,
+            its_caps,
+            new_key(clients if entity.startswith("client.") else daemons),
+        )
+        for entity, its_caps in caps.items()
+    ]
 
 
 def write_private(path: pathlib.Path, text: str) -> None:

@@ -15,7 +15,7 @@ import sys
 from openstack.compute.v2.server import Server
 from openstack.image.v2.image import Image
 
-from tests.testbed import paths
+from tests.testbed import nova_threads, versions
 from tests.testbed.ceph import rbd_view
 from tests.testbed.demo.life import Life, prove
 from tests.testbed.guest import building as guest
@@ -61,13 +61,12 @@ class Demo:
         with self.steps.step(
             "build the guest image", "from Debian's packages"
         ):
-            self.guest = guest.build(
-                paths.cache() / "guest", paths.cache() / "cache"
-            )
+            self.guest = guest.build()
         with self.steps.step(
             "bring Ceph, libvirt and OpenStack up",
             "an unmodified nova-compute accepts its configuration",
         ):
+            print(f"    Nova {versions.NOVA} on {nova_threads.kind()} threads")
             self.testbed.up(self.steps)
 
     def _upload(self) -> None:
@@ -259,7 +258,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tools/demo.sh")
+    parser = argparse.ArgumentParser(
+        prog="tools/demo.sh",
+        epilog="NOVA_VERSION=30.3.0 in the environment chooses a release of "
+        "Nova, NOVA_THREADS=eventlet or native what its services run on.",
+    )
     parser.add_argument(
         "--keep",
         action="store_true",

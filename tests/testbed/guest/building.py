@@ -18,11 +18,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+from tests.testbed import paths
 from tests.testbed.guest.disk import DISK_BYTES, make_disk, run
 from tests.testbed.guest.initrd import make_initrd
 from tests.testbed.process import TestbedError
 
 KERNEL_METAPACKAGE = "linux-image-cloud-amd64"
+PROGRAMS = ("busybox-static", "qemu-guest-agent")
 SOURCES = ("building.py", "disk.py", "initrd.py")
 # Static, since the guest has no libraries until its root disk is mounted.
 COMPILE = ("gcc", "-std=gnu11", "-Os", "-Wall", "-Wextra", "-static", "-s")
@@ -39,17 +41,17 @@ class GuestImage:
     size_bytes: int = DISK_BYTES
 
 
-def build(folder: pathlib.Path, cache: pathlib.Path) -> GuestImage:
+def build() -> GuestImage:
     """Build the image; nothing to do when the inputs are as last time.
 
-    :param folder: gets guest.raw, guest.qcow2 and guest.json (the inputs)
-    :param cache: keeps the downloaded packages
+    The testbed's cache gets guest/ with guest.raw, guest.qcow2 and guest.json
+    (the inputs), and cache/ with the downloaded packages.
     """
-    folder, cache = folder.absolute(), cache.absolute()
-    for needed in (folder, cache):
+    folder, packages = paths.cache() / "guest", paths.cache() / "cache"
+    for needed in (folder, packages):
         needed.mkdir(parents=True, exist_ok=True)
-    with _locked(cache):
-        return _build_once(folder, cache)
+    with _locked(packages):
+        return _build_once(folder, packages)
 
 
 @contextlib.contextmanager
@@ -94,8 +96,8 @@ def _inputs(packages: dict[str, pathlib.Path]) -> dict[str, str]:
 
 
 def _download(cache: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Return kernel, busybox-static and qemu-guest-agent as .deb files."""
-    names = (_kernel_package(), "busybox-static", "qemu-guest-agent")
+    """Return the .deb files of the kernel, its modules and our programs."""
+    names = (*_kernel_packages(), *PROGRAMS)
     packages = {}
     for name, version in _candidates(names).items():
         pattern = f"{name}_{version.replace(':', '%3a')}_*.deb"
@@ -105,15 +107,28 @@ def _download(cache: pathlib.Path) -> dict[str, pathlib.Path]:
     return packages
 
 
-def _kernel_package() -> str:
+def _kernel_packages() -> tuple[str, ...]:
+    """Return the packages that hold the kernel and its modules.
+
+    That is linux-image-<version>. Since Debian 14 it is empty, and depends on
+    linux-binary-<version>, linux-modules-<version> and linux-base-<version>.
+    """
     for update_first in (False, True):
         if update_first:
             run("apt-get", *APT_OPTIONS, "update")
-        depends = run("apt-cache", "depends", KERNEL_METAPACKAGE)
-        match = re.search(r"Depends: (linux-image-\S+)", depends)
-        if match:
-            return match[1]
+        if packages := _kernel_dependencies(KERNEL_METAPACKAGE):
+            return tuple(dict.fromkeys(packages))
     raise TestbedError(f"apt knows no {KERNEL_METAPACKAGE}")
+
+
+def _kernel_dependencies(package: str) -> list[str]:
+    depends = run("apt-cache", "depends", package)
+    direct = re.findall(
+        r"Depends: (linux-(?:image|binary|modules|base)-\S+)", depends
+    )
+    return [
+        name for each in direct for name in (each, *_kernel_dependencies(each))
+    ]
 
 
 def _candidates(packages: tuple[str, ...]) -> dict[str, str]:
@@ -136,20 +151,21 @@ def _build_in(
     packages: dict[str, pathlib.Path],
     image: GuestImage,
 ) -> None:
-    for number, deb in enumerate(packages.values()):
-        run("dpkg-deb", "-x", deb, work / str(number))
-    kernel, busybox, agent = (work / str(n) for n in range(3))
+    unpacked = work / "packages"
+    for deb in packages.values():
+        run("dpkg-deb", "-x", deb, unpacked)
     here = pathlib.Path(__file__).parent
     init = work / "init"
     run(*COMPILE, "-o", init, here / "parts/init.c")
     boot = work / "boot"
     boot.mkdir()
-    (vmlinuz,) = (kernel / "boot").glob("vmlinuz-*")
+    # In boot/, since Debian 14 beside the modules.
+    (vmlinuz,) = unpacked.glob("**/vmlinuz*")
     shutil.copyfile(vmlinuz, boot / "vmlinuz")
-    (boot / "initrd.gz").write_bytes(make_initrd(init, kernel, busybox))
+    (boot / "initrd.gz").write_bytes(make_initrd(init, unpacked))
     shutil.copyfile(here / "parts/syslinux.cfg", boot / "syslinux.cfg")
     root = work / "root"
-    _install_agent(agent, root / "agent")
+    _install_agent(unpacked / "usr/sbin/qemu-ga", root / "agent")
     raw, qcow2 = work / "guest.raw", work / "guest.qcow2"
     make_disk(raw, sorted(boot.iterdir()), root)
     run("qemu-img", "convert", "-q", "-c", "-O", "qcow2", raw, qcow2)
@@ -157,11 +173,11 @@ def _build_in(
     qcow2.replace(image.qcow2)
 
 
-def _install_agent(package: pathlib.Path, target: pathlib.Path) -> None:
+def _install_agent(agent: pathlib.Path, target: pathlib.Path) -> None:
     """Copy the guest agent with this machine's libraries that it needs."""
     target.mkdir(parents=True)
     program = target / "qemu-ga"
-    shutil.copy(package / "usr/sbin/qemu-ga", program)
+    shutil.copy(agent, program)
     lines = run("ldd", program)
     if "not found" in lines:
         raise TestbedError(f"qemu-ga lacks libraries here:\n{lines}")

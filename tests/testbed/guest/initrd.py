@@ -3,6 +3,7 @@
 """The guest's initial file system: busybox, a few modules, our init."""
 
 import gzip
+import lzma
 import pathlib
 import re
 import stat
@@ -58,14 +59,18 @@ class Modules:
     """The kernel's modules, found and put in order without depmod."""
 
     def __init__(self, root: pathlib.Path):
-        (self._folder,) = (root / "lib" / "modules").iterdir()
-        files = self._folder.glob("kernel/**/*.ko")
-        self._files = {_plain(f.stem): f for f in files}
+        # lib/modules on Debian 12, usr/lib/modules after it
+        (self._folder,) = root.glob("**/lib/modules/*")
+        files = self._folder.glob("kernel/**/*.ko*")
+        self._files = {_plain(f.name.split(".")[0]): f for f in files}
         built_in = (self._folder / "modules.builtin").read_text().split()
         self._built_in = {_plain(pathlib.Path(b).stem) for b in built_in}
 
     def in_order(self, names: tuple[str, ...]) -> list[pathlib.Path]:
-        """Return the files to load, each after those that it needs."""
+        """Return the files to load, each after those that it needs.
+
+        They are *.ko; the compressed ones (Debian 13) have been decompressed.
+        """
         order: dict[pathlib.Path, None] = {}
         for name in names:
             self._visit(_plain(name), order)
@@ -78,6 +83,10 @@ class Modules:
             file = self._files[name]
         except KeyError:
             raise TestbedError(f"no module {name} in {self._folder}") from None
+        if file.suffix == ".xz":
+            compressed, file = file, file.with_suffix("")
+            file.write_bytes(lzma.decompress(compressed.read_bytes()))
+            self._files[name] = file
         needs = re.search(rb"\0depends=([^\0]*)\0", file.read_bytes())
         for need in filter(None, (needs[1] if needs else b"").split(b",")):
             self._visit(_plain(need.decode()), order)
@@ -88,22 +97,19 @@ def _plain(name: str) -> str:
     return name.replace("-", "_")
 
 
-def make_initrd(
-    init: pathlib.Path, kernel: pathlib.Path, busybox: pathlib.Path
-) -> bytes:
+def make_initrd(init: pathlib.Path, unpacked: pathlib.Path) -> bytes:
     """Return the gzipped archive.
 
     :param init: the program that the kernel starts
-    :param kernel: the unpacked kernel package
-    :param busybox: the unpacked busybox-static package
+    :param unpacked: where the packages of the kernel and of busybox are
     """
-    modules = Modules(kernel)
+    modules = Modules(unpacked)
     first, later = modules.in_order(FIRST), modules.in_order(LATER)
     cpio = CpioWriter()
     for folder in FOLDERS:
         cpio.add(folder, stat.S_IFDIR | 0o755)
     program = stat.S_IFREG | 0o755
-    (binary,) = (b for b in busybox.glob("**/bin/busybox") if b.is_file())
+    (binary,) = (b for b in unpacked.glob("**/bin/busybox") if b.is_file())
     cpio.add("bin/busybox", program, binary.read_bytes())
     cpio.add("bin/sh", stat.S_IFLNK | 0o777, b"busybox")
     cpio.add("init", program, init.read_bytes())

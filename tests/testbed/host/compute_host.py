@@ -27,6 +27,7 @@ from tests.testbed.host import host_conf, namespace, shell
 from tests.testbed.process import (
     Process,
     TestbedError,
+    freeze,
     rss_bytes,
     start_time,
     wait_for,
@@ -102,10 +103,7 @@ class ComputeHost:
     def freeze(self) -> None:
         """SIGSTOP everything that runs on it, as if the host were cut off."""
         anchor = self._anchor.pid()
-        for pid in self.pids():
-            if pid != anchor:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
+        freeze(*(pid for pid in self.pids() if pid != anchor))
 
     def thaw(self) -> None:
         """Let everything go on that freeze() has stopped."""

@@ -13,7 +13,7 @@ from typing import Protocol
 import openstack.connection
 
 from tests.testbed import conf_file
-from tests.testbed.openstack import compute_conf
+from tests.testbed.openstack import compute_conf, hub_watch
 from tests.testbed.openstack.site_facts import Site
 from tests.testbed.process import TestbedError, wait_for
 
@@ -36,11 +36,16 @@ class Host(Protocol):
 
 
 class Compute:
-    """nova-compute on ``host``."""
+    """nova-compute on ``host``.
 
-    def __init__(self, site: Site, host: Host):
+    :param hub_watched: it logs when its eventlet hub stands still, see
+        hub_watch
+    """
+
+    def __init__(self, site: Site, host: Host, hub_watched: bool = False):
         self._site = site
         self.host = host
+        self._hub_watched = hub_watched
         self._begun = ""
         self.process = site.process(f"compute-{host.name}")
 
@@ -68,7 +73,7 @@ class Compute:
         if self.process.pid() is None:
             self._begun = _now()
         self.process.start(
-            self.host.command(self.words()),
+            self.host.command([*self._watch(), *self.words()]),
             self.log,
             env=self.environment(),
         )
@@ -77,6 +82,12 @@ class Compute:
         """nova-compute's command line inside the host."""
         conf = self._site.etc("compute") / f"{self.host.name}.conf"
         return [self._site.bin("nova-compute"), "--config-file", str(conf)]
+
+    def _watch(self) -> list[str]:
+        """What the command line begins with if the hub is watched."""
+        if not self._hub_watched:
+            return []
+        return [self._site.bin("python"), "-P", hub_watch.__file__]
 
     def environment(
         self, more: Mapping[str, str] | None = None

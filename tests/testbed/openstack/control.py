@@ -24,6 +24,7 @@ class OpenStack:
 
     :param ceph_conf: the cluster Glance and Nova use; it need not run before
         the first image is uploaded or the first nova-compute started
+    :param hub_watched: see :class:`Compute`
     """
 
     def __init__(
@@ -31,8 +32,10 @@ class OpenStack:
         folder: pathlib.Path,
         ceph_conf: pathlib.Path,
         venv: pathlib.Path,
+        hub_watched: bool = False,
     ):
         self.folder = folder
+        self._hub_watched = hub_watched
         self._ceph_conf = ceph_conf
         self._venv = venv
         self._connection: openstack.connection.Connection | None = None
@@ -99,7 +102,7 @@ class OpenStack:
 
     def compute(self, host: Host) -> Compute:
         """The host's nova-compute."""
-        return Compute(self.site, host)
+        return Compute(self.site, host, self._hub_watched)
 
     def connection(self) -> openstack.connection.Connection:
         """openstacksdk as the admin, with Nova's microversion 2.90."""

@@ -10,6 +10,7 @@ from tests.testbed.openstack.servers import Servers
 from tests.testbed.process import TestbedError, wait_for
 
 MOVE_SECONDS = 120
+ARRIVAL_SECONDS = 15
 FINAL = ("completed", "error", "failed", "cancelled")
 
 
@@ -145,8 +146,13 @@ class Moves:
         return sorted(found, key=lambda record: int(record["id"]))[-1]
 
     def _arrived(self, server: Server, host: str) -> None:
-        found = self.where(server)
-        if found != host:
-            raise TestbedError(
-                f"server {server.id} is on {found or 'no host'}, not {host}"
-            )
+        """Wait until Nova says that the server is on a host.
+
+        After an evacuation Nova says so a moment after the server is ACTIVE
+        (Nova 34, compute/manager.py, rebuild_instance).
+        """
+        wait_for(
+            f"server {server.id} is on {host}",
+            lambda: self.where(server) == host,
+            ARRIVAL_SECONDS,
+        )

@@ -57,13 +57,17 @@ def write_all(site: Site) -> None:
 
 def keystone(site: Site) -> conf_file.Conf:
     etc = site.etc("keystone")
+    keys = {"key_repository": etc / "fernet-keys"}
     return {
         "database": {"connection": site.database("keystone")},
         # A testbed may be kept for days.
         "token": {"provider": "fernet", "expiration": 7 * 86400},
         # The default, 12, costs a third of a second of CPU for each login.
         "identity": {"password_hash_rounds": 4},
-        "fernet_tokens": {"key_repository": etc / "fernet-keys"},
+        "fernet_tokens": keys,
+        # For logins of several steps. Not used, but Keystone does not start
+        # without, and would look for the keys below /etc.
+        "fernet_receipts": keys,
         "credential": {"key_repository": etc / "credential-keys"},
         "cache": {
             "enabled": True,

@@ -2,11 +2,13 @@
 
 """Keystone, Placement, Glance and Nova's control services as processes."""
 
+import pathlib
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 
+from tests.testbed import nova_threads
 from tests.testbed.openstack import network_endpoint, volume_endpoint
 from tests.testbed.openstack.site_facts import ADDRESS, Site
 from tests.testbed.process import TestbedError, wait_for
@@ -26,7 +28,8 @@ class Services:
         site = self._site
         self._uwsgi(
             "keystone",
-            "keystone.wsgi.api:application",
+            "keystone.wsgi.api",
+            "keystone-wsgi-public",
             OS_KEYSTONE_CONFIG_DIR=str(site.etc("keystone")),
             OS_KEYSTONE_CONFIG_FILES=str(
                 site.etc("keystone") / "keystone.conf"
@@ -34,12 +37,15 @@ class Services:
         )
         self._uwsgi(
             "placement",
-            "placement.wsgi.api:application",
+            "placement.wsgi.api",
+            "placement-api",
             OS_PLACEMENT_CONFIG_DIR=str(site.etc("placement")),
         )
         self._uwsgi(
             "nova",
-            "nova.wsgi.osapi_compute:application",
+            "nova.wsgi.osapi_compute",
+            "nova-api-wsgi",
+            on_eventlet=nova_threads.kind() == nova_threads.EVENTLET,
             OS_NOVA_CONFIG_DIR=str(site.etc("nova")),
         )
         # uWSGI breaks Glance's chunked uploads ("unable to receive chunked
@@ -64,7 +70,7 @@ class Services:
                 # just when a client may use it again.
                 "--keep-alive",
                 "600",
-                "glance.wsgi.api:application",
+                "glance.common.wsgi_app:init_app()",
             ],
             OS_GLANCE_CONFIG_DIR=str(site.etc("glance")),
         )
@@ -108,22 +114,38 @@ class Services:
             return False
         return True
 
-    def _uwsgi(self, name: str, module: str, **env: str) -> None:
+    def _uwsgi(
+        self,
+        name: str,
+        module: str,
+        script: str,
+        on_eventlet: bool = False,
+        **env: str,
+    ) -> None:
+        """Start an API by its script, or by its module in newer releases."""
         site = self._site
+        # uWSGI's threads are native. In each one eventlet would have a hub of
+        # its own, and none would run what another one has spawned.
+        processes, threads = (3, 1) if on_eventlet else (1, 8)
+        program = pathlib.Path(site.bin(script))
+        application = (
+            ["--wsgi-file", str(program)]
+            if program.exists()
+            else ["--module", f"{module}:application"]
+        )
         self._start(
             name,
             [
                 site.bin("uwsgi"),
                 "--http-socket",
                 f"{ADDRESS}:{site.ports[name]}",
-                "--module",
-                module,
+                *application,
                 "--master",
                 "--processes",
-                "1",
+                str(processes),
                 "--enable-threads",
                 "--threads",
-                "8",
+                str(threads),
                 "--lazy-apps",
                 "--need-app",
                 "--buffer-size",

@@ -8,7 +8,7 @@ import pathlib
 import secrets
 from collections.abc import Mapping
 
-from tests.testbed import ports
+from tests.testbed import nova_threads, ports
 from tests.testbed.process import Process
 
 ADDRESS = "127.0.0.1"
@@ -98,6 +98,7 @@ class Site:
             "HOME": str(self.folder),
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
+            **nova_threads.environment(),
         }
 
     def client_environment(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ import rados
 import rbd
 from openstack.image.v2.image import Image
 
-from tests.testbed.ceph import pools
+from tests.testbed.ceph import pools, rbd_view
 from tests.testbed.ceph.cluster import CephCluster
 from tests.testbed.host.compute_host import ComputeHost
 from tests.testbed.process import wait_for
@@ -90,7 +90,7 @@ class Volumes:
         """Read bytes from the cluster, whoever has the volume open."""
         with (
             self._pool() as ioctx,
-            rbd.Image(ioctx, volume.image, read_only=True) as opened,
+            rbd_view.opened(ioctx, volume.image) as opened,
         ):
             return bytes(opened.read(offset, length))
 

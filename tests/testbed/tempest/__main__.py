@@ -74,9 +74,7 @@ class Run:
     def prepare(self) -> None:
         """Give Tempest images, flavors and its configuration."""
         with self._steps.step("upload images, make flavors, configure"):
-            disk = guest.build(
-                paths.cache() / "guest", paths.cache() / "cache"
-            )
+            disk = guest.build()
             servers = self._testbed.servers()
             small = servers.flavor("tempest", disk_gib=1)
             large = servers.flavor("tempest-large", disk_gib=2, ram_mib=192)

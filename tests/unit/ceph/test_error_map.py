@@ -157,3 +157,19 @@ def test_other_errors_pass_unchanged():
 
     with pytest.raises(OSError, match="a file of ours"):
         fail()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("error while writing: Connection timed out", "OperationTimedOut"),
+        (
+            "Cannot send after transport endpoint shutdown",
+            "ConnectionLost",
+        ),
+        ("error opening image x: No such file or directory", "ImageNotFound"),
+        ("something else", "StorageFault"),
+    ],
+)
+def test_words_of_a_program(said, expected):
+    assert error_map.class_of(f"qemu-img: {said}").__name__ == expected

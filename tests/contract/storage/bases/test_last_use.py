@@ -87,7 +87,7 @@ def test_base_that_is_removed_while_a_host_caches_it_again(
 
 
 def test_ageing_removes_the_leases_of_dead_makers(pool, old_base, turn):
-    assert lease.take_for(pool, old_base, 1)
+    assert pool.objects.lease(lease.OBJECT, old_base, "dead", 1, "me")
     limit = time.monotonic() + 10
     while old_base in pool.objects.leases(lease.OBJECT):
         assert time.monotonic() < limit, "the lease was not removed"

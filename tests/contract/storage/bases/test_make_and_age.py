@@ -296,6 +296,9 @@ def test_ageing_undoes_drafts_of_dead_hosts(pool, name, raw, turn):
     assert drafts(pool, name) == []
     assert pool.directory.names(name) == []
     assert len(drafts(pool, alive)) == 1
+    again = bases.begin(pool, name)
+    assert again is not None
+    bases.give_up(again)
     bases.give_up(making)
     held = lease.take(pool, alive)
     held.end()

@@ -78,7 +78,7 @@ def test_deep_snapshots_are_detached_first(pool, chain):
     chain(3)
     order = [
         depth(pool, entry.image)
-        for entry in detach.waiting(pool, 3)
+        for entry in detach.waiting(pool, journal.detachments(pool), 3)
         if depth(pool, entry.image)
     ]
     assert order.index(4) < order.index(2)

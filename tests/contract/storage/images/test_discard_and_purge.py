@@ -15,7 +15,7 @@ import pytest
 import rbd
 
 from nova_rbd_backend import errors, names, notices
-from nova_rbd_backend.ceph import encoding
+from nova_rbd_backend.ceph import layouts
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.ceph.trash import Trash
 from nova_rbd_backend.storage import journal
@@ -206,9 +206,9 @@ def _take_from_directory(pool, name):
 def _list_again(pool, name, image_id):
     connection = pool.cluster.connection()
     connection.ioctx(pool.name, pool.namespace).execute(
-        "rbd_directory",
+        layouts.DIRECTORY,
         *("rbd", "dir_add_image"),
-        encoding.encoded(name) + encoding.encoded(image_id),
+        layouts.listed(name, image_id),
     )
 
 
@@ -274,7 +274,7 @@ def test_disk_whose_clones_cannot_be_listed_is_not_forgotten(
     _, report = _delete_and_purge(pool, instance)
     assert name not in report.purged
     (reason,) = _kept(report.stuck, name)
-    assert "list clones" in reason
+    assert "recorded as a clone" in reason
     assert pool.trash.get(image_id) is not None
     assert journal.deletion(pool, image_id) is not None
     _list_again(pool, child, child_id)
@@ -614,12 +614,12 @@ def test_disk_that_is_in_the_trash_too_is_not_freed(
     entry = journal.begin_deletion(pool, f"{name}.draft", image_id, ())
     pool.directory._rename_listed(name, image_id, f"{name}.draft")
     pool.trash.move(f"{name}.draft")
-    listed = encoding.encoded(name) + encoding.encoded(image_id)
+    listed = layouts.listed(name, image_id)
     with pool._access.reach("list", image=name) as ioctx:
-        ioctx.execute("rbd_directory", "rbd", "dir_add_image", listed)
+        ioctx.execute(layouts.DIRECTORY, "rbd", "dir_add_image", listed)
         if not ended:
-            state = encoding.encoded(image_id) + b"\x01\x00"
-            ioctx.execute("rbd_trash", "rbd", "trash_state_set", state)
+            state = layouts.begin_of_move(image_id)
+            ioctx.execute(layouts.TRASH, "rbd", "trash_state_set", state)
     report = purge.purge(pool)
     assert entry.image not in report.purged
     assert _kept(report.waiting, entry.image) == [

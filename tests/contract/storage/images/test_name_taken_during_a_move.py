@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from nova_rbd_backend.ceph import encoding
+from nova_rbd_backend.ceph import layouts
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import fencing, journal
 from nova_rbd_backend.storage.disks import delete, provision
@@ -87,7 +87,7 @@ def test_disk_that_is_moved_to_the_trash_gets_no_name(pool, name):
     pool.create(name, MIB)
     image_id = pool.directory.image_id(name)
     pool.trash.move(name)
-    listed = encoding.encoded(name) + encoding.encoded(image_id)
+    listed = layouts.listed(name, image_id)
     with pool._access.reach("list", image=name) as ioctx:
         ioctx.execute("rbd_directory", "rbd", "dir_add_image", listed)
     assert not provision.is_whole(pool, name)

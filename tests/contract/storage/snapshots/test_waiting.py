@@ -33,7 +33,12 @@ def made(pool, name):
 
 
 def waiting(pool):
-    return [each.image for each in detach.waiting(pool, held_seconds=0)]
+    return [
+        each.image
+        for each in detach.waiting(
+            pool, journal.detachments(pool), held_seconds=0
+        )
+    ]
 
 
 def test_snapshot_waits_once_glance_has_accepted_it(pool, made):
@@ -71,7 +76,10 @@ def made_elsewhere(pool, made):
 
 
 def abandoned(pool):
-    return [entry.image for entry in detach.abandoned(pool)]
+    return [
+        entry.image
+        for entry in detach.abandoned(pool, journal.detachments(pool))
+    ]
 
 
 def test_maker_on_another_host_is_dead_after_a_day(pool, made, made_elsewhere):

@@ -188,7 +188,7 @@ def test_server_that_is_being_built(
 @contextlib.contextmanager
 def paused(process: Process) -> Iterator[None]:
     """Stop a process for less time than Nova takes to call its host down."""
-    process.signal(signal.SIGSTOP)
+    process.freeze()
     try:
         yield
     finally:

@@ -66,6 +66,16 @@ def test_warns_of_cluster_health(ceph, nova_rbd):
     assert "noout" in row["Remark"]
 
 
+def test_warns_of_a_manager_that_takes_no_tasks(ceph):
+    """As in Debian 13, where the manager can't load the module for them."""
+    refused = settings_of(ceph, user="nobody")
+
+    warning = warning_of(refused, "tasks of Ceph's manager")
+
+    assert "from this host" in warning
+    assert "rbd_support" in warning
+
+
 def warning_of(settings, name):
     """Return the warning of the check of this name, or None."""
     (step,) = (step for step in warnings.steps(settings) if step.name == name)

@@ -21,8 +21,6 @@ from tests.testbed.guest import console as console_
 from tests.testbed.process import wait_for
 
 MIB = 1 << 20
-# A guest's boot takes 3 s, or a minute beside other tests.
-BOOT_SECONDS = 180
 
 
 @pytest.fixture
@@ -172,12 +170,12 @@ def test_running_guest(
         domain_xml(f"vms/{guest_disk}", ceph.settings, console)
     )
     try:
-        counter = console_.wait_for_counter(console, 20, BOOT_SECONDS).counter
+        counter = console_.wait_for_counter(console, 20).counter
 
         (row,) = nova_rbd.json("flatten", guest_disk)
 
         assert row["Result"] == "flattened"
-        seen = console_.wait_for_counter(console, counter + 40, BOOT_SECONDS)
+        seen = console_.wait_for_counter(console, counter + 40)
         assert seen.failed == ()
         with vms.open(guest_disk) as disk:
             assert disk.parent() is None

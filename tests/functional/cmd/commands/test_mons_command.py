@@ -14,7 +14,6 @@ from tests.support.guest_domain import SECRET, domain_xml
 from tests.testbed.guest import console as console_
 
 MIB = 1 << 20
-BOOT_SECONDS = 180
 GONE = ("127.0.0.1", "1")
 VOLUME = """
 <disk type='network' device='disk'>
@@ -208,7 +207,7 @@ def test_running_and_suspended_guest(
     console = tmp_path / "console"
     domain = define(mon, GONE)
     domain.create()
-    counter = console_.wait_for_counter(console, 1, BOOT_SECONDS).counter
+    counter = console_.wait_for_counter(console, 1).counter
     (pid,) = compute_host.qemu_pids()
 
     done = tool.run("mons", "--mend", "-f", "json")
@@ -219,7 +218,7 @@ def test_running_and_suspended_guest(
     assert compute_host.qemu_pids() == [pid]
     assert named(domain.XMLDesc())["vda"] == [mon, GONE]
     assert named(kept(domain))["vda"] == [mon]
-    console_.wait_for_counter(console, counter + 2, BOOT_SECONDS)
+    console_.wait_for_counter(console, counter + 2)
 
     # As Nova suspends a guest. Resume reads the saved XML, which has the old
     # monitors.
@@ -236,7 +235,7 @@ def test_running_and_suspended_guest(
     domain.create()
     assert not domain.hasManagedSaveImage()
     assert named(domain.XMLDesc())["vda"] == [mon]
-    found = console_.wait_for_counter(console, counter + 2, BOOT_SECONDS)
+    found = console_.wait_for_counter(console, counter + 2)
     assert len(found.markers) == 1, (
         "the guest booted again instead of resuming"
     )

@@ -3,6 +3,7 @@
 """A process may die at any step of making a base; the next one makes it."""
 
 import random
+import subprocess
 import time
 import uuid
 
@@ -13,8 +14,8 @@ from nova_rbd_backend.ceph import lease
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.bases import age as age_
 from nova_rbd_backend.storage.bases import make as bases
-from nova_rbd_backend.storage.images import purge
-from tests.support import storage_child
+from nova_rbd_backend.storage.images import draft, purge
+from tests.support import readers, storage_child
 from tests.support.clients import in_threads
 from tests.support.clusters import wait_for_dead_clients
 from tests.testbed.process import wait_for
@@ -45,13 +46,90 @@ def _check_whole(vms, name, content):
         assert base.read(0, len(content)) == content
 
 
-def test_each_step(forks, ceph, vms, tmp_path, age):
-    path = tmp_path / "source.raw"
-    content = random.Random(3).randbytes(6 * MIB)
-    path.write_bytes(content)
+@pytest.fixture
+def content():
+    return random.Random(3).randbytes(6 * MIB)
 
+
+@pytest.fixture
+def raw(tmp_path, content):
+    path = tmp_path / "source.raw"
+    path.write_bytes(content)
+    return str(path)
+
+
+@pytest.fixture
+def qcow2(raw):
+    """The same disk in qcow2."""
+    path = raw.replace(".raw", ".qcow2")
+    command = ["qemu-img", "convert", "-O", "qcow2", raw, path]
+    subprocess.run(command, check=True, timeout=60)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("flow", "form"),
+    [("base of qcow2", "qcow2"), ("base of bytes that come", "raw")],
+)
+def test_each_step_without_a_raw_file(
+    forks, ceph, vms, raw, qcow2, content, flow, form
+):
     def prepare():
-        return names.base_image(str(uuid.uuid4()), ""), str(path)
+        path = raw if form == "raw" else qcow2
+        return names.base_image(str(uuid.uuid4()), ""), path
+
+    killed = storage_child.kill_at_each_step(forks, ceph, flow, prepare)
+    # Some have died just as they had opened the draft.
+    wait_for_dead_clients(ceph, "vms")
+    whole = [_made_again(vms, entry, qcow2, content) for entry in killed]
+    assert not whole[0]
+    assert whole[-1]
+
+
+def _made_again(vms, entry, qcow2, content):
+    step, name = entry
+    whole = bases.size_bytes(vms, name) is not None
+    if not whole and step % 2:
+        found = wait_for(
+            "the dead process's lease ends",
+            lambda: bases.begin(vms, name) or bases.size_bytes(vms, name),
+            lease.SECONDS,
+        )
+        if isinstance(found, bases.BaseAttempt):
+            packed = draft.Packed("qcow2", len(content))
+            bases.finish(vms, found, qcow2, {}, packed=packed)
+    if whole or step % 2:
+        _check_whole(vms, name, content)
+    return whole
+
+
+def test_killed_while_qemu_img_writes(
+    forks, ceph, vms, qcow2, content, tmp_path
+):
+    name = names.base_image(str(uuid.uuid4()), "")
+    begun = tmp_path / "begun"
+    maker = forks.start(
+        storage_child.pause_in_copy,
+        *(str(ceph.conf), name, qcow2, str(begun)),
+    )
+    try:
+        wait_for("the conversion begins", begun.exists, 60)
+        ceph.pause_osds()
+        begun.unlink()
+        wait_for("qemu-img runs", lambda: readers.of_file(qcow2), 30)
+    finally:
+        maker.kill()
+        ceph.resume_osds()
+    maker.wait(30)
+    wait_for("qemu-img has ended", lambda: not readers.of_file(qcow2), 30)
+    assert bases.size_bytes(vms, name) is None
+    assert _made_again(vms, (1, name), qcow2, content) is False
+    assert journal.creations(vms, name) == []
+
+
+def test_each_step(forks, ceph, vms, raw, content, age):
+    def prepare():
+        return names.base_image(str(uuid.uuid4()), ""), raw
 
     age(-1)  # removes bases that other tests have left
     before = _objects(ceph)
@@ -71,7 +149,7 @@ def test_each_step(forks, ceph, vms, tmp_path, age):
                 lease.SECONDS,
             )
             if isinstance(found, bases.BaseAttempt):
-                bases.finish(vms, found, str(path), {})
+                bases.finish(vms, found, raw, {})
             _check_whole(vms, name, content)
         return whole
 

@@ -3,13 +3,13 @@
 """States left by a process that dies inside a step, made by hand."""
 
 import dataclasses
-import struct
 import time
 import uuid
 
 import pytest
 
 from nova_rbd_backend import names
+from nova_rbd_backend.ceph import layouts
 from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import discard, draft, purge
@@ -108,12 +108,10 @@ def test_interrupted_move_to_the_trash_is_finished(ceph, vms, name):
     image_id = vms.directory.image_id(name)
     entry = journal.begin_deletion(vms, name, image_id, ())
     vms.trash.move(name)
-    request = struct.pack("<I", len(image_id)) + image_id.encode()
+    request = layouts.begin_of_move(image_id)
     with ceph.admin() as admin, admin.open_ioctx("vms") as ioctx:
         # Set the state back from NORMAL to MOVING.
-        ioctx.execute(
-            "rbd_trash", "rbd", "trash_state_set", request + b"\x01\x00"
-        )
+        ioctx.execute(layouts.TRASH, "rbd", "trash_state_set", request)
     assert name not in purge.purge(vms).purged
     old = dataclasses.replace(
         entry, begun_at=time.time() - 2 * discard.BUSY_LIMIT_SECONDS

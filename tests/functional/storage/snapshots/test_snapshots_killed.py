@@ -61,14 +61,16 @@ def new_disk(ceph, here):
 def _run_once(target):
     """Do what nova-compute does in its periodic run."""
     asked = []
-    for entry in detach.abandoned(target):
+    for entry in detach.abandoned(target, journal.detachments(target)):
         if detach.may_be_known(target, entry):
             asked.append(entry)
         else:
             assert detach.remove_unknown(target, entry)
     done = [
         detach.detach(target, entry, 0)
-        for entry in detach.waiting(target, held_seconds=0)
+        for entry in detach.waiting(
+            target, journal.detachments(target), held_seconds=0
+        )
     ]
     return asked, done, purge.purge(target)
 

@@ -5,19 +5,15 @@
 Nova's database, its objects and its periodic task are real.
 """
 
-import contextlib
 import dataclasses
 import functools
-import subprocess
-import sys
 import types
 import uuid
 
 import pytest
 
 from tests.nova.images import MIB
-from tests.support import client_child
-from tests.support.clients import inactive
+from tests.support.clients import Client, inactive
 
 HERE = "here"
 
@@ -316,27 +312,6 @@ def test_spawn_whose_domain_nova_keeps(
     assert "libvirt has its domain, which Nova keeps" in caplog.text
 
 
-@contextlib.contextmanager
-def client_of(ceph, disk):
-    """Have a process open a disk and hold its lock, as a guest does."""
-    program = (sys.executable, "-m", client_child.__name__)
-    process = subprocess.Popen(
-        [*program, str(ceph.conf), "vms", disk],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        process.stdout.readline()
-        process.stdin.write("write 1\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "wrote\n"
-        yield
-    finally:
-        process.kill()
-        process.wait(10)
-
-
 def test_disk_that_is_open_stays_and_is_tried_again(
     ceph, compute, monkeypatch, caplog
 ):
@@ -347,11 +322,15 @@ def test_disk_that_is_open_stays_and_is_tried_again(
     instance = compute.instance()
     compute.dies_while_it_spawns(instance, monkeypatch)
     instance.destroy()
-    with client_of(ceph, f"{instance.uuid}_disk"):
+    client = Client(ceph, f"{instance.uuid}_disk")
+    try:
+        assert client.write("1") == "wrote"
         compute.run_pending_deletes()
         assert compute.disks(instance) == [f"{instance.uuid}_disk"]
         assert "Disks of this deleted instance stay" in caplog.text
         assert attempts(instance) == (False, "1")
+    finally:
+        client.kill()
     compute.run_pending_deletes()
     assert compute.disks(instance) == []
     assert attempts(instance) == (True, "2")

@@ -6,6 +6,7 @@ import concurrent.futures
 import tempfile
 import threading
 import time
+import types
 
 import pytest
 
@@ -81,6 +82,32 @@ def test_waits_for_the_base_of_another_host(pools, glance, instance, image_id):
         other_host.end()
         waits.result(timeout=30)
     assert content(pools, image, 6)[0] == b"theirs"
+
+
+def test_waiting_host_asks_less_and_less(pools, glance, image_id, monkeypatch):
+    """And a thousand of them do not ask at the same moments."""
+    from nova_rbd_backend.virt.boot import bases
+
+    glance(disk_format="qcow2")
+    pauses = []
+    clock = [time.monotonic()]
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        clock[0] += seconds
+        if clock[0] > begun + 60:
+            other_host.end()
+
+    fake = types.SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep)
+    monkeypatch.setattr(bases, "time", fake)
+    other_host, begun = lease.take(pools.vms, base_name(image_id)), clock[0]
+    fetched = []
+    cache(rbd(another()), fetcher(b"late", fetched), image_id=image_id)
+    assert len(fetched) == 1
+    assert len(pauses) < 30
+    assert pauses[0] <= 0.5
+    assert 3 <= max(pauses) <= 4
+    assert len({round(pause, 3) for pause in pauses[-10:]}) > 5
 
 
 def test_wait_for_another_host_has_a_limit(

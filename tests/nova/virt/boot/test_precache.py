@@ -63,17 +63,17 @@ def test_precache_of_a_cloneable_image_copies_nothing(
 
 
 def test_next_start_removes_the_files_of_a_killed_compute(pools, nova_conf):
-    from nova_rbd_backend.virt.boot import fetch as fetch_
+    from nova_rbd_backend.virt.boot import staging
 
     left = []
     for host in ("host1", "host10"):
         nova_conf(host=host)
-        with fetch_.staged_file("nova-base_x") as path:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-        left.append(path + ".part")
+        with staging.staged_file("nova-base_x") as staged:
+            pass
+        left.append(staged.path + ".part")
         with open(left[-1], "wb") as file:
             file.write(b"half")
     nova_conf(host="host1")
-    fetch_.clear_staged()
-    fetch_.clear_staged()
+    staging.clear_staged()
+    staging.clear_staged()
     assert [os.path.exists(path) for path in left] == [False, True]

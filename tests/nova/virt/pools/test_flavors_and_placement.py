@@ -9,6 +9,8 @@ import uuid
 
 import pytest
 
+from tests.nova.conftest import needs_native_nova
+
 NODE = "host1"
 FAST = "CUSTOM_RBD_FAST_GB"
 
@@ -85,10 +87,12 @@ def allocated(monkeypatch):
     return say
 
 
+@needs_native_nova
 def test_no_classes(pools, update):
     assert set(update()) == {"DISK_GB"}
 
 
+@needs_native_nova
 def test_each_class_has_its_own_inventory(pools, classes, update, tree):
     found = update()
 
@@ -109,6 +113,7 @@ def test_each_class_has_its_own_inventory(pools, classes, update, tree):
     assert update()[FAST]["reserved"] == 1
 
 
+@needs_native_nova
 def test_space_of_the_default_class_is_disk_gb(
     pools, classes, update, allocated
 ):
@@ -121,6 +126,7 @@ def test_space_of_the_default_class_is_disk_gb(
     }
 
 
+@needs_native_nova
 def test_share_of_a_host(pools, classes, update, driver):
     whole = driver._get_local_gb_info()["total"]
     pools.conf(group="nova_rbd", capacity_share_percent=50)
@@ -130,6 +136,7 @@ def test_share_of_a_host(pools, classes, update, driver):
     assert found[FAST]["total"] == int(whole / 2)
 
 
+@needs_native_nova
 def test_class_that_was_removed(pools, classes, update, allocated):
     total = update()[FAST]["total"]
     classes()

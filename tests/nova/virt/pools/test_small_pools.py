@@ -12,9 +12,14 @@ import pytest
 from oslo_config import cfg
 from oslo_utils import units
 
+from tests.nova.conftest import needs_native_nova
 from tests.support.clients import set_quota
 
+pytestmark = needs_native_nova
+
 FAST = "CUSTOM_RBD_FAST_GB"
+# Far from a whole number of GiB, which is what Nova reports.
+LARGE = 4 * units.Gi + 512 * units.Mi
 
 
 class Placement:
@@ -94,7 +99,10 @@ def placement(client):
 
 @pytest.fixture
 def quota(ceph, pools):
-    """Return a function that sets how many bytes a pool may hold."""
+    """Return a function that sets how many bytes a pool may hold more.
+
+    What it holds may still change, because the OSDs tell it late.
+    """
 
     def have(pool, wanted_bytes):
         used = pools.vms.cluster.capacity(pool).used_bytes
@@ -111,8 +119,8 @@ def test_pools_in_use_that_hold_nothing_more(
     pools, classes, driver, placement, quota
 ):
     """Placement refuses a report without a class that is in use."""
-    quota("vms", 4 * units.Gi)
-    quota("snapshots", 4 * units.Gi)
+    quota("vms", LARGE)
+    quota("snapshots", LARGE)
     before = placement.report(driver)
     assert before["DISK_GB"]["reserved"] == before[FAST]["reserved"] == 0
     placement.allocate(DISK_GB=2, **{FAST: 2})
@@ -126,7 +134,7 @@ def test_pools_in_use_that_hold_nothing_more(
     assert found["VCPU"] == before["VCPU"]
 
     for pool in ("vms", "snapshots"):
-        quota(pool, 4 * units.Gi)
+        quota(pool, LARGE)
     assert placement.report(driver) == before
     assert placement.has_room("DISK_GB")
     assert placement.has_room(FAST)
@@ -141,7 +149,7 @@ def test_new_host_with_a_small_pool(pools, driver, placement, quota):
 def test_more_is_reserved_than_the_pool_holds(pools, driver, placement, quota):
     """As by a reserved_host_disk_mb that suits another pool."""
     pools.conf(reserved_host_disk_mb=10 * units.Ki)
-    quota("vms", 4 * units.Gi)
+    quota("vms", LARGE)
     found = placement.report(driver)["DISK_GB"]
     assert found["reserved"] == found["total"]
     assert not placement.has_room("DISK_GB")

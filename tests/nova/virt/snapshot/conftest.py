@@ -11,6 +11,7 @@ import pytest
 from tests.nova.virt.snapshot.agent import state_of
 from tests.support import ceph_fixtures
 from tests.support.guest_domain import FILE_DISK
+from tests.testbed.guest import console
 from tests.testbed.process import wait_for
 
 DOMAIN = """
@@ -31,8 +32,6 @@ DOMAIN = """
 </domain>
 """
 
-# Enough beside an OpenStack with guests of its own on the same two cores.
-BOOT_SECONDS = 240
 
 guest_image = ceph_fixtures.guest_image
 
@@ -74,7 +73,7 @@ class Guests:
             wait_for(
                 "the agent answers",
                 lambda: state_of(domain),
-                BOOT_SECONDS,
+                console.LIMIT_SECONDS,
                 0.5,
             )
         except BaseException:

@@ -11,10 +11,13 @@ import uuid
 import libvirt
 import pytest
 
+from tests.nova.conftest import needs_native_nova
 from tests.nova.drivers import new_driver
 from tests.nova.virt.snapshot.agent import marks, state_of
 from tests.nova.virt.snapshot.conftest import DOMAIN
 from tests.testbed.process import wait_for
+
+pytestmark = needs_native_nova
 
 # Freezes the guest as a snapshot does, and is killed before it thaws it.
 KILLED = """

@@ -12,11 +12,14 @@ import time
 import libvirt
 import pytest
 
+from tests.nova.conftest import needs_native_nova
 from tests.nova.drivers import new_driver
 from tests.nova.virt.snapshot.agent import ask, marks, state_of
 from tests.testbed.process import wait_for
 
-LIMIT_SECONDS = 2
+pytestmark = needs_native_nova
+
+LIMIT_SECONDS = 4
 HOOKED = """
 cat >/run/hook <<'END'
 #!/bin/sh
@@ -124,7 +127,7 @@ def test_agent_that_freezes_late(snapshot, slow, guest, tmp_path):
     """The guest is thawed once the agent answers, since it may have frozen."""
     from nova import exception
 
-    slow(freeze=8)
+    slow(freeze=10)
     with pytest.raises(exception.InstanceQuiesceFailed):
         snapshot(os_require_quiesce="yes")
     assert state_of(guest) == "thawed"

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.convert import qemu_img
+from nova_rbd_backend.ceph import qemu_img
 
 # As qemu-img does: a carriage return, and no new line before the end.
 SLOW = r"printf '(25.00/100%%)\r'; sleep 0.5; printf '(50.00/100%%)\r'"

@@ -3,22 +3,16 @@
 """A qemu-img that makes no progress, as when Ceph does not answer."""
 
 import os
-import pathlib
-import signal
 
 import pytest
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.convert import qemu_img
+from nova_rbd_backend.ceph import qemu_img
 from tests.functional.convert.local_instance import MIB
+from tests.support import readers
 
 pytestmark = pytest.mark.timeout(60)
 SIZE = 64 * MIB
-
-
-def children():
-    """Return the pids of the programs that this thread has started."""
-    return pathlib.Path("/proc/thread-self/children").read_text().split()
 
 
 @pytest.fixture
@@ -32,19 +26,28 @@ def files(tmp_path):
     return str(disk), str(target)
 
 
-@pytest.mark.parametrize("work", ["copy", "are_same"])
-def test_work_is_given_up_and_its_program_ended(files, work, monkeypatch):
-    monkeypatch.setattr(qemu_img, "STALL_SECONDS", 2)
-    path, target = files
-    before, told = children(), []
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """Have each qemu-img stop before it does anything."""
+    program = tmp_path / "qemu-img"
+    program.write_text("#!/bin/sh\nkill -STOP $$\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
-    def stop(done):
-        told.append(done)
-        for pid in set(children()) - set(before):
-            os.kill(int(pid), signal.SIGSTOP)
+
+@pytest.mark.parametrize("work", ["copy", "are_same"])
+def test_work_is_given_up_and_its_program_ended(
+    files, stopped, work, monkeypatch
+):
+    monkeypatch.setattr(qemu_img, "STALL_SECONDS", 2)
+    (path, target), at_work = files, []
+
+    def look(_done):
+        at_work.append(readers.of_file(path))
 
     with pytest.raises(errors.ConversionError, match="no progress for 2 s"):
-        getattr(qemu_img, work)(path, "raw", target, SIZE, stop)
+        getattr(qemu_img, work)(path, "raw", target, SIZE, look)
 
-    assert len(told) > 1
-    assert children() == before
+    assert len(at_work) > 1
+    assert len(at_work[-1]) == 1
+    assert readers.of_file(path) == []

@@ -1,76 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""qemu-img: copy a local disk in any of Nova's formats into Ceph.
+"""qemu-img: copy a local file in any of QEMU's formats into an image.
 
 One program reads all formats, and copies and compares the bytes that QEMU
 shows to the guest. It is always told the format. Otherwise it would guess the
-format from what the guest has written.
+format from what a guest has written.
 """
 
-import json
 import os
 import re
 import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from nova_rbd_backend import errors
-from nova_rbd_backend.convert import program
+from nova_rbd_backend.ceph.transfer import Progress
 
-#: Told how many bytes of the disk are done; may raise to end the work.
-Progress = Callable[[int], None]
-
-_ASK_SECONDS = 60
+_EXIT_SECONDS = 60
 #: The work is given up if nothing has moved for so long.
 STALL_SECONDS = 600.0
 _TICK_SECONDS = 1.0
 _SHARE = re.compile(rb"\((\d+\.\d+)/100%\)")
+#: What qemu-img says if the fault is in the file that it reads.
+_UNREADABLE = re.compile(r"error while reading|Could not open '(?!rbd:)")
 #: Smaller holes are copied as data, as when an image is imported.
 _HOLE_BYTES = "64k"
 _DIFFERS = 1
-
-
-def inspect(path: str, form: str, instances: str) -> tuple[int, int]:
-    """Return the size of a local disk, and how much of it may be data.
-
-    :param form: its format, ``raw`` or ``qcow2``
-    :param instances: the folder with Nova's disks and their backing files
-    :returns: both in bytes
-    :raises ConversionRefused: the disk is encrypted, or depends on a file
-        elsewhere
-    """
-    disk = ("-f", form, path)
-    layers = _asked("info", "-U", "--backing-chain", *disk)
-    for index, layer in enumerate(layers):
-        _refuse_strange(layer, index, instances)
-    found = _asked("measure", "-U", "-O", "raw", *disk)
-    size = int(layers[0]["virtual-size"])
-    return size, min(size, int(found["required"]))
-
-
-def _refuse_strange(layer: Any, index: int, instances: str) -> None:
-    path = layer["filename"]
-    data = layer.get("format-specific", {}).get("data", {})
-    folder = os.path.realpath(instances)
-    why = None
-    if layer.get("encrypted"):
-        why = "it is encrypted, which Nova cannot do with disks on RBD"
-    elif data.get("data-file"):
-        why = "it keeps its data in another file, which Nova never does"
-    elif layer.get("backing-filename") and not layer.get(
-        "backing-filename-format"
-    ):
-        why = (
-            "it does not name the format of its backing file: set it with "
-            "`qemu-img rebase -u -F FORMAT -b FILE`"
-        )
-    elif index and not os.path.realpath(path).startswith(f"{folder}{os.sep}"):
-        why = f"a backing file outside of {instances} is nothing of Nova's"
-    if why:
-        raise errors.ConversionRefused(f"{path}: {why}")
 
 
 def copy(
@@ -81,7 +38,10 @@ def copy(
     Zeros and holes are left out. On return all data is stored.
 
     :param target: ``rbd:...``
-    :raises ConversionError: an image could not be read or written
+    :param progress: told how many bytes of the disk are done; may raise to
+        end the work
+    :raises UnreadableFile: the file is damaged
+    :raises ConversionError: the image could not be written
     """
     words = ["convert", "-p", "-n", "--target-is-zero", "-t", "none", "-W"]
     words += ["-m", "8", "-S", _HOLE_BYTES, "-f", form, "-O", "raw"]
@@ -99,11 +59,6 @@ def are_same(
     # Without -s (strict), so that a hole equals zeros.
     words = ["compare", "-p", "-f", form, "-F", "raw"]
     return _run(words, path, image, size, progress, also=_DIFFERS) == 0
-
-
-def _asked(what: str, *words: str) -> Any:
-    command = ["qemu-img", what, "--output=json", *words]
-    return json.loads(program.output(command, _ASK_SECONDS))
 
 
 def _run(
@@ -132,14 +87,16 @@ def _run(
         try:
             for share in _shares(process):
                 progress(int(size * share))
-            code = process.wait(_ASK_SECONDS)
+            code = process.wait(_EXIT_SECONDS)
         except BaseException:
             process.kill()
             raise
         said.seek(0)
         if code not in (0, also):
-            text = program.one_line(said.read())
-            raise errors.ConversionError(f"{words[0]} {path}: {text}")
+            text = one_line(said.read())
+            found = _UNREADABLE.search(text)
+            error = errors.UnreadableFile if found else errors.ConversionError
+            raise error(f"{words[0]} {path}: {text}")
         return code
 
 
@@ -165,3 +122,8 @@ def _shares(process: "subprocess.Popen[bytes]") -> Iterator[float]:
                 f"qemu-img made no progress for {STALL_SECONDS:g} s: check "
                 "'ceph health'"
             )
+
+
+def one_line(text: str) -> str:
+    """Return what a program printed as one line."""
+    return "; ".join(filter(None, map(str.strip, text.splitlines())))
