@@ -27,6 +27,8 @@ LANES = {
 }
 #: Set when the run is to end soon. A teardown then only stops servers.
 INTERRUPTED = threading.Event()
+# What has failed first is often the cause of all that fails after it.
+REPORTED_FAILURES = 3
 # How long an interrupted worker may take to stop its OpenStack.
 STOP_SECONDS = 60
 
@@ -43,6 +45,23 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Give the mark ``quick`` to the two suites that run in a minute."""
     if item.nodeid.startswith(("tests/unit/", "tests/contract/")):
         item.add_marker("quick")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what the clusters were doing to the report of a failed test."""
+    report = yield
+    if report.failed and item.session.testsfailed < REPORTED_FAILURES:
+        # Without Ceph's libraries tests/unit runs too.
+        from tests.support import ceph_report, clusters
+
+        report.sections += [
+            (f"Ceph in {each.folder}", ceph_report.of_ceph(each))
+            for each in clusters.running
+        ]
+    return report
 
 
 # The reporter of the terminal registers itself in this hook too.

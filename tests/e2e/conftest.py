@@ -12,7 +12,7 @@ import pytest
 from openstack.compute.v2.flavor import Flavor
 from openstack.image.v2.image import Image
 
-from tests.conftest import INTERRUPTED, Tell
+from tests.conftest import INTERRUPTED, REPORTED_FAILURES, Tell
 from tests.e2e import proof, told
 from tests.e2e.hub import Hubs
 from tests.testbed import nova_threads
@@ -42,8 +42,6 @@ OVERRIDES: Conf = {
     },
 }
 PURGE_SECONDS = 60
-# What has failed first is often the cause of all that fails after it.
-REPORTED_FAILURES = 3
 FOLDER_SECONDS = 15
 
 

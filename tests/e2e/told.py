@@ -10,12 +10,8 @@ import pathlib
 import signal
 import time
 
-import rados
-
-from tests.testbed.ceph import pools
-from tests.testbed.ceph.cluster import CephCluster
+from tests.support import ceph_report
 from tests.testbed.openstack.compute import Compute
-from tests.testbed.process import TestbedError
 from tests.testbed.whole import Testbed
 
 _LINES = 60
@@ -27,37 +23,14 @@ _REPORT_SIGNAL = signal.SIGUSR2
 _REPORT_BEGIN = "Guru Meditation"
 # The heading of what follows on the threads: processes and all options.
 _REPORT_END = "Processes"
-# Of a daemon that has ended by itself; its log ends with why.
-_DAEMON_LINES = 40
 
 
 def of_all(stack: Testbed) -> list[tuple[str, str]]:
     """Return titles and texts of Ceph and of each compute host."""
-    return [("Ceph", of_ceph(stack.cluster)), *of_computes(stack)]
-
-
-def of_ceph(cluster: CephCluster) -> str:
-    """Return its health, its daemons, and the last words of those that died.
-
-    A daemon that died by itself is the cause of most that fails after it.
-    """
-    try:
-        with cluster.admin() as admin:
-            health = pools.command(admin, "health", detail="detail")
-        checks = [
-            f"{name}: {each['summary']['message']}"
-            for name, each in health["checks"].items()
-        ]
-        lines = [health["status"], *checks]
-    except (rados.Error, TestbedError) as error:
-        lines = [f"no health: {error}"]
-    for name, pid, memory in cluster.status():
-        lines.append(f"{name}: pid {pid}, {memory} MiB")
-        if pid == "-":
-            for log in sorted((cluster.folder / "log").glob(f"{name}.*")):
-                said = log.read_text(errors="replace").splitlines()
-                lines += [f"  {each}" for each in said[-_DAEMON_LINES:]]
-    return "\n".join(lines)
+    return [
+        ("Ceph", ceph_report.of_ceph(stack.cluster)),
+        *of_computes(stack),
+    ]
 
 
 def of_computes(stack: Testbed) -> list[tuple[str, str]]:

@@ -30,6 +30,8 @@ _TRIES = 3
 KEPT = "NOVA_RBD_KEPT_CLUSTERS"
 # librbd's own, which it would not make anew.
 OBJECTS_OF_POOLS = {"rbd_info", "rbd_namespace"}
+#: Those that this process has started and not ended.
+running: list[CephCluster] = []
 
 
 @contextlib.contextmanager
@@ -41,6 +43,7 @@ def started_ceph(**how: Any) -> Iterator[CephCluster]:
             stack.callback(ceph.destroy)
             ceph.start()
             stack.callback(disconnect, ceph)
+            stack.enter_context(_listed(ceph))
             yield ceph
 
 
@@ -58,9 +61,19 @@ def shared_ceph(**how: Any) -> Iterator[CephCluster]:
     ceph = CephCluster(folder, **how)
     ceph.start()
     try:
-        yield ceph
+        with _listed(ceph):
+            yield ceph
     finally:
         disconnect(ceph)
+
+
+@contextlib.contextmanager
+def _listed(ceph: CephCluster) -> Iterator[None]:
+    running.append(ceph)
+    try:
+        yield
+    finally:
+        running.remove(ceph)
 
 
 def empty_kept(folder: pathlib.Path) -> None:

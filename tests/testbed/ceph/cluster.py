@@ -116,6 +116,10 @@ class CephCluster:
         """Return the base64 key of client.<user>; a secret: do not log it."""
         return users_.read_key(self.keyring(user))
 
+    def socket(self, daemon: str) -> pathlib.Path:
+        """Return the admin socket of a daemon ("osd.0")."""
+        return self._sockets / f"{daemon}.asok"
+
     def admin(self) -> contextlib.AbstractContextManager[rados.Rados]:
         """Give a connection as client.admin; all its calls have a limit."""
         return self.client("admin")
