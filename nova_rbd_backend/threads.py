@@ -83,7 +83,8 @@ def within(seconds: float, func: Callable[[], T]) -> T:
     if not ended.wait(seconds):
         raise TimeoutError(f"no answer within {seconds} s")
     if failed:
-        raise failed[0]
+        # Popped: no frame of the error's traceback may refer to the error.
+        raise failed.pop()
     return results[0]
 
 

@@ -8,10 +8,12 @@ after it has died (shutdown, blocklisting). Its users close nothing.
 
 import contextlib
 import functools
+import gc
 import json
 import os
 import re
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -27,6 +29,9 @@ T = TypeVar("T")
 
 # Nonce 0 would blocklist the whole host (OSDMap::is_blocklisted, 16.2).
 _CLIENT_ADDRESS = re.compile(r"[^/]+:\d+/[1-9]\d*")
+# Dropped connections, each with some eleven threads and as many sockets. A
+# full garbage collection stops a nova-compute for tenths of a second.
+_MOST_KEPT = 2
 #: In the network for documentation (RFC 5737), where no client is.
 NO_CLIENT = "192.0.2.1:0/1"
 _LISTED_FOR = re.compile(r"\(([\d.e+]+) sec\)")
@@ -59,6 +64,7 @@ class Cluster:
         self._connection: Connection | None = None
         self._lock = threads.original_threading().Lock()
         self._fsid: str | None = None
+        self._dropped: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._failure: tuple[float, errors.StorageError] | None = None
         # The one of for_images_in_use, in a dict because setdefault is atomic.
         self._others: dict[str, Cluster] = {}
@@ -107,18 +113,28 @@ class Cluster:
     def drop(self, broken: Connection) -> None:
         """Forget a broken connection, so that the next use opens a new one.
 
-        It is closed when no thread uses it any more.
+        It is closed when no thread uses it any more, and no error refers to
+        it: an error has the frames that it came through, and a frame that
+        has the error in a variable of its own keeps both until Python's next
+        full garbage collection. In a nova-compute, hours may pass until then.
         """
         with self._lock:
-            if self._connection is broken:
-                self._connection = None
+            if self._connection is not broken:
+                return
+            self._connection = None
+            kept = len(self._dropped)
+            self._dropped.add(broken)
+        if kept >= _MOST_KEPT:
+            gc.collect()
 
     def after_fork(self) -> None:
         """Leave the connection to the parent of a fork."""
         self._lock = threads.original_threading().Lock()
-        if self._connection is not None:
-            self._connection.abandon()
-            self._connection = None
+        for each in (self._connection, *self._dropped):
+            if each is not None:
+                each.abandon()
+        self._connection = None
+        self._dropped.clear()
         for other in self._others.values():
             other.after_fork()
 

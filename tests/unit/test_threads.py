@@ -66,6 +66,36 @@ def work():
 """
 
 
+FAILING = """
+import gc, weakref
+from nova_rbd_backend import threads
+gc.disable()
+class Connection:
+    pass
+def work():
+    connection = Connection()
+    kept.append(weakref.ref(connection))
+    raise LookupError("why")
+def tried(call):
+    try:
+        call()
+    except LookupError as error:
+        assert "work" in str(traceback.extract_tb(error.__traceback__))
+import traceback
+kept = []
+tried(lambda: threads.run(work))
+tried(lambda: threads.run(work, long=True))
+tried(lambda: threads.run(threads.within, 5, work))
+print(*(each() is None for each in kept))
+"""
+
+
+@pytest.mark.parametrize("kind", ["", EVENTLET])
+def test_error_keeps_nothing_until_the_next_garbage_collection(kind):
+    """A nova-compute hardly ever collects its oldest objects."""
+    assert _run(kind + FAILING) == ["True"] * 3
+
+
 @pytest.mark.parametrize("long", [False, True])
 def test_green_threads_run_while_a_native_thread_works(long):
     ran, ticks = _run(

@@ -57,3 +57,31 @@ def test_close_that_does_not_end(ceph, name):
         disk.write(b"data", 0)
     closed.set()
     wait_for("the call lets it go", lambda: alive() is None, 10, 0.02)
+
+
+@pytest.fixture
+def no_garbage_collection():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_errors_that_keep_their_connections(ceph, no_garbage_collection):
+    """As in a nova-compute that asks a pool without an answer all day."""
+    cluster = connect(
+        ceph, connect_timeout_seconds=20, operation_timeout_seconds=1
+    )
+    alive = []
+    for _ in range(8):
+        connection = cluster.connection()
+        alive.append(weakref.ref(connection))
+        kept = []
+        try:
+            with cluster.reach("try", pool="vms"):
+                raise rados.TimedOut("no answer", errno=110)
+        except errors.OperationTimedOut as error:
+            kept += [error, connection, kept]
+        del connection, kept
+    assert sum(each() is not None for each in alive) <= 3
+    assert all(each() is None for each in alive[:4])
