@@ -14,7 +14,7 @@ import json
 import re
 import socket
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from nova_rbd_backend import errors, threads
@@ -302,30 +302,41 @@ def _try_rights(
     pool: Pool, settings: Settings, what: str, layouts: Layouts | None
 ) -> None:
     name = probe_name()
+
+    def remove() -> None:
+        # A clone of another layout may be left.
+        differs = layouts is not None and layouts.difference is not None
+        with contextlib.suppress(*((errors.HasSnaps,) if differs else ())):
+            pool.remove(name)
+
     try:
         _create(pool, name)
-        try:
+        with _undone(remove):
             with pool.open(name, read_only=False) as disk:
                 _set_conf(pool, disk)
                 disk.write(b"probe", 0)
                 disk.create_snap("probe")
-                try:
+                with _undone(lambda: disk.remove_snap("probe")):
                     if layouts is not None:
                         layouts.compare(disk, "probe")
-                finally:
-                    disk.remove_snap("probe")
             _remove_old(pool, name)
-        finally:
-            # A clone of another layout may be left.
-            differs = layouts is not None and layouts.difference is not None
-            left = (errors.HasSnaps,) if differs else ()
-            with contextlib.suppress(*left):
-                pool.remove(name)
     except errors.NotPermitted as error:
         raise errors.ConfigError(
             f"{_user(settings)} may not make and delete {what} in pool "
             f"{shown(pool)} ({error.operation}): {_CAPS_ADVICE}"
         ) from error
+
+
+@contextlib.contextmanager
+def _undone(undo: Callable[[], None]) -> Iterator[None]:
+    """Undo what was made; an error within tells more than one of undo."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(errors.StorageError):
+            undo()
+        raise
+    undo()
 
 
 def _remove_old(pool: Pool, new: str) -> None:

@@ -2,6 +2,8 @@
 
 """Compare all layouts, and clean up after a comparison."""
 
+import contextlib
+
 import rbd
 
 from nova_rbd_backend import errors
@@ -47,17 +49,28 @@ def remove_clone(pool: Pool, disk: Image) -> None:
 
     A dead process may have left it locked; it has no data.
     """
-    name = clones.clone_name(disk.name)
-    with disk._reach("list clones"):
-        children = list(disk._image.list_children2())
-    for child in children:
-        for lock in pool.holders.locks(child["id"]):
-            pool.holders.break_lock(child["id"], lock)
-        if child["trash"]:
-            try:
-                pool.trash.remove(child["id"], force=True)
-            except errors.MoveUnfinished:
-                pool.trash.finish_move(child["id"], name)
-                pool.trash.remove(child["id"], force=True)
-    for left in (name, clones.draft_name(disk.name)):
-        pool.remove(left)
+    left = (clones.clone_name(disk.name), clones.draft_name(disk.name))
+    for name in left:
+        # What is read here may have another layout; librbd knows it.
+        with contextlib.suppress(errors.StorageError):
+            if image_id := pool.directory.image_id(name):
+                _break_locks(pool, image_id)
+        pool.remove(name)
+    with pool._access.reach("list the trash") as ioctx:
+        moved = [
+            (each["id"], each["name"])
+            for each in rbd.RBD().trash_list(ioctx)
+            if each["name"] in left
+        ]
+    for image_id, name in moved:
+        _break_locks(pool, image_id)
+        try:
+            pool.trash.remove(image_id, force=True)
+        except errors.MoveUnfinished:
+            pool.trash.finish_move(image_id, name)
+            pool.trash.remove(image_id, force=True)
+
+
+def _break_locks(pool: Pool, image_id: str) -> None:
+    for lock in pool.holders.locks(image_id):
+        pool.holders.break_lock(image_id, lock)

@@ -297,6 +297,20 @@ def test_pool_without_active_pgs(ceph, good):
     assert "undersized" in doubt or "degraded" in doubt
 
 
+def test_other_pool_without_active_pgs(ceph, good):
+    """It says nothing of the pools that answer, and leaves nothing there."""
+    hasty = dataclasses.replace(good, operation_timeout_seconds=2)
+    with ceph.admin() as admin, inactive(admin, "snapshots"):
+        doubts = {
+            each.name: each.probe()
+            for each in ceph_.steps(hasty)
+            if each.name != "rights for snapshots in snapshots"
+        }
+    assert doubts["rights for disks in vms"] is None
+    assert set(doubts.values()) == {None}
+    assert probes(ceph, "vms") == []
+
+
 @pytest.mark.parametrize("pool", ["vms", "vms-data", "snapshots"])
 def test_full_pool(ceph, good, pool):
     """nova-compute starts, so that servers can be deleted to make room."""
