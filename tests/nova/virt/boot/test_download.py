@@ -87,3 +87,48 @@ def test_others_run_while_a_download_is_written(tmp_path):
         assert size == 512 * 65536
         assert runs >= size // (4 << 20)
     assert done.stdout.count("\n") == 2
+
+
+REMOVAL = """
+import eventlet; eventlet.monkey_patch()
+import os, sys
+from eventlet import patcher
+from oslo_utils import fileutils
+import nova.conf
+nova.conf.CONF([], project="nova", default_config_files=[])
+nova.conf.CONF.set_override("instances_path", sys.argv[1])
+from nova_rbd_backend.virt.boot import staging
+
+threading = patcher.original("threading")
+waiting, removed, remove = threading.Event(), threading.Event(), os.unlink
+
+def other():
+    while not removed.is_set():
+        if waiting.is_set():
+            removed.set()
+        eventlet.sleep(0)
+
+def slow(path):
+    waiting.set()
+    assert removed.wait(20), "no other greenlet runs during the removal"
+    remove(path)
+
+fileutils.delete_if_exists.__defaults__ = (slow,)
+eventlet.spawn(other)
+with staging.staged_file("image") as staged:
+    open(staged.path, "w").close()
+print(waiting.is_set(), os.path.exists(staged.path))
+"""
+
+
+def test_others_run_while_a_file_is_removed(tmp_path):
+    """A file system may take long to free the blocks of gigabytes."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", REMOVAL, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "False"]
