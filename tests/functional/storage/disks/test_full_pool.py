@@ -15,7 +15,7 @@ from nova_rbd_backend.storage import journal
 from nova_rbd_backend.storage.disks import delete, provision
 from nova_rbd_backend.storage.images import draft, purge
 from tests.support.blank_disks import blank_disk
-from tests.support.clients import connect, over_its_quota
+from tests.support.clients import catch_up, connect, over_its_quota
 from tests.testbed.ceph import pools as pools_
 from tests.testbed.process import wait_for
 
@@ -43,6 +43,7 @@ def on_full_osds(admin, pool):
             value = before[f"{ratio}_ratio"]
             pools_.command(admin, f"osd set-{ratio}-ratio", ratio=value)
         wait_for("the OSDs have room", lambda: not is_marked(), 30)
+        catch_up(admin)
 
 
 @pytest.fixture
