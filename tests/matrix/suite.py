@@ -69,8 +69,10 @@ def tests(code: int, output: str) -> tuple[int, int]:
         for number, what in re.findall(r"(\d+) (\w+)", closing)
     }
     failed = found.get("failed", 0) + found.get("error", 0)
-    # A run that ends in another way is a failure as well.
-    return found.get("passed", 0), failed or int(code != 0)
+    passed = found.get("passed", 0)
+    # A run that ends in another way is a failure as well, and so is one that
+    # has only skipped: nothing was shown.
+    return passed, failed or int(code != 0 or not passed)
 
 
 def steps(code: int, output: str) -> tuple[int, int]:

@@ -34,6 +34,7 @@ def test_programs_get_no_options_of_pytest():
         (0, "== 9 tests ==\n== 233 passed, 1 skipped in 87.13s ==", (233, 0)),
         (1, "== 2 failed, 3 passed, 4 errors in 1.0s ==\n", (3, 6)),
         (4, "ERROR: file or directory not found: tests/x", (0, 1)),
+        (0, "== 1 skipped in 0.1s ==\n", (0, 1)),
     ],
 )
 def test_count_of_tests(code, output, expected):

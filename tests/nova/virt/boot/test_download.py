@@ -10,7 +10,20 @@ import json
 import subprocess
 import sys
 
-# In a process of its own, as monkey patching cannot be undone.
+
+def _printed(program, path):
+    """Run it in a process of its own, as monkey patching can't be undone."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 PROGRAM = """
 import eventlet; eventlet.monkey_patch()
 import json, os, sys, time
@@ -74,19 +87,12 @@ print(json.dumps([len(runs) - before, beside.result()]))
 
 def test_others_run_while_a_download_is_written(tmp_path):
     """Into a file, which is synced, and then into the pool."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM, tmp_path / "file"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    for line in done.stdout.splitlines():
+    lines = _printed(PROGRAM, tmp_path / "file").splitlines()
+    for line in lines:
         runs, size = json.loads(line)
         assert size == 512 * 65536
         assert runs >= size // (4 << 20)
-    assert done.stdout.count("\n") == 2
+    assert len(lines) == 2
 
 
 REMOVAL = """
@@ -123,12 +129,4 @@ print(waiting.is_set(), os.path.exists(staged.path))
 
 def test_others_run_while_a_file_is_removed(tmp_path):
     """A file system may take long to free the blocks of gigabytes."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", REMOVAL, tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["True", "False"]
+    assert _printed(REMOVAL, tmp_path).split() == ["True", "False"]
