@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
+_LAST_LINES = 15
 
 
 class TestbedError(Exception):
@@ -43,6 +44,13 @@ def wait_for(
         if time.monotonic() > end:
             raise TestbedError(f"not within {limit_seconds:g} s: {what}")
         time.sleep(interval_seconds)
+
+
+def ended_at_start(name: str, log: pathlib.Path) -> TestbedError:
+    """Return the error for a daemon that has ended, with its last words."""
+    words = log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+    first = f"{name} ended at start, see {log}"
+    return TestbedError("\n".join((first, *words)))
 
 
 def start_time(pid: int) -> int | None:

@@ -1,41 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Choose a free port for a monitor, also while other clusters start."""
+"""Find a free port for a monitor."""
 
-import contextlib
-import errno
 import socket
-from collections.abc import Iterator
 
-from tests.testbed.process import TestbedError, wait_for
+from tests.testbed.process import TestbedError
 
 # Below the kernel's range for outgoing connections (32768 and up), away from
 # the OSDs' own search (6800 to 7300) and the monitor's well-known 3300.
 PORTS = range(13300, 14300, 2)
-
-
-@contextlib.contextmanager
-def port_choice() -> Iterator[None]:
-    """Let one start at a time choose a port, until its daemon has bound it.
-
-    An abstract socket is the lock: it has the ports' scope (the network
-    namespace), ends with its process and leaves no file behind.
-    """
-    with socket.socket(socket.AF_UNIX) as lock:
-        wait_for(
-            "another cluster's monitor has its port", lambda: _bound(lock), 60
-        )
-        yield
-
-
-def _bound(lock: socket.socket) -> bool:
-    try:
-        lock.bind("\0nova-rbd-backend-testbed-mon-port")
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        return False
-    return True
 
 
 def free_pair(address: str, seed: int) -> int:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 import psutil
 import rados
 
+from tests.testbed import ports
 from tests.testbed.ceph import ceph_ports, pools
 from tests.testbed.ceph import users as users_
 from tests.testbed.ceph.ceph_conf import MIB, ClusterSettings, render
@@ -302,7 +303,8 @@ class CephCluster:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            with ceph_ports.port_choice():
+            # Until its daemon has bound it.
+            with ports.choice():
                 settings = self._choose_settings()
                 uuids = {n: str(uuid.uuid4()) for n in range(settings.osds)}
                 self._write_files(settings)

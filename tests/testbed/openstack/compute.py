@@ -15,7 +15,7 @@ import openstack.connection
 from tests.testbed import conf_file
 from tests.testbed.openstack import compute_conf, hub_watch
 from tests.testbed.openstack.site_facts import Site
-from tests.testbed.process import TestbedError, wait_for
+from tests.testbed.process import TestbedError, ended_at_start, wait_for
 
 UP_SECONDS = 90
 
@@ -157,9 +157,7 @@ class Compute:
 
         def usable() -> bool:
             if self.process.pid() is None:
-                raise TestbedError(
-                    f"nova-compute of {name} ended at start, see {self.log}"
-                )
+                raise ended_at_start(f"nova-compute of {name}", self.log)
             return (
                 self._reported(connection)
                 and _has_inventory(connection, name)

@@ -9,7 +9,7 @@ import pymysql
 
 from tests.testbed import ports
 from tests.testbed.openstack.site_facts import ADDRESS, Site
-from tests.testbed.process import TestbedError, wait_for
+from tests.testbed.process import TestbedError, ended_at_start, wait_for
 
 DATABASES = (
     "keystone",
@@ -56,7 +56,7 @@ class Infra:
 
         def answers() -> bool:
             if self._site.process(name).pid() is None:
-                raise TestbedError(f"{name} ended at start, see {log}")
+                raise ended_at_start(name, log)
             return ports.listening(port)
 
         wait_for(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from tests.testbed import nova_threads
 from tests.testbed.openstack import network_endpoint, volume_endpoint
 from tests.testbed.openstack.site_facts import ADDRESS, Site
-from tests.testbed.process import TestbedError, wait_for
+from tests.testbed.process import ended_at_start, wait_for
 
 START_SECONDS = 90
 APIS = ("keystone", "placement", "glance", "nova", "network", "volume")
@@ -103,9 +103,7 @@ class Services:
 
     def _answers(self, name: str) -> bool:
         if self._site.process(name).pid() is None:
-            raise TestbedError(
-                f"{name} ended at start, see {self._site.log(name)}"
-            )
+            raise ended_at_start(name, self._site.log(name))
         try:
             urllib.request.urlopen(self._site.url(name, "/"), timeout=30)
         except urllib.error.HTTPError as error:

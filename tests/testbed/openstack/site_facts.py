@@ -45,7 +45,8 @@ class Site:
         ceph_conf: pathlib.Path,
     ) -> "Site":
         """Read the folder's ports and password; make them at first use."""
-        chosen = ports.remembered(folder / "ports.json", PORTS)
+        others = folder.parent.parent.glob(f"*/{folder.name}/ports.json")
+        chosen = ports.remembered(folder / "ports.json", PORTS, others)
         secret = folder / "password"
         if not secret.exists():
             secret.touch(mode=0o600)

@@ -13,7 +13,7 @@ import pytest
 from tests.nova.images import MIB, cache, never, rbd
 from tests.support.clients import inactive
 
-SECONDS = 2
+SECONDS = 4  # a busy machine takes more than two for what does answer
 DOMAIN = """
 <domain type='test'>
   <name>guest-{uuid}</name><uuid>{uuid}</uuid><memory>1024</memory>
@@ -169,11 +169,11 @@ def test_purge_goes_on_after_a_disk_with_a_clone_there(ceph, pools, instance):
     store.delete(older)
     store.delete(instance.uuid)
     with ceph.admin() as admin, inactive(admin, "snapshots"):
-        reports, _ = store.purge()
+        reports, failed = store.purge()
     purged = [each for found in reports for each in found.purged]
     stuck = [each.image for found in reports for each in found.stuck]
-    assert f"{instance.uuid}_disk" in purged
-    assert f"{older}_disk" in stuck
+    assert f"{instance.uuid}_disk" in purged, (reports, failed)
+    assert f"{older}_disk" in stuck, (reports, failed)
     there.remove(child)
     store.purge()
 
