@@ -196,12 +196,17 @@ class _Run:
         try:
             settle(self.pool, entry)
         except errors.OperationTimedOut as error:
-            _require_answer(self.pool)
-            self.stuck.append(_kept(entry, str(error)))
+            self._put_off(entry, error)
         except errors.UNREACHED:
             raise
         except errors.StorageError as error:
             self.stuck.append(_kept(entry, str(error)))
+
+    def _put_off(
+        self, entry: journal.Entry, error: errors.OperationTimedOut
+    ) -> None:
+        _require_answer(self.pool)
+        self.stuck.append(_kept(entry, str(error)))
 
     def free(self, entry: journal.Entry, force: bool = False) -> None:
         # Before the look, so that what is noted meanwhile stays noted.
@@ -217,8 +222,13 @@ class _Run:
 
     def _is_stuck(self, entry: journal.Entry, force: bool) -> bool:
         """Free an image; return whether this process has to try it again."""
-        if not force and self._has_to_wait(entry):
-            return False
+        try:
+            if not force and self._has_to_wait(entry):
+                return False
+        except errors.OperationTimedOut as error:
+            # To free it would wait for the same answer, and for as long.
+            self._put_off(entry, error)
+            return True
         with journal.claimed(self.pool, entry, _CLAIM_SECONDS) as claim:
             if claim is None:
                 host = entry.claim.split("/")[0] or "another process"
@@ -260,13 +270,16 @@ class _Run:
 def _reason_needed(pool: Pool, entry: journal.Entry) -> str | None:
     """Return why an image waits for its clones; None: it may be free."""
     name, image_id = entry.image, entry.image_id
-    # After an error, _free finds what is wrong.
-    with contextlib.suppress(errors.StorageError):
+    try:
         if names.is_snapshot(name) or names.is_base(name):
             return "has clones" if pool.headers.has_clones(image_id) else None
         clones = list(pool.clones(image_id))
         if clones and _are_temporary(entry, clones):
             return f"has clones {_shown(clones)}"
+    except errors.OperationTimedOut:
+        raise
+    except errors.StorageError:
+        pass  # _free finds what is wrong
     return None
 
 
