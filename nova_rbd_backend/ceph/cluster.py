@@ -279,6 +279,22 @@ class Cluster:
         dump = json.loads(self.mon_command("mon dump"))
         return monitors.all_from_mon_dump(dump)
 
+    def catch_up(self) -> None:
+        """Get the newest OSD map for each open connection; opens one.
+
+        A connection that is not used gets no maps. At its next request it
+        reads those that it lacks, forty at a time. If the request's pool is
+        full in the last of the forty, the request waits until librados looks
+        for late ones, some 10 s later (16.2). Not for use before a request:
+        the OSDs may answer while no monitor does. librados:
+        rados_wait_for_latest_osdmap.
+        """
+        with self.reach("get the newest OSD map") as connection:
+            connection.limited(connection.handle.wait_for_latest_osdmap)
+        for other in self._others.values():
+            if other._connection is not None:
+                other.catch_up()
+
     def capacity(
         self, pool_name: str, data_pool: str | None = None
     ) -> capacity.Capacity:

@@ -69,6 +69,8 @@ def complete(
 
     :param before: what Placement had before
     """
+    # Nova reports each minute, and the monitors have just answered.
+    edge.run(edge.store().cluster.catch_up)
     inventory = provider_tree.data(nodename).inventory
     added = _other_classes(provider_tree.data(nodename).uuid, before)
     if disk := inventory.get(_DISK_GB):
