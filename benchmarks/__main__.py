@@ -27,6 +27,8 @@ NAMES = (
     "pool_size",
     "children",
     "many_hosts",
+    "one_base",
+    "thousand_hosts",
     "snapshot_size",
     "import_speed",
     "first_boot",

@@ -69,7 +69,7 @@ class Bench:
         and local files at the end.
         """
         chosen = {
-            side: [self._host(side, n, user, green) for n in range(count)]
+            side: [self.host(side, n, user, green) for n in range(count)]
             for side in sides
         }
         everyone = [host for of_side in chosen.values() for host in of_side]
@@ -81,17 +81,25 @@ class Bench:
                 host.ask("forget")
             self.meters.clean()
 
-    def _host(self, side: str, number: int, user: str, green: bool) -> Host:
+    def host(
+        self, side: str, number: int, user: str = "nova", green: bool = False
+    ) -> Host:
+        """Return one host, which may not be ready yet; start it if needed."""
         name = f"{side}-{number}-{user}{'-green' * green}"
         if name not in self._hosts:
             place = self.folder / "hosts" / name
             self._hosts[name] = Host(side, place, self.cluster, user, green)
         return self._hosts[name]
 
+    def end_hosts(self, side: str = "") -> None:
+        """End the hosts, of one side or all."""
+        for name, host in list(self._hosts.items()):
+            if side in ("", host.side):
+                host.end()
+                del self._hosts[name]
+
     def close(self) -> None:
-        """End the hosts."""
-        for host in self._hosts.values():
-            host.end()
+        self.end_hosts()
         self.meters.close()
 
     def raw_file(self, virtual_mib: int, data_mib: int) -> pathlib.Path:

@@ -21,6 +21,10 @@ def make_side(side: str, **how: Any) -> Any:
         from benchmarks.floor_side import FloorSide
 
         return FloorSide(side, **how)
+    if side == "crowd":
+        from benchmarks.crowd_side import CrowdSide
+
+        return CrowdSide(side, **how)
     if how["green"]:
         from benchmarks.green_side import GreenSide
 

@@ -34,7 +34,7 @@ class Host:
         self.side = side
         self.folder = folder
         self.conf = str(cluster.conf)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         how = {
             "side": side,
             "folder": str(folder),

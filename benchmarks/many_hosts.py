@@ -9,6 +9,7 @@ work could read of them.
 
 import contextlib
 import uuid
+from collections.abc import Callable, Iterator
 
 from benchmarks.bench import Bench
 from benchmarks.hosts import Host
@@ -43,22 +44,15 @@ ONE, OTHERS = "one host", "each other host"
 
 def run(bench: Bench) -> Report:
     report = Report(NAME, TITLE, ABOUT, COLUMNS)
-    settings = ClusterSettings(str(bench.cluster.conf), "admin", 30, 60)
-    vms = Pool(cluster.connect(settings), "vms")
     with (
         bench.cluster.admin() as admin,
         bench.hosts(("plugin",), 2) as hosts,
-        contextlib.ExitStack() as end,
+        filled_pool(bench) as fill,
     ):
-        # librbd could not remove images that do not exist.
-        end.callback(empty_pool, admin, "vms")
         for host in hosts["plugin"]:
             host.ask("periodic")  # connects, and looks at all once
-        made = 0
         for count in bench.size([1000, 10000, 100000], [100, 1000]):
-            bench.progress(f"{NAME}: making {count - made} disks")
-            _make(vms, made, count)
-            made = count
+            fill(count)
             for _ in range(bench.times(5)):
                 for pool in POOLS:
                     end_periods(admin, pool)
@@ -67,6 +61,33 @@ def run(bench: Bench) -> Report:
                 ):
                     report.add(str(count), side, _period(bench, host))
     return report
+
+
+@contextlib.contextmanager
+def filled_pool(bench: Bench) -> Iterator[Callable[[int], None]]:
+    """Lend what fills the pool up to a number of disks; empty it at the end.
+
+    One deleted image in KEPT_OF disks is kept, and one base in HELD_OF disks
+    is deleted, but has clones.
+    """
+    settings = ClusterSettings(str(bench.cluster.conf), "admin", 30, 60)
+    vms = Pool(cluster.connect(settings), "vms")
+    made = 0
+
+    def fill(count: int) -> None:
+        nonlocal made
+        bench.progress(f"making {count - made} disks")
+        _make(vms, made, count)
+        made = count
+
+    with bench.cluster.admin() as admin:
+        try:
+            yield fill
+        finally:
+            # librbd could not remove images that do not exist, nor parents of
+            # clones that went with them.
+            for pool in ("vms", "images"):
+                empty_pool(admin, pool)
 
 
 def _period(bench: Bench, host: Host) -> dict[str, float]:

@@ -72,20 +72,28 @@ class Meters:
         return seen[-1]
 
     def work_of_osds(self) -> dict[str, float]:
-        """CPU time of all OSDs, and MiB written to their databases."""
-        ticks = written = 0
+        """CPU time of all OSDs, clients' requests, MiB of their databases."""
+        requests = written = 0
         for number in self._osds:
-            found = self._perf(number)["bluefs"]
-            written += found["bytes_written_wal"] + found["bytes_written_sst"]
+            found = self._perf(number)
+            requests += found["osd"]["op"]
+            written += found["bluefs"]["bytes_written_wal"]
+            written += found["bluefs"]["bytes_written_sst"]
+        return {
+            "osd_ms": self.cpu_ms("osd."),
+            "requests": requests,
+            "db_mib": written / MIB,
+        }
+
+    def cpu_ms(self, daemons: str) -> float:
+        """CPU time so far of the daemons whose names begin like this."""
+        ticks = 0
         for name, pid, _ in self._cluster.status():
-            if name.startswith("osd."):
+            if name.startswith(daemons):
                 words = pathlib.Path(f"/proc/{pid}/stat").read_text()
                 fields = words.rpartition(")")[2].split()
                 ticks += int(fields[11]) + int(fields[12])
-        return {
-            "osd_ms": ticks * 1000 / os.sysconf("SC_CLK_TCK"),
-            "db_mib": written / MIB,
-        }
+        return ticks * 1000 / os.sysconf("SC_CLK_TCK")
 
     def _perf(self, osd: int) -> dict[str, dict[str, int]]:
         request = json.dumps({"prefix": "perf dump", "format": "json"})

@@ -213,19 +213,24 @@ class NovaSide:
         """Bytes of local disk that this host's state takes."""
         return {"bytes": allocated(self._folder / "instances")}
 
-    def periodic(self) -> dict[str, float]:
-        """Do what nova-compute does for Ceph in each period, once."""
+    @staticmethod
+    def periodic_work() -> tuple[Any, ...]:
+        """Return what nova-compute does for Ceph in each period."""
         from nova_rbd_backend.virt.background import leftovers, purger
         from nova_rbd_backend.virt.boot import ager
         from nova_rbd_backend.virt.snapshot import detacher
 
-        sent, cpu = self._requests(), time.process_time()
-        for work in (
+        return (
             ager.AGER,
             purger.PURGER,
             detacher.DETACHER,
             leftovers.SETTLER,
-        ):
+        )
+
+    def periodic(self) -> dict[str, float]:
+        """Do once what nova-compute does for Ceph in each period."""
+        sent, cpu = self._requests(), time.process_time()
+        for work in self.periodic_work():
             work._do()
         status = pathlib.Path("/proc/self/status").read_text()
         found = dict(line.split(":", 1) for line in status.splitlines())

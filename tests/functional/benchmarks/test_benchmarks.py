@@ -52,7 +52,9 @@ def medians(run, name):
         ("many_hosts", {"one host", "each other host"}, {"100", "1000"}),
         ("snapshot_size", SIDES, {"8", "64"}),
         ("first_boot", SIDES, {"qcow2, compressed", "raw"}),
-        ("import_speed", TOOLS, {"raw file", "qcow2 in Glance"}),
+        ("import_speed", TOOLS, {"raw file"}),
+        ("one_base", {"plugin"}, {"4", "10"}),
+        ("thousand_hosts", {"plugin"}, {"0", "10, idle", "10"}),
     ],
 )
 def test_all_sides_in_all_cases(run, name, sides, cases):
@@ -81,6 +83,11 @@ def test_copies_are_counted_by_the_cluster(run):
     assert found[case, "plugin"]["stored_mib"] == pytest.approx(16, abs=8)
     for key, row in medians(run, "many_rbd").items():
         assert row["stored_mib"] < 8, key
+
+
+def test_base_is_made_once(run):
+    for row in medians(run, "one_base").values():
+        assert row["made"] == 1
 
 
 def test_operations_wait_for_paused_osds(run):
