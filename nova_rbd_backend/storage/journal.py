@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from nova_rbd_backend import errors, names, threads
+from nova_rbd_backend.ceph import lease
 from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import due
@@ -293,23 +294,42 @@ def renew_deletion(pool: Pool, entry: Entry) -> None:
 def due_here(pool: Pool, kind: str) -> list[Entry]:
     """Return the entries that this process has to look at, the oldest first.
 
-    One request for each, if they are few. The first time, lists all entries of
-    the pool, and returns also those that dead processes of this host have
-    begun or claimed.
+    One request for each, if they are few. The first time, looks among all
+    entries of the pool for those that dead processes of this host have begun
+    or claimed.
 
     :param kind: DELETE or DETACH
     """
     read: dict[str, Entry] = {}
-    is_searched = due.is_searched(pool, kind)
-    if not is_searched or len(due.keys(pool, kind)) > _FEW:
-        read = {entry.key: entry for entry in _entries(pool, kind)}
-    if not is_searched:
-        for entry in filter(_is_left_here, read.values()):
-            due.note(pool, entry.key)
-        due.record_searched(pool, kind)
+    if not due.is_searched(pool, kind):
+        read = _searched(pool, kind)
+    elif len(due.keys(pool, kind)) > _FEW:
+        read = _by_key(pool, kind)
     noted = due.keys(pool, kind)
     found = [read.get(key) or _noted_entry(pool, key) for key in noted]
     return sorted(filter(None, found), key=lambda entry: entry.begun_at)
+
+
+def _searched(pool: Pool, kind: str) -> dict[str, Entry]:
+    """Note what dead processes of this host have left; return all entries.
+
+    One host at a time, or else a thousand that are started together would
+    read what all have deleted and keep, a thousand times from one OSD. A host
+    that finds another one at it does nothing, and comes again with its next
+    delete or period.
+    """
+    with lease.turn(pool, f"{kind}search", 0, frees=True) as turn:
+        if turn is None:
+            return {}
+        read = _by_key(pool, kind)
+    for entry in filter(_is_left_here, read.values()):
+        due.note(pool, entry.key)
+    due.record_searched(pool, kind)
+    return read
+
+
+def _by_key(pool: Pool, kind: str) -> dict[str, Entry]:
+    return {entry.key: entry for entry in _entries(pool, kind)}
 
 
 def _is_left_here(entry: Entry) -> bool:

@@ -126,8 +126,24 @@ def test_parent_that_others_have_trashed_is_freed(host):
 def test_restarted_host_frees_what_it_had_begun(host, work):
     first, restarted = host(), host()
     assert _purge(first).is_whole
-    name = _deleted(first)
-    (entry,) = journal.deletions(first)
+    name = _left_by_a_dead_process(first, work)
+    found = _purge(restarted)
+    assert (found.purged, found.is_whole) == ((name,), False)
+
+
+def test_hosts_that_start_together_search_one_by_one(host):
+    """Each reads the deletions of all hosts, which may be kept for weeks."""
+    first, restarted = host(), host()
+    assert _purge(first).is_whole
+    name = _left_by_a_dead_process(first, "begun")
+    with lease.turn(first, f"{journal.DELETE}search", 0):
+        assert _purge(restarted).purged == ()
+    assert _purge(restarted).purged == (name,)
+
+
+def _left_by_a_dead_process(pool, work):
+    name = _deleted(pool)
+    (entry,) = journal.deletions(pool)
     dead = dataclasses.replace(
         process_.this_process(), pid=_pid_of_nobody(), process=_of_nobody()
     )
@@ -139,9 +155,8 @@ def test_restarted_host_frees_what_it_had_begun(host, work):
             "claimed_until": entry.begun_at + 3600,
         },
     }
-    assert journal._replaced(first, entry, **changes[work])
-    found = _purge(restarted)
-    assert (found.purged, found.is_whole) == ((name,), False)
+    assert journal._replaced(pool, entry, **changes[work])
+    return name
 
 
 def _pid_of_nobody():

@@ -110,7 +110,8 @@ def test_restarted_host_finds_its_snapshots(
     restarted = host()
     _look(backlog)
     monkeypatch.setattr(Process, "may_live", lambda _process: False)
-    for _ in range(2):
+    # First it takes the right to search for them, and gives it back.
+    for others in (4, 2):
         count, look = requests(lambda: _look(restarted))
         assert (len(look.entries), look.is_whole) == (BACKLOG, False)
-        assert count <= BACKLOG / 500 + 2
+        assert count <= BACKLOG / 500 + others
