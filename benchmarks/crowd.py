@@ -38,6 +38,12 @@ class Crowd:
     def answers(self) -> list[Any]:
         return [process.answer() for process in self._processes]
 
+    def requests(self) -> int:
+        """Count the requests that all have sent to OSDs so far."""
+        for process in self._processes:
+            process.tell("requests")
+        return sum(self.answers())
+
     def _tell_all(
         self, do: str, count: int, arguments: dict[str, Any]
     ) -> None:

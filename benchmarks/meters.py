@@ -72,18 +72,12 @@ class Meters:
         return seen[-1]
 
     def work_of_osds(self) -> dict[str, float]:
-        """CPU time of all OSDs, clients' requests, MiB of their databases."""
-        requests = written = 0
+        """CPU time of all OSDs, and MiB written to their databases."""
+        written = 0
         for number in self._osds:
-            found = self._perf(number)
-            requests += found["osd"]["op"]
-            written += found["bluefs"]["bytes_written_wal"]
-            written += found["bluefs"]["bytes_written_sst"]
-        return {
-            "osd_ms": self.cpu_ms("osd."),
-            "requests": requests,
-            "db_mib": written / MIB,
-        }
+            found = self._perf(number)["bluefs"]
+            written += found["bytes_written_wal"] + found["bytes_written_sst"]
+        return {"osd_ms": self.cpu_ms("osd."), "db_mib": written / MIB}
 
     def cpu_ms(self, daemons: str) -> float:
         """CPU time so far of the daemons whose names begin like this."""

@@ -229,23 +229,26 @@ class NovaSide:
 
     def periodic(self) -> dict[str, float]:
         """Do once what nova-compute does for Ceph in each period."""
-        sent, cpu = self._requests(), time.process_time()
+        sent, cpu = self.requests(), time.process_time()
         for work in self.periodic_work():
             work._do()
         status = pathlib.Path("/proc/self/status").read_text()
         found = dict(line.split(":", 1) for line in status.splitlines())
         return {
-            "requests": self._requests() - sent,
+            "requests": self.requests() - sent,
             "cpu_ms": (time.process_time() - cpu) * 1000,
             "rss_mib": int(found["VmRSS"].split()[0]) / 1024,
             "threads": int(found["Threads"]),
         }
 
-    # -- its parts
+    def requests(self) -> int:
+        """Count the requests sent to OSDs so far.
 
-    def _requests(self) -> int:
-        """Count the requests sent to OSDs so far, also refused ones."""
+        OSDs do not count those that they refuse.
+        """
         return sum(map(_requests_of_client, self._folder.glob("*.asok")))
+
+    # -- its parts
 
     def _make_disk(self, instance: Any, image: str) -> None:
         from nova import context

@@ -45,7 +45,7 @@ def _together(
     bench: Bench, hosts: Crowd, count: int, path: str
 ) -> dict[str, float]:
     name = names.base_image(str(uuid.uuid4()), "")
-    before = bench.meters.work_of_osds()
+    sent, cpu_ms = hosts.requests(), bench.meters.cpu_ms("osd.")
     at = hosts.tell(
         "ask_for_base",
         count,
@@ -54,16 +54,14 @@ def _together(
         seconds=bench.size(DOWNLOAD_SECONDS, 2),
     )
     found = [each for answer in hosts.answers() for each in answer]
-    after = bench.meters.work_of_osds()
+    end = max(each["end"] for each in found)
     made = [each["end"] for each in found if each["made"]]
-    seconds = max(each["end"] for each in found) - at
-    bench.meters.clean()
-    return {
-        "late": max(each["end"] for each in found) - min(made),
+    sample = {
+        "late": end - min(made),
         "made": len(made),
-        "seconds": seconds,
-        **{
-            key: (after[key] - before[key]) / seconds
-            for key in ("requests", "osd_ms")
-        },
+        "seconds": end - at,
+        "osd_ms": (bench.meters.cpu_ms("osd.") - cpu_ms) / (end - at),
+        "requests": (hosts.requests() - sent) / (end - at),
     }
+    bench.meters.clean()
+    return sample
