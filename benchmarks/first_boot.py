@@ -48,12 +48,14 @@ class Case:
     options: tuple[str, ...] = ()
 
 
-def _cases(quick: bool) -> Iterator[Case]:
-    if quick:
+def _cases(bench: Bench) -> Iterator[Case]:
+    if bench.quick:
         yield Case("qcow2, compressed", "qcow2", 64, 16, ("-c",))
         yield Case("raw", "raw", 64, 16)
         return
     for gib in (1, 4, 16):
+        if gib > bench.limit_gib:
+            continue
         yield Case(f"qcow2, {gib} GiB", "qcow2", gib * 1024, gib * 256)
         yield Case(f"raw, {gib} GiB", "raw", gib * 1024, gib * 256)
     yield Case("qcow2, 90 % zeros", "qcow2", 1024, 104, ("-S", "0"))
@@ -68,7 +70,7 @@ def _cases(quick: bool) -> Iterator[Case]:
 def run(bench: Bench) -> Report:
     report = Report(NAME, TITLE, ABOUT, COLUMNS)
     with bench.hosts() as hosts, _served(bench.folder) as url:
-        for case in _cases(bench.quick):
+        for case in _cases(bench):
             raw = bench.raw_file(case.virtual_mib, case.data_mib)
             path = raw
             if case.form != "raw":
