@@ -105,10 +105,15 @@ class CrowdSide(NovaSide):
             work._do()
 
     def _boot_and_delete(self, image: str, at: float) -> None:
+        from nova_rbd_backend.virt import edge
+        from nova_rbd_backend.virt.background import turns
+
         _sleep_until(at)
         instance = str(uuid.uuid4())
         self.boot(instance, image)
         self.delete(instance)
+        # What the purger would do in the background.
+        edge.store().purge(turns.seconds())
 
 
 class _Member:
@@ -145,6 +150,7 @@ def _give_each_host_its_own() -> None:
     """Replace what is one for each process by one for each member."""
     from nova_rbd_backend.storage import process
     from nova_rbd_backend.virt import edge
+    from nova_rbd_backend.virt.background import worker
     from nova_rbd_backend.virt.boot import bases, fetch
 
     settings, store = edge.settings, edge.store
@@ -157,6 +163,8 @@ def _give_each_host_its_own() -> None:
     edge.store = lambda: own("store", store)
     # Remembers the host's name.
     process.of_pid = process.of_pid.__wrapped__
+    # The background threads would belong to no member.
+    worker.Background.start = lambda self: None
     bases.lockutils = _NoLocks
     fetch.slot = _free_slot
 

@@ -7,10 +7,12 @@ pool has a resource class of its own, CUSTOM_RBD_NAME_GB, which a flavor asks
 for beside nova_rbd:class.
 """
 
+import contextlib
 from collections.abc import Container, Mapping
 from typing import Any
 
 from nova import context as nova_context
+from nova import exception
 from nova.scheduler.client import report
 from oslo_log import log as logging
 from oslo_utils import units
@@ -69,8 +71,10 @@ def complete(
 
     :param before: what Placement had before
     """
-    # Nova reports each minute, and the monitors have just answered.
-    edge.run(edge.store().cluster.catch_up)
+    # Nova reports each minute, and the monitors have just answered. If they do
+    # not any more, the report is still true.
+    with contextlib.suppress(exception.StorageError):
+        edge.run(edge.store().cluster.catch_up)
     inventory = provider_tree.data(nodename).inventory
     added = _other_classes(provider_tree.data(nodename).uuid, before)
     if disk := inventory.get(_DISK_GB):

@@ -86,7 +86,7 @@ def put_in_place():
         begin_spawn=lambda pool, instance_uuid, compute: None,
         end=lambda pool, entry: None,
     )
-    replace(Cluster, fsid=lambda self: "fsid")
+    replace(Cluster, fsid=lambda self: "fsid", catch_up=lambda self: None)
     replace(placement, space_bytes=lambda pool, of_class: dict(SPACE))
     replace(run, start_steps=lambda settings, libvirt: ())
     replace(worker.Background, start=lambda self: None)
