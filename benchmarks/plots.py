@@ -71,8 +71,12 @@ def _bars(report: Report):
             error_kw={"elinewidth": 1},
         )
         axes.bar_label(bars, fmt=_short, fontsize=7, padding=2)
-    labels = [textwrap.fill(case, 16) for case in cases]
+    room = min(16, 96 // len(cases))
+    labels = [
+        textwrap.fill(case, room, break_long_words=False) for case in cases
+    ]
     axes.set_xticks(range(len(cases)), labels)
+    axes.tick_params(axis="x", labelsize=10 if room == 16 else 8)
     _logarithmic_y(axes)
     axes.set_ylabel(f"{column.title} (logarithmic)")
     axes.legend(frameon=False, fontsize=8)
