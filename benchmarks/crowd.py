@@ -23,16 +23,16 @@ class Crowd:
 
     def gather(self, count: int) -> None:
         """Have at least so many hosts, all connected."""
-        self._tell_all("gather", count, {})
+        self._tell_all("gather", count)
         self.answers()
 
-    def tell(self, do: str, count: int = 0, **arguments: Any) -> float:
+    def tell(self, do: str, count: int, **arguments: Any) -> float:
         """Have all begin at one moment, and return it.
 
         :param count: is divided among the processes; see CrowdSide
         """
         at = time.monotonic() + HEAD_START_SECONDS
-        self._tell_all(do, count, {**arguments, "at": at})
+        self._tell_all(do, count, at=at, **arguments)
         return at
 
     def answers(self) -> list[Any]:
@@ -44,13 +44,10 @@ class Crowd:
             process.tell("requests")
         return sum(self.answers())
 
-    def _tell_all(
-        self, do: str, count: int, arguments: dict[str, Any]
-    ) -> None:
-        word = {"gather": "count", "ask_for_base": "hosts", "live": "boots"}
+    def _tell_all(self, do: str, count: int, **arguments: Any) -> None:
         for number, process in enumerate(self._processes):
             own = len(range(number, count, len(self._processes)))
-            process.tell(do, **{word[do]: own}, **arguments)
+            process.tell(do, count=own, **arguments)
 
 
 @contextlib.contextmanager

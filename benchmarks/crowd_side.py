@@ -55,13 +55,15 @@ class CrowdSide(NovaSide):
         ]
         self._members += new
         with concurrent.futures.ThreadPoolExecutor(CONNECTING_AT_ONCE) as few:
-            for _ in few.map(lambda member: member.connect().result(), new):
+            for _ in few.map(
+                lambda member: member.submit(member.store.start).result(), new
+            ):
                 pass
 
     def ask_for_base(
-        self, name: str, path: str, seconds: float, hosts: int, at: float
+        self, count: int, name: str, path: str, seconds: float, at: float
     ) -> list[dict[str, Any]]:
-        """Have the first hosts ask for one base, in the same second.
+        """Have so many hosts ask for one base, in the same second.
 
         :param path: the raw file that the one that makes it downloads
         :param seconds: what the download takes
@@ -70,14 +72,14 @@ class CrowdSide(NovaSide):
         """
         done = [
             member.submit(_ensure, name, path, seconds, at + random.random())
-            for member in self._members[:hosts]
+            for member in self._members[:count]
         ]
         return [each.result() for each in done]
 
     def live(
-        self, image: dict[str, Any], at: float, seconds: float, boots: int
-    ) -> dict[str, float]:
-        """Do the periodic work of all hosts once, and some boots and deletes.
+        self, count: int, image: dict[str, Any], at: float, seconds: float
+    ) -> None:
+        """Do the periodic work of all hosts, and so many boots and deletes.
 
         Each at a moment of its own within this time.
         """
@@ -92,12 +94,10 @@ class CrowdSide(NovaSide):
                 image["image_id"],
                 at + random.uniform(0, seconds),
             )
-            for _ in range(boots)
+            for _ in range(count)
         ]
-        cpu = time.process_time()
         for each in done:
             each.result()
-        return {"cpu_ms": (time.process_time() - cpu) * 1000}
 
     def _periodically(self, at: float) -> None:
         _sleep_until(at)
@@ -138,9 +138,6 @@ class _Member:
         self, work: Any, *arguments: Any
     ) -> concurrent.futures.Future[Any]:
         return self._thread.submit(work, *arguments)
-
-    def connect(self) -> concurrent.futures.Future[Any]:
-        return self.submit(self.store.start)
 
 
 _here = threading.local()

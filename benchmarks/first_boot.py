@@ -112,7 +112,7 @@ def _by_programs(
     }
 
 
-def _by_nova(host: Any, image: images.Image, gib: int = 4) -> dict[str, float]:
+def _by_nova(host: Any, image: images.Image, gib: int) -> dict[str, float]:
     """Boot from an image that no cache knows."""
     fresh = image.fresh()
     host.ask("know", **vars(fresh))

@@ -9,7 +9,6 @@ from benchmarks.crowd import Crowd, crowd
 from benchmarks.results import Column, Report
 from nova_rbd_backend import names
 
-MIB = 1 << 20
 NAME = "one_base"
 TITLE = "Wait for one new base with N hosts"
 ABOUT = (

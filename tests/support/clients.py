@@ -88,9 +88,8 @@ def catch_up(admin):
     """Have this process's connections to a cluster read its newest map."""
     fsid = admin.get_fsid()
     for known in cluster._CLUSTERS.values():
-        for each in (known, known.for_images_in_use):
-            if each._connection and each.fsid() == fsid:
-                each.catch_up()
+        if known._connection and known.fsid() == fsid:
+            known.catch_up()
 
 
 @contextlib.contextmanager

@@ -49,8 +49,8 @@ _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 4.0
 _GROWTH = 1.3
 _SPREAD = 0.25
-# How often a host that waits asks whether the maker has died, whose right
-# lasts for 30 s more. Otherwise it only looks for the base.
+# How often a host that waits asks for the right to make the base, in case the
+# maker has failed or died. Otherwise it only looks for the base.
 _MAKER_SECONDS = 10
 #: How long to wait for a maker that is alive: terabytes take hours.
 _LONGEST_WAIT_SECONDS = 12 * 3600
@@ -165,15 +165,15 @@ class BaseImages:
         until = time.monotonic() + _LONGEST_WAIT_SECONDS
         with lockutils.lock(f"nova-rbd-{self._pool}-{wanted.name}"):
             pause = _FIRST_PAUSE_SECONDS
-            tried_at = logged_at = -math.inf
+            asked_at = logged_at = -math.inf
             while True:
-                base: Base | _Awaited = _Awaited.MAKER
-                if time.monotonic() - tried_at >= _MAKER_SECONDS:
+                base: Base | _Awaited
+                if time.monotonic() - asked_at < _MAKER_SECONDS:
+                    base = self.find(wanted) or _Awaited.MAKER
+                else:
                     base = self._find_or_make(wanted, prepare, verify)
                     if base is _Awaited.MAKER:
-                        tried_at = time.monotonic()
-                elif found := self.find(wanted):
-                    base = found
+                        asked_at = time.monotonic()
                 if isinstance(base, Base):
                     return base
                 now = time.monotonic()

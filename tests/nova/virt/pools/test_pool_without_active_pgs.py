@@ -10,6 +10,7 @@ import uuid
 
 import pytest
 
+from nova_rbd_backend.ceph import cluster
 from tests.nova.images import MIB, cache, never, rbd
 from tests.support.clients import inactive
 
@@ -155,7 +156,9 @@ def test_purge_frees_what_can_be_reached(ceph, pools, instance):
     assert [error.pool for error in failed] == ["snapshots"]
 
 
-def test_purge_goes_on_after_a_disk_with_a_clone_there(ceph, pools, instance):
+def test_purge_goes_on_after_a_disk_with_a_clone_there(
+    ceph, pools, instance, monkeypatch
+):
     """librbd asks the pools of the clones before it removes their parent."""
     from nova_rbd_backend.virt import edge
 
@@ -168,8 +171,18 @@ def test_purge_goes_on_after_a_disk_with_a_clone_there(ceph, pools, instance):
     there.clone(vms, f"{older}_disk", "nova-rbd-x", child)
     store.delete(older)
     store.delete(instance.uuid)
+    timed_out, drop = [], cluster.Cluster.drop
+
+    def dropped(self, connection):
+        timed_out.append(connection)
+        drop(self, connection)
+
+    monkeypatch.setattr(cluster.Cluster, "drop", dropped)
     with ceph.admin() as admin, inactive(admin, "snapshots"):
         reports, failed = store.purge()
+    # Once for each look at the disk, of which there are two, and once for the
+    # pool itself. A busy machine may add one.
+    assert 3 <= len(set(timed_out)) <= 4
     purged = [each for found in reports for each in found.purged]
     stuck = [each.image for found in reports for each in found.stuck]
     assert f"{instance.uuid}_disk" in purged, (reports, failed)
