@@ -24,6 +24,9 @@ from nova_rbd_backend.ceph.objects import Objects
 # The OSD ends a notify at its limit. An answer that comes this much later
 # shows that the OSD was slow, and tells nothing about the watchers.
 _LATE_SECONDS = 1.0
+# librados reads a coarse clock for its time-out, which may end early by a tick
+# of the kernel, 1 to 10 ms (Objecter::_op_submit_with_budget, ceph_time.h).
+_EARLY_SECONDS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +179,8 @@ class _Reply:
         message: str,
     ):
         late_seconds = limit_seconds + _LATE_SECONDS
-        self._latest = time.monotonic() + min(late_seconds, timeout_seconds)
+        timely_seconds = min(late_seconds, timeout_seconds - _EARLY_SECONDS)
+        self._latest = time.monotonic() + timely_seconds
         self._wait_seconds = late_seconds + timeout_seconds
         self._done = threads.original_threading().Event()
         self._code = 0
