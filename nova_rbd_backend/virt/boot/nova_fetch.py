@@ -38,8 +38,9 @@ from nova_rbd_backend.virt.boot.beside import Beside
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
-# Another greenlet can run each time that so much has come.
-_AT_ONCE_BYTES = 4 * units.Mi
+# Another greenlet can run each time that so much has come. It fits into the
+# cache of a processor: with 4 MiB the download took up to twice as long.
+_AT_ONCE_BYTES = units.Mi
 # Nova gives qemu-img 30 s of CPU to look at an image.
 _LOOK_SECONDS = 120
 
