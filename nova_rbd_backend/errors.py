@@ -41,6 +41,7 @@
     |-- MoveUnfinished        half-way into the trash, or out of it
     |-- NoSpace               full, nearfull or over its quota
     |-- NotSupported          by this image's features or this Ceph
+    |-- NotEncrypted          a disk that should be
     |-- LayoutDiffers         Ceph keeps something in another way than expected
     |-- AnswerTooLong         more than one answer of Ceph may hold
     |-- Conflict              another process or thread changed it meanwhile
@@ -270,6 +271,10 @@ class NoSpace(StorageError):
 
 class NotSupported(StorageError):
     advice = "check the image's features and the version of Ceph"
+
+
+class NotEncrypted(StorageError):
+    advice = "move it to the trash if it is left from an earlier attempt"
 
 
 class LayoutDiffers(StorageError):

@@ -6,6 +6,7 @@
 """
 
 import importlib.metadata
+from collections.abc import Mapping
 
 from nova_rbd_backend import names
 
@@ -16,10 +17,15 @@ INSTANCE = PREFIX + "instance"
 CLASS = PREFIX + "class"
 #: Of a disk: the id of the image in Glance that it was made from.
 BASE_IMAGE = PREFIX + "base_image"
+#: Of an encrypted disk or its snapshot: the format, and how many bytes of the
+#: image come before the data, as ``luks2:16777216``.
+ENCRYPTION = PREFIX + "encryption"
 #: Of a disk: the UUID of the migration to another cell that made it.
 MOVE = PREFIX + "move"
 #: Of a base: when it last had a clone or was used, in seconds since 1970.
 LAST_USED = PREFIX + "last_used"
+#: Of a base of encrypted disks: how many bytes it has behind its data.
+ROOM = PREFIX + "room"
 
 
 def describe(
@@ -40,6 +46,19 @@ def describe(
             "move": move,
         }
     )
+
+
+def describe_encryption(offset_bytes: int) -> dict[str, str]:
+    """Return the metadata of an image that begins with a LUKS2 header."""
+    return {ENCRYPTION: f"luks2:{offset_bytes}"}
+
+
+def data_offset(values: Mapping[str, str]) -> int:
+    """Return where the data of an image begins, from its metadata.
+
+    :returns: bytes; 0: it is not encrypted
+    """
+    return int(values.get(ENCRYPTION, "0").rpartition(":")[2])
 
 
 def describe_base(

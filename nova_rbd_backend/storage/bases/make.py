@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 
 from nova_rbd_backend import errors, metadata, names
-from nova_rbd_backend.ceph import lease, transfer
+from nova_rbd_backend.ceph import lease, luks, transfer
 from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.incoming import Incoming
 from nova_rbd_backend.ceph.pool import Pool
@@ -107,7 +107,7 @@ def begin(pool: Pool, name: str) -> BaseAttempt | None:
 def finish(
     pool: Pool,
     attempt: BaseAttempt,
-    source: str | Incoming,
+    source: str | Incoming | names.SnapPath,
     facts: Mapping[str, str],
     progress: transfer.Progress | None = None,
     workers: int = transfer.WORKERS,
@@ -115,9 +115,12 @@ def finish(
 ) -> MadeBase:
     """Make the base from a local file, or from bytes that come. Takes long.
 
+    Or make it a clone of a snap, with room for what encrypted disks keep
+    before their data, which takes a moment.
+
     Does nothing if another process has made it already.
 
-    :param source: the path of the file, or the bytes of a raw one
+    :param source: the path of the file, the bytes of a raw one, or the snap
     :param facts: metadata of the base
     :param packed: what the file is; None: raw
     :raises UnreadableFile: a file that is not raw is damaged
@@ -137,6 +140,9 @@ def finish(
                     written = make_from_incoming(
                         *(pool, begun.name, source, checked_progress, workers)
                     )
+                elif isinstance(source, names.SnapPath):
+                    written = 0
+                    facts = {**facts, **_make_roomy(pool, begun.name, source)}
                 else:
                     written = make_from_file(
                         *(pool, begun.name, source, None),
@@ -156,6 +162,20 @@ def finish(
     return MadeBase(
         attempt.name, found or 0, written, time.monotonic() - started
     )
+
+
+def _make_roomy(pool: Pool, name: str, snap: names.SnapPath) -> dict[str, str]:
+    """Make a longer clone, so that librbd shows disks all the parent's bytes.
+
+    librbd leaves out what is beyond the parent's end. An encrypted disk has
+    the parent's bytes behind its own header. Returns metadata.
+    """
+    parent_pool = pool.beside(snap.pool, snap.namespace)
+    pool.clone(parent_pool, snap.image, snap.snap, name)
+    with pool.open(name, read_only=False) as image:
+        room_bytes = luks.data_offset(image)
+        image.resize(image.size_bytes() + room_bytes)
+    return {metadata.ROOM: str(room_bytes)}
 
 
 def _complete(pool: Pool, begun: Draft, facts: Mapping[str, str]) -> None:

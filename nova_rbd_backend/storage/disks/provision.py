@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from nova_rbd_backend import errors, names
-from nova_rbd_backend.ceph import transfer
+from nova_rbd_backend import metadata as facts_of
+from nova_rbd_backend.ceph import luks, transfer
 from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import fencing, journal
@@ -28,7 +29,7 @@ class Provisioned:
     """A disk, and what was done to it."""
 
     name: str
-    size_bytes: int
+    size_bytes: int  # as the guest sees it
     created: bool  # False: it existed already, and was whole
     grown: bool
     undone: bool  # a half-made image of an earlier attempt was removed
@@ -73,12 +74,15 @@ def clone_disk(
     metadata: Mapping[str, str] | None = None,
     flatten: bool = False,
     old_kept_seconds: int | None = None,
+    passphrase: bytes | None = None,
 ) -> Provisioned:
     """Make a disk as a clone of an image's snap, and grow it.
 
     :param size_bytes: None, or less than the parent's: the parent's size
     :param flatten: give it a copy of the data, which takes long
     :param old_kept_seconds: see _provision
+    :param passphrase: encrypt it; the parent is a base with room for that
+    :raises NotEncrypted: the disk exists and is not encrypted, as it should be
     :raises InvalidLocation: the parent is on another cluster
     :raises NotFound: there is no such parent
     """
@@ -92,7 +96,10 @@ def clone_disk(
                 disk.flatten()
         return 0
 
-    return _provision(pool, name, make, size_bytes, metadata, old_kept_seconds)
+    return _provision(
+        *(pool, name, make, size_bytes, metadata, old_kept_seconds),
+        passphrase,
+    )
 
 
 @once_more
@@ -187,21 +194,43 @@ def grow(pool: Pool, name: str, size_bytes: int) -> bool:
     :raises ImageNotFound: there is no such disk
     """
     image_id = pool.directory.existing_id(name, "grow")
-    return _grow(pool, name, image_id, size_bytes)[1]
+    offset = _data_offset(pool, image_id)
+    return _grow(pool, name, image_id, size_bytes, offset)[1]
+
+
+@once_more
+def guest_bytes(pool: Pool, name: str) -> int:
+    """Return the size of a disk as the guest sees it.
+
+    :raises ImageNotFound: there is no such disk
+    """
+    image_id = pool.directory.existing_id(name, "get the size")
+    return pool.headers.size_bytes(image_id) - _data_offset(pool, image_id)
+
+
+def _data_offset(pool: Pool, image_id: str) -> int:
+    return facts_of.data_offset(pool.headers.metadata(image_id))
 
 
 def _grow(
-    pool: Pool, name: str, image_id: str, wanted_bytes: int | None
+    pool: Pool,
+    name: str,
+    image_id: str,
+    wanted_bytes: int | None,
+    offset: int,
 ) -> tuple[int, bool]:
-    """Return the size in bytes, and whether it changed."""
-    size_bytes = pool.headers.size_bytes(image_id)
+    """Return the size in bytes, and whether it changed.
+
+    :param offset: where its data begins; neither size counts what is before
+    """
+    size_bytes = pool.headers.size_bytes(image_id) - offset
     if wanted_bytes is None or size_bytes >= wanted_bytes:
         return size_bytes, False
     if not names.is_draft(name):
         # Others may have it open.
         fencing.fence_dead(pool, {name: image_id})
     with pool.open(name, read_only=False, image_id=image_id) as disk:
-        disk.resize(wanted_bytes)
+        disk.resize(wanted_bytes + offset)
     return wanted_bytes, True
 
 
@@ -212,6 +241,7 @@ def _provision(
     size_bytes: int | None,
     metadata: Mapping[str, str] | None,
     old_kept_seconds: int | None = None,
+    passphrase: bytes | None = None,
 ) -> Provisioned:
     """Make the disk, or grow it; ``make`` returns the bytes written.
 
@@ -227,16 +257,28 @@ def _provision(
         image_id = whole_image_id(pool, name)
         made = image_id is None or old_kept_seconds is not None
         if image_id is not None and old_kept_seconds is None:
-            size, grown = _grow(pool, name, image_id, size_bytes)
+            offset = _data_offset(pool, image_id)
+            if passphrase is not None and not offset:
+                raise errors.NotEncrypted(
+                    "it exists, and is not encrypted",
+                    operation="use",
+                    pool=str(pool),
+                    image=name,
+                )
+            size, grown = _grow(pool, name, image_id, size_bytes, offset)
         else:
             if image_id is None:
                 undone = free_name(pool, name) or undone
             with draft(pool, name) as begun:
                 bytes_written = make(begun.name)
+                facts, offset = dict(metadata or {}), 0
+                if passphrase is not None:
+                    offset = _encrypt(pool, begun.name, passphrase)
+                    facts |= facts_of.describe_encryption(offset)
                 size, grown = _grow(
-                    pool, begun.name, begun.image_id, size_bytes
+                    pool, begun.name, begun.image_id, size_bytes, offset
                 )
-                begun.set_metadata(metadata or {}, pool.options.conf_metadata)
+                begun.set_metadata(facts, pool.options.conf_metadata)
                 if image_id is not None:
                     begun.replace(image_id, old_kept_seconds or 0)
     return Provisioned(
@@ -248,3 +290,22 @@ def _provision(
         bytes_written=bytes_written,
         seconds=time.monotonic() - started,
     )
+
+
+def _encrypt(pool: Pool, draft_name: str, passphrase: bytes) -> int:
+    """Encrypt a clone of a base that has room for it; see luks.encrypt.
+
+    :raises NotSupported: the base was made for disks of another layout
+    """
+    with pool.open(draft_name, read_only=False) as disk:
+        # librbd has copied the metadata of the base.
+        room = disk.metadata().get(facts_of.ROOM)
+        if room != str(luks.data_offset(disk)):
+            raise errors.NotSupported(
+                f"its base has {room or 'no'} bytes for a header, and it needs "
+                f"{luks.data_offset(disk)}",
+                operation="encrypt",
+                pool=str(pool),
+                image=draft_name,
+            )
+        return luks.encrypt(disk, passphrase)
