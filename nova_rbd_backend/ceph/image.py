@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import rbd
 
-from nova_rbd_backend import errors, names
+from nova_rbd_backend import errors, metadata, names
 from nova_rbd_backend.ceph.access import Access
 from nova_rbd_backend.ceph.connection import Connection
 from nova_rbd_backend.ceph.holders import Client
@@ -78,6 +78,7 @@ class Image:
         self._limited = limited
         # librbd gets the lock at the first write, and keeps it.
         self._has_written = False
+        self._decrypted = False
         self._reach = functools.partial(
             access.cluster.reach,
             connection=connection,
@@ -266,10 +267,19 @@ class Image:
         guest's QEMU. librbd: rbd_flatten_with_progress.
 
         :param progress: called in a thread of librbd
+        :raises NotSupported: it is encrypted, see decrypt()
         """
 
         if self.parent() is None:
             return
+        if metadata.data_offset(self.metadata()) and not self._decrypted:
+            # The parent's data would come to where this image has other data.
+            raise errors.NotSupported(
+                "it is encrypted, and its passphrase is not known here",
+                operation="flatten",
+                pool=self.pool,
+                image=self.name,
+            )
         with self._changing("flatten") as wait:
 
             def note(done: int, total: int) -> int:
@@ -279,6 +289,17 @@ class Image:
                 return 0
 
             self._image.flatten(on_progress=note)
+
+    def decrypt(self, passphrase: bytes) -> None:
+        """Show the image as a guest sees it. librbd: rbd_encryption_load.
+
+        :raises NotPermitted: that is not its passphrase
+        """
+        with self._reach("decrypt"):
+            self._image.encryption_load(
+                rbd.RBD_ENCRYPTION_FORMAT_LUKS2, passphrase.decode()
+            )
+        self._decrypted = True
 
     def metadata(self) -> dict[str, str]:
         """librbd: rbd_metadata_list."""

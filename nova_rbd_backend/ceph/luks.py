@@ -21,8 +21,8 @@ import rbd
 from nova_rbd_backend import errors
 from nova_rbd_backend.ceph.image import Image
 
-#: What LUKS2 keeps before the data, which librbd wants to begin at a multiple of
-#: the stripe period: the size of one object, unless the image is striped.
+#: What LUKS2 keeps before the data. librbd wants the data to begin at a
+#: multiple of the stripe period: one object, unless the image is striped.
 HEADER_BYTES = 16 << 20
 _CRYPTSETUP_SECONDS = 60
 # As librbd makes it (luks/FormatRequest.cc, 18.2). librbd reads no other
@@ -46,20 +46,18 @@ def can_encrypt_clones() -> bool:
 
 def data_offset(image: Image) -> int:
     """Return where the data of an encrypted image begins, in bytes."""
-    period = _stripe_period(image)
-    return -(-HEADER_BYTES // period) * period
-
-
-def _stripe_period(image: Image) -> int:
     layout = image.layout()
-    return layout.object_bytes * layout.stripe_count
+    period = layout.object_bytes * layout.stripe_count
+    return -(-HEADER_BYTES // period) * period
 
 
 def encrypt(image: Image, passphrase: bytes) -> int:
     """Make an image encrypted that has not been written to.
 
     If it is a clone, its parent must have data_offset() bytes behind its data.
-    That data is then read as it is, and what is written is encrypted.
+    That data is then read as it is, and what is written is encrypted. The
+    ``rbd`` program must not flatten it without the passphrase: it would copy
+    the parent's data to where this image has other data.
 
     :returns: data_offset(): the guest sees so many bytes less
     :raises ConversionError: cryptsetup failed, or is not installed
@@ -68,14 +66,9 @@ def encrypt(image: Image, passphrase: bytes) -> int:
     header = make_header(passphrase, offset)
     if image.parent() is not None:
         header = for_clone(header)
-    # Whole objects: otherwise librbd would copy the parent's bytes beside it.
-    period = _stripe_period(image)
-    for at in range(0, offset, period):
-        piece = header[at : at + period]
-        if any(piece):
-            image.write(piece.ljust(period, b"\0"), at)
-        else:
-            image.zero(at, period)
+    # First: otherwise librbd would copy the parent's bytes beside the header.
+    image.zero(0, offset)
+    image.write(header, 0)
     image.flush()
     return offset
 
@@ -113,8 +106,8 @@ def make_header(passphrase: bytes, offset: int) -> bytes:
 
 def for_clone(header: bytes) -> bytes:
     """Return a LUKS2 header with the magic that librbd wants in a clone."""
-    # Magic, version and the size of the first of the two copies.
-    magic, version, size = struct.unpack(">6sHQ", header[:16])
+    # Behind the magic: the version, and the size of the first of two copies.
+    version, size = struct.unpack(">HQ", header[6:16])
     changed = bytearray(header)
     # The second copy has its first four letters the other way round.
     for at, turn in ((0, 1), (size, -1)):

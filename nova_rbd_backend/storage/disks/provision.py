@@ -91,14 +91,18 @@ def clone_disk(
 
     def make(draft_name: str) -> int:
         pool.clone(parent_pool, snap.image, snap.snap, draft_name)
-        if flatten:
+        if flatten and passphrase is None:
             with pool.open(draft_name, read_only=False) as disk:
                 disk.flatten()
         return 0
 
+    def encrypt(draft_name: str) -> int:
+        assert passphrase is not None
+        return _encrypt(pool, draft_name, passphrase, flatten)
+
     return _provision(
         *(pool, name, make, size_bytes, metadata, old_kept_seconds),
-        passphrase,
+        encrypt=None if passphrase is None else encrypt,
     )
 
 
@@ -241,9 +245,11 @@ def _provision(
     size_bytes: int | None,
     metadata: Mapping[str, str] | None,
     old_kept_seconds: int | None = None,
-    passphrase: bytes | None = None,
+    encrypt: Callable[[str], int] | None = None,
 ) -> Provisioned:
     """Make the disk, or grow it; ``make`` returns the bytes written.
+
+    :param encrypt: encrypts what was made; returns where the data begins
 
     :param old_kept_seconds: make it in any case, and replace the disk that
         exists, which the trash must keep for so long
@@ -258,7 +264,7 @@ def _provision(
         made = image_id is None or old_kept_seconds is not None
         if image_id is not None and old_kept_seconds is None:
             offset = _data_offset(pool, image_id)
-            if passphrase is not None and not offset:
+            if encrypt and not offset:
                 raise errors.NotEncrypted(
                     "it exists, and is not encrypted",
                     operation="use",
@@ -272,8 +278,8 @@ def _provision(
             with draft(pool, name) as begun:
                 bytes_written = make(begun.name)
                 facts, offset = dict(metadata or {}), 0
-                if passphrase is not None:
-                    offset = _encrypt(pool, begun.name, passphrase)
+                if encrypt:
+                    offset = encrypt(begun.name)
                     facts |= facts_of.describe_encryption(offset)
                 size, grown = _grow(
                     pool, begun.name, begun.image_id, size_bytes, offset
@@ -292,7 +298,9 @@ def _provision(
     )
 
 
-def _encrypt(pool: Pool, draft_name: str, passphrase: bytes) -> int:
+def _encrypt(
+    pool: Pool, draft_name: str, passphrase: bytes, flatten: bool
+) -> int:
     """Encrypt a clone of a base that has room for it; see luks.encrypt.
 
     :raises NotSupported: the base was made for disks of another layout
@@ -302,10 +310,14 @@ def _encrypt(pool: Pool, draft_name: str, passphrase: bytes) -> int:
         room = disk.metadata().get(facts_of.ROOM)
         if room != str(luks.data_offset(disk)):
             raise errors.NotSupported(
-                f"its base has {room or 'no'} bytes for a header, and it needs "
-                f"{luks.data_offset(disk)}",
+                f"its base has {room or 'no'} bytes of room for a header, "
+                f"which needs {luks.data_offset(disk)}",
                 operation="encrypt",
                 pool=str(pool),
                 image=draft_name,
             )
-        return luks.encrypt(disk, passphrase)
+        offset = luks.encrypt(disk, passphrase)
+        if flatten:
+            disk.decrypt(passphrase)
+            disk.flatten()
+        return offset

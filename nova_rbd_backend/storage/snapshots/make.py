@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from nova_rbd_backend import errors, names
+from nova_rbd_backend import metadata as facts_of
 from nova_rbd_backend.ceph.cluster import once_more
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage import fencing, journal
@@ -73,8 +74,17 @@ def begin(
 
     :param pool: where the snapshot is made
     :raises ImageNotFound: there is no such disk
+    :raises NotSupported: it is encrypted
     """
     disk_id = disk_pool.directory.existing_id(disk, "make a snapshot of")
+    if facts_of.data_offset(disk_pool.headers.metadata(disk_id)):
+        # Its data cannot be copied later, without the passphrase.
+        raise errors.NotSupported(
+            "it is encrypted",
+            operation="make a snapshot of",
+            pool=str(disk_pool),
+            image=disk,
+        )
     # This may wait, and opens the connection for snap(). The guest is not
     # frozen yet.
     fencing.fence_dead(disk_pool.for_image_in_use(), {disk: disk_id})

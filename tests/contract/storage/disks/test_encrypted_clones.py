@@ -2,15 +2,18 @@
 
 """Encrypted disks share the plain data of their parents, and nothing else."""
 
+import uuid
+
 import pytest
 import rbd
 
 from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph import luks
-from nova_rbd_backend.image_options import ImageOptions, Striping
 from nova_rbd_backend.ceph.pool import Pool
+from nova_rbd_backend.image_options import ImageOptions
 from nova_rbd_backend.storage.bases import make as bases
 from nova_rbd_backend.storage.disks import provision
+from nova_rbd_backend.storage.snapshots import make as snapshots
 from tests.support.encrypted import (
     PASSPHRASE,
     decrypted,
@@ -67,8 +70,9 @@ def test_shows_the_parents_data(ceph, pool, name, base, parent):
 def test_copies_nothing(ceph, pool, name, base):
     disk(pool, name, base)
     with pool.open(name) as image:
-        # The header, of which all objects are written.
         assert image.used_bytes() <= luks.HEADER_BYTES
+        # The parent's bytes are hidden behind the header.
+        assert not any(image.read(MIB, luks.HEADER_BYTES - MIB))
 
 
 def test_size_of_the_parent(ceph, pool, name, base):
@@ -121,7 +125,7 @@ def test_parent_without_room(pool, name, parent):
 
 def test_striped(ceph, pool, name, parent):
     """The data begins at a whole stripe period, here of 12 MiB."""
-    options = ImageOptions(striping=Striping(4 * MIB, MIB, 3))
+    options = ImageOptions(stripe_unit_bytes=MIB, stripe_count=3)
     striped = Pool(pool.cluster, pool.name, options=options)
     disk(striped, name, make_base(striped, parent))
     with pool.open(name) as image:
@@ -132,19 +136,52 @@ def test_striped(ceph, pool, name, parent):
         assert image.read(8 * MIB - 7, 14) == b"the end" + bytes(7)
 
 
-def test_snapshot_opens_with_the_disks_key(ceph, pool, name, base):
+def test_clone_of_its_snap(ceph, pool, name, base):
+    """It opens with the disk's passphrase."""
     disk(pool, name, base)
     with decrypted(ceph, name) as image:
         image.write(b"secret", 0)
     with pool.open(name, read_only=False) as image:
         image.create_snap("it")
-    pool.clone(pool, name, "it", f"{name}.snapshot")
-    assert provision.guest_bytes(pool, f"{name}.snapshot") == SIZE
-    with decrypted(ceph, f"{name}.snapshot") as image:
+        image.protect_snap("it")
+    pool.clone(pool, name, "it", f"{name}.clone")
+    assert provision.guest_bytes(pool, f"{name}.clone") == SIZE
+    with decrypted(ceph, f"{name}.clone") as image:
         assert image.read(0, 6) == b"secret"
         assert image.read(4096, 4) == b"base"
-    with pool.open(f"{name}.snapshot", read_only=False) as image:
+
+
+def test_flattened_with_the_passphrase(ceph, pool, name, base):
+    disk(pool, name, base)
+    with pool.open(name, read_only=False) as image:
+        with pytest.raises(errors.NotSupported, match="is encrypted"):
+            image.flatten()
+        image.decrypt(PASSPHRASE)
         image.flatten()
-    with decrypted(ceph, f"{name}.snapshot") as image:
-        assert image.read(0, 6) == b"secret"
+        assert image.parent() is None
+    with decrypted(ceph, name) as image:
         assert image.read(4096, 4) == b"base"
+        assert image.read(8 * MIB - 7, 14) == b"the end" + bytes(7)
+    with pool.open(name) as image:
+        for offset, length in image.extents():
+            assert b"base" not in image.read(offset, length)
+
+
+def test_made_flat(ceph, pool, name, base):
+    provision.clone_disk(
+        pool, name, base, SIZE, flatten=True, passphrase=PASSPHRASE
+    )
+    with pool.open(name) as image:
+        assert image.parent() is None
+    with decrypted(ceph, name) as image:
+        assert image.size() == SIZE
+        assert image.read(4096, 4) == b"base"
+
+
+def test_no_snapshot(pool, glance_pool, name, base):
+    disk(pool, name, base)
+    glance_id = str(uuid.uuid4())
+    with pytest.raises(errors.NotSupported, match="is encrypted"):
+        snapshots.begin(glance_pool, pool, name, glance_id)
+    with pool.open(name) as image:
+        assert not image.snaps()
