@@ -31,6 +31,8 @@ _LIKE_LIBRBD = (
     *("--type", "luks2", "--cipher", "aes-xts-plain64", "--key-size", "512"),
     *("--hash", "sha256", "--sector-size", "4096"),
 )
+# Room for the passphrase and another one; cryptsetup writes into all of it.
+_KEYS = ("--luks2-keyslots-size", "512k")
 # The fewest rounds that cryptsetup takes.
 _FAST = ("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
 _MAGIC, _CLONES_MAGIC = b"LUKS\xba\xbe", b"RBDL\xba\xbe"
@@ -84,7 +86,7 @@ def make_header(passphrase: bytes, offset: int) -> bytes:
         file.truncate(offset + (1 << 20))
         path = f"/proc/self/fd/{file.fileno()}"
         command = ["cryptsetup", "luksFormat", "--batch-mode", *_LIKE_LIBRBD]
-        command += [*_FAST, "--offset", str(offset // 512)]
+        command += [*_KEYS, *_FAST, "--offset", str(offset // 512)]
         command += ["--disable-locks", "--key-file", "-", path]
         try:
             subprocess.run(  # noqa: S603
