@@ -52,6 +52,7 @@ class Settings:
     default_storage_class: str = DEFAULT
     capacity_share_percent: int = 100
     freeze_limit_seconds: float = 0.8
+    encrypted_disks: bool = False
     allow_untested_nova: bool = False
 
     @property

@@ -263,6 +263,20 @@ more than its part.
 """,
     ),
     cfg.BoolOpt(
+        "encrypted_disks",
+        default=False,
+        help="""
+Whether this host takes instances whose flavor or image asks for encrypted
+disks (``hw:ephemeral_encryption``).
+
+It needs Nova 34, Ceph's client libraries 18 or newer, libvirt 7.9, cryptsetup
+and a key manager such as Barbican. Where one of them is missing, the log says
+so and the scheduler places no such instance here. All disks but the config
+drive are encrypted, and remain thin clones. Snapshots of such an instance, and
+with them shelving, are refused. See the page on encrypted disks first.
+""",
+    ),
+    cfg.BoolOpt(
         "allow_untested_nova",
         default=False,
         help="""

@@ -18,6 +18,8 @@ from nova_rbd_backend import errors, names
 #: (host, port) of each monitor, IPv6 hosts without brackets.
 Monitors = tuple[tuple[str, str], ...]
 
+# Whose encryption QEMU uses for encrypted disks.
+_ENGINE = "librbd"
 _FORMATS = ("raw", "qcow2")
 _NOVA = {"nova": "http://openstack.org/xmlns/libvirt/nova/1.1"}
 #: The parts of a local disk's XML that mean nothing for a network disk.
@@ -115,6 +117,31 @@ def rbd_images(xml: str, instance: str) -> list[names.ImagePath]:
     found = [_rbd_image(disk) for disk in _disks(_parsed(xml))]
     paths = [names.ImagePath.of_qemu(image) for image in found]
     return [path for path in paths if path and path.image.startswith(prefix)]
+
+
+def encryption(secret_uuid: str) -> Any:
+    """Return how QEMU decrypts a disk: by librbd, as LUKS2.
+
+    libvirt takes the engine since 7.9 (formatstorageencryption).
+
+    :param secret_uuid: of libvirt's secret with the passphrase
+    """
+    element = etree.Element("encryption", format="luks2", engine=_ENGINE)
+    etree.SubElement(element, "secret", type="passphrase", uuid=secret_uuid)
+    return element
+
+
+def encryption_secrets(xml: str) -> list[str]:
+    """Return the UUIDs of the secrets of a domain's encrypted RBD disks.
+
+    Without those of Cinder's volumes, which QEMU decrypts by itself.
+    """
+    path = f"source/encryption[@engine='{_ENGINE}']/secret"
+    return [
+        str(secret.get("uuid"))
+        for disk in _disks(_parsed(xml))
+        for secret in disk.iterfind(path)
+    ]
 
 
 def ready_mirrors(live_xml: str) -> set[str]:

@@ -13,7 +13,7 @@ be fenced.
 import importlib
 import inspect
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from oslo_log import log as logging
 
@@ -48,6 +48,13 @@ _DRIVER = {
     "_create_shared_storage_test_file": "self instance",
     "rollback_live_migration_at_destination": "self context instance "
     "network_info block_device_info destroy_disks migrate_data",
+    "finish_migration": "self context migration instance disk_info "
+    "network_info image_meta resize_instance allocations block_device_info "
+    "power_on share_info?",
+    "confirm_migration": "self context migration instance network_info",
+    "pre_live_migration": "self context instance block_device_info "
+    "network_info disk_info migrate_data",
+    "power_off": "self instance timeout retry_interval",
     "rescue": "self context instance network_info image_meta "
     "rescue_password block_device_info share_info?",
     "unrescue": "self context instance",
@@ -123,7 +130,10 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
         "get_connection": "self",
         "get_guest": "self instance",
     },
-    ("nova.virt.libvirt.guest", "Guest"): {"get_power_state": "self host"},
+    ("nova.virt.libvirt.guest", "Guest"): {
+        "get_power_state": "self host",
+        "get_xml_desc": "self dump_inactive dump_sensitive dump_migratable",
+    },
     ("nova.compute.provider_tree", "ProviderTree"): {
         "data": "self name_or_uuid",
         "update_inventory": "self name_or_uuid inventory generation",
@@ -144,6 +154,9 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
         "delete": "self context id_or_uri",
         "download": "self context id_or_uri data dest_path trusted_certs",
     },
+    ("nova.objects.block_device", "BlockDeviceMappingList"): {
+        "get_by_instance_uuid": "context instance_uuid use_slave",
+    },
     ("nova.objects", "Instance"): {
         "get_by_uuid": "context uuid expected_attrs use_slave",
     },
@@ -152,6 +165,9 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
     },
     ("nova.objects.migration", "Migration"): {
         "get_by_id": "context migration_id"
+    },
+    ("nova.virt.hardware", None): {
+        "check_hw_rescue_props": "image_meta",
     },
     ("nova.virt.images", None): {
         "qemu_img_info": "path format",
@@ -173,18 +189,25 @@ SEAMS: dict[tuple[str, str | None], dict[str, str]] = {
 #: Module -> what we use of it beside the seams.
 NAMES = {
     "nova.compute.power_state": "RUNNING",
-    "nova.compute.task_states": "RESIZE_FINISH RESIZE_MIGRATED "
-    "RESIZE_MIGRATING RESIZE_REVERTING",
+    "nova.compute.task_states": "DELETING RESIZE_FINISH RESIZE_MIGRATED "
+    "RESIZE_MIGRATING RESIZE_REVERTING SHELVING",
     "nova.compute.utils": "disk_ops_semaphore",
     "nova.compute.vm_states": "BUILDING SHELVED_OFFLOADED",
     "nova.conf": "CONF",
     "nova.exception": "DiskNotFound Forbidden GlanceConnectionFailed "
     "ImageNotActive ImageNotAuthorized ImageNotFound ImageUnacceptable "
-    "InstanceFaultRollback InstanceNotFound InstanceQuiesceNotSupported "
+    "InstanceFaultRollback InstanceNotFound InstanceNotRescuable "
+    "InstanceQuiesceNotSupported "
     "InternalError Invalid InvalidConfiguration InvalidDevicePath "
     "InvalidInput MigrationPreCheckError NovaException "
     "QemuGuestAgentNotEnabled SnapshotNotFound StorageError",
     "nova.virt.images": "IMAGE_API",
+}
+#: What Nova 34 has for encrypted disks, in the form of NAMES; see missing().
+ENCRYPTION = {
+    "nova.crypto": "create_encryption_secret delete_encryption_secret "
+    "get_encryption_secret",
+    "nova.virt.driver": "block_device_info_get_encrypted_disks",
 }
 #: Group -> Nova's options that we read; "" is DEFAULT.
 OPTIONS = {
@@ -296,7 +319,7 @@ def changed_seams() -> list[str]:
     """Return one phrase for each thing that is missing or has changed."""
     return [
         *_changed_parameters(),
-        *_missing_names(),
+        *(f"no {name}" for name in missing(NAMES)),
         *_missing_options(),
         *_changed_users(),
     ]
@@ -321,11 +344,15 @@ def _changed_parameters() -> Iterator[str]:
                 )
 
 
-def _missing_names() -> Iterator[str]:
-    for module, names in NAMES.items():
+def missing(wanted: Mapping[str, str]) -> Iterator[str]:
+    """Yield the names that this Nova lacks.
+
+    :param wanted: module -> names
+    """
+    for module, names in wanted.items():
         for name in names.split():
             if not hasattr(_module(module), name):
-                yield f"no {module}.{name}"
+                yield f"{module}.{name}"
 
 
 def _missing_options() -> Iterator[str]:

@@ -57,17 +57,12 @@ class Disk:
         return edge.run(lambda: provision.is_whole(pool, self.image))
 
     def size_bytes(self) -> int:
-        """Return the size of the virtual disk.
+        """Return the size of the disk as the guest sees it.
 
         :raises nova.exception.DiskNotFound: there is no such disk
         """
         pool = self.place.pool
-
-        def ask() -> int:
-            image_id = pool.directory.existing_id(self.image, "get the size")
-            return pool.headers.size_bytes(image_id)
-
-        return edge.run(ask)
+        return edge.run(lambda: provision.guest_bytes(pool, self.image))
 
     def metadata(self) -> dict[str, str]:
         """Return the disk's metadata; empty if there is no such disk."""

@@ -15,6 +15,8 @@ from typing import Any
 
 from nova.virt.image import model
 
+from nova_rbd_backend.domains import disk_xml
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -26,6 +28,20 @@ class Source:
     monitors: Sequence[tuple[str, str]]
     user: str | None = None
     secret_uuid: str | None = None
+
+
+class Encryption:
+    """How QEMU decrypts the disk.
+
+    Nova's own class (LibvirtConfigGuestDiskEncryption) knows neither librbd's
+    engine nor LUKS2.
+    """
+
+    def __init__(self, secret_uuid: str) -> None:
+        self._secret_uuid = secret_uuid
+
+    def format_dom(self) -> Any:
+        return disk_xml.encryption(self._secret_uuid)
 
 
 def fill(disk: Any, source: Source) -> Any:

@@ -14,6 +14,7 @@ import nova.conf
 from nova import exception
 from nova.compute import task_states
 from nova.storage import rbd_utils as nova_rbd_utils
+from nova.virt import hardware
 from nova.virt.libvirt import driver
 from oslo_log import log as logging
 
@@ -21,7 +22,13 @@ from nova_rbd_backend import threads
 from nova_rbd_backend.checks import run, steps
 from nova_rbd_backend.domains import disk_xml
 from nova_rbd_backend.storage.disks.delete import ByMove
-from nova_rbd_backend.virt import edge, fatal, imagebackend, rbd_utils
+from nova_rbd_backend.virt import (
+    edge,
+    encryption,
+    fatal,
+    imagebackend,
+    rbd_utils,
+)
 from nova_rbd_backend.virt.background import leftovers, purger
 from nova_rbd_backend.virt.boot import ager, precache, staging
 from nova_rbd_backend.virt.moves import (
@@ -46,11 +53,13 @@ class LibvirtDriver(driver.LibvirtDriver):
         # Nova's own modules use this beside the image backend.
         nova_rbd_utils.RBDDriver = rbd_utils.RBDDriver
         leftovers.ask_domains_of(self._host)
+        encryption.use_secrets_of(self._host)
 
     def init_host(self, host: str) -> None:
         """Start only if Ceph and libvirt can do what nova.conf asks for."""
         super().init_host(host)
         frozen.thaw_left(self._host)
+        self._offer_encryption()
         checks = run.start_steps(
             edge.settings(),
             lambda: contextlib.nullcontext(self._host.get_connection()),
@@ -62,6 +71,16 @@ class LibvirtDriver(driver.LibvirtDriver):
         purger.PURGER.start()
         detacher.DETACHER.start()
         leftovers.SETTLER.start()
+
+    def _offer_encryption(self) -> None:
+        """Tell Placement whether this host can have encrypted disks."""
+        why = encryption.obstacle(self._host)
+        if why:
+            LOG.info("This host has no encrypted disks: %s", why)
+        self.capabilities.update(
+            supports_ephemeral_encryption=not why,
+            supports_ephemeral_encryption_luks=not why,
+        )
 
     def spawn(
         self,
@@ -175,6 +194,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         itself has just shut the guest down.
         """
         if power_on or pause:
+            encryption.have_for_start(self._host, context, instance, xml)
             self._fence_for_start(xml, instance)
         return super()._create_guest(
             context, xml, instance, power_on, pause, **kwargs
@@ -230,7 +250,10 @@ class LibvirtDriver(driver.LibvirtDriver):
         migrate_data: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Clean up after a guest; remove its folder if it has left."""
+        """Clean up after a guest; remove its folder if it has left.
+
+        Nova itself removes the secrets of a guest whose disks it deletes.
+        """
         super().cleanup(
             context,
             instance,
@@ -240,9 +263,82 @@ class LibvirtDriver(driver.LibvirtDriver):
             migrate_data,
             **kwargs,
         )
+        if destroy_disks:
+            self._delete_keys(context, instance, block_device_info)
+        elif kwargs.get("destroy_secrets", True):
+            # False in a hard reboot.
+            encryption.forget(self._host, instance)
         # After a live migration Nova itself knows what the hosts share.
         if not destroy_disks and migrate_data is None:
             instance_folder.remove_left_behind(instance)
+
+    def _delete_keys(
+        self, context: Any, instance: Any, block_device_info: Any
+    ) -> None:
+        """Delete passphrases, unless a disk may be restored or made again."""
+        if instance.task_state != task_states.DELETING:
+            return
+        if edge.settings().trash_retention_seconds:
+            keys = encryption.encrypted_disks(block_device_info)
+            for secret_uuid in keys:
+                LOG.info(
+                    "Secret %s stays in the key manager, as its disk stays in "
+                    "the trash",
+                    secret_uuid,
+                    instance=instance,
+                )
+            return
+        encryption.delete_keys(context, instance, block_device_info)
+
+    def finish_migration(
+        self,
+        context: Any,
+        migration: Any,
+        instance: Any,
+        disk_info: Any,
+        network_info: Any,
+        image_meta: Any,
+        resize_instance: bool,
+        allocations: Any,
+        block_device_info: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Finish a resize here, where a disk may have to be made anew."""
+        encryption.have(self._host, context, instance, block_device_info)
+        super().finish_migration(
+            context,
+            migration,
+            instance,
+            disk_info,
+            network_info,
+            image_meta,
+            resize_instance,
+            allocations,
+            block_device_info,
+            *args,
+            **kwargs,
+        )
+
+    def confirm_migration(
+        self, context: Any, migration: Any, instance: Any, network_info: Any
+    ) -> None:
+        super().confirm_migration(context, migration, instance, network_info)
+        if migration.source_compute != migration.dest_compute:
+            encryption.forget(self._host, instance)
+
+    def pre_live_migration(
+        self,
+        context: Any,
+        instance: Any,
+        block_device_info: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        encryption.have(self._host, context, instance, block_device_info)
+        return super().pre_live_migration(
+            context, instance, block_device_info, *args, **kwargs
+        )
 
     def _cleanup_rbd(self, instance: Any) -> None:
         by_move = cross_cell.to_delete(instance)
@@ -263,6 +359,17 @@ class LibvirtDriver(driver.LibvirtDriver):
         """
         gone = bool(super().delete_instance_files(instance))
         return leftovers.delete_disks_of_deleted(instance) and gone
+
+    def power_off(
+        self, instance: Any, timeout: int = 0, retry_interval: int = 0
+    ) -> None:
+        """Power off a guest, unless it is to be shelved and cannot be.
+
+        Nova makes the snapshot afterwards, which would be refused.
+        """
+        if instance.task_state == task_states.SHELVING:
+            encryption.require_plain(self._host, instance, "be shelved")
+        super().power_off(instance, timeout, retry_interval)
 
     def snapshot(
         self,
@@ -321,15 +428,44 @@ class LibvirtDriver(driver.LibvirtDriver):
             super().rollback_live_migration_at_destination(*args, **kwargs)
 
     def rescue(
-        self, context: Any, instance: Any, *args: Any, **kwargs: Any
+        self,
+        context: Any,
+        instance: Any,
+        network_info: Any,
+        image_meta: Any,
+        rescue_password: Any,
+        block_device_info: Any,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
-        """Boot a rescue image, after deleting what a failed rescue left."""
+        """Boot a rescue image, after deleting what a failed rescue left.
+
+        :raises nova.exception.InstanceNotRescuable: Nova would show the
+            rescue image an encrypted disk as it is in Ceph
+        """
+        if encryption.encrypted_disks(
+            block_device_info
+        ) and not hardware.check_hw_rescue_props(image_meta):
+            raise exception.InstanceNotRescuable(
+                instance_id=instance.uuid,
+                reason="its disks are encrypted: take a rescue image with the "
+                "property hw_rescue_device or hw_rescue_bus",
+            )
         store = edge.store()
         disks = edge.run(lambda: store.disks_within_reach(instance.uuid))
         left = {disk for disk in disks if disk.endswith(".rescue")}
         if left:
             self._delete_disks(instance, left.__contains__)
-        super().rescue(context, instance, *args, **kwargs)
+        super().rescue(
+            context,
+            instance,
+            network_info,
+            image_meta,
+            rescue_password,
+            block_device_info,
+            *args,
+            **kwargs,
+        )
 
     def unrescue(self, context: Any, instance: Any) -> None:
         with rbd_utils.cleanup_scope(instance.uuid):

@@ -18,7 +18,7 @@ from oslo_log import log as logging
 from nova_rbd_backend import names
 from nova_rbd_backend.ceph.image import Image
 from nova_rbd_backend.storage.disks import rollback
-from nova_rbd_backend.virt import disk_xml, edge, rbd_utils
+from nova_rbd_backend.virt import disk_xml, edge, encryption, rbd_utils
 from nova_rbd_backend.virt.background import purger
 from nova_rbd_backend.virt.boot import create_image, nova_fetch
 from nova_rbd_backend.virt.disk import Disk
@@ -60,7 +60,7 @@ class Rbd(imagebackend.Image):
             name = str(disk_name)
             image = str(names.DiskName(instance.uuid, name))
             self.disk = Disk(instance, name, image)
-        self._maker = create_image.Maker(self.disk, self)
+        self._maker = create_image.Maker(self.disk, self, disk_info_mapping)
         super().__init__(
             None, "block", "rbd", disk_info_mapping=disk_info_mapping
         )
@@ -256,6 +256,11 @@ class Rbd(imagebackend.Image):
         info = super().libvirt_info(
             cache_mode, extra_specs, boot_order, disk_unit
         )
+        encrypted = encryption.is_wanted(self.disk_info_mapping)
+        if encrypted:
+            info.ephemeral_encryption = disk_xml.Encryption(
+                str(self.disk_info_mapping["encryption_secret_uuid"])
+            )
         return disk_xml.fill(info, self._source())
 
     def get_model(self, connection: Any) -> Any:

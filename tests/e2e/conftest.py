@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Generator, Iterator
 
 import pytest
 from openstack.compute.v2.flavor import Flavor
+from openstack.exceptions import raise_from_response
 from openstack.image.v2.image import Image
 
 from tests.conftest import INTERRUPTED, REPORTED_FAILURES, Tell
@@ -20,6 +21,7 @@ from tests.testbed.ceph import rbd_view
 from tests.testbed.conf_file import Conf
 from tests.testbed.guest import building as guest
 from tests.testbed.host.compute_host import ComputeHost
+from tests.testbed.openstack.importable import file_keys
 from tests.testbed.openstack.servers import Servers
 from tests.testbed.process import TestbedError, wait_for
 from tests.testbed.whole import Testbed
@@ -32,7 +34,8 @@ NAME = os.environ.get("NOVA_RBD_TESTBED_NAME", f"e2e{WORKER}")
 FIRST = "nova:host1"
 # One test stops Ceph, and Nova must notice that within seconds.
 OVERRIDES: Conf = {
-    "nova_rbd": {"operation_timeout_seconds": 10},
+    "nova_rbd": {"operation_timeout_seconds": 10, "encrypted_disks": True},
+    "key_manager": {"backend": "file_keys.FileKeys"},
     "DEFAULT": {
         # A shelved server stays on its host until a test offloads it.
         "shelved_offload_time": -1,
@@ -42,6 +45,7 @@ OVERRIDES: Conf = {
     },
 }
 PURGE_SECONDS = 60
+PATCH = "application/openstack-images-v2.1-json-patch"
 FOLDER_SECONDS = 15
 
 
@@ -90,6 +94,9 @@ def stack(pytestconfig: pytest.Config) -> Iterator[Testbed]:
     yield testbed
     if not keep:
         testbed.down()
+        # Other workers may still have some.
+        with contextlib.suppress(OSError):
+            file_keys.FOLDER.rmdir()
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +123,31 @@ def images(stack: Testbed, guest_image: guest.GuestImage) -> Images:
             "guest-qcow2", guest_image.qcow2, "qcow2", "file"
         ),
     )
+
+
+@pytest.fixture
+def rescue_image(
+    stack: Testbed, guest_image: guest.GuestImage
+) -> Iterator[Image]:
+    """The guest, as an image for a rescue that keeps the disks' names.
+
+    Nova rescues a volume-backed server only with such an image (2.87).
+    """
+    glance = stack.openstack.connection().image
+    image = stack.servers().upload("rescue", guest_image.raw, "raw", "rbd")
+    stable = {"hw_rescue_bus": "virtio", "hw_rescue_device": "disk"}
+    # update_image() knows only some of an image's properties.
+    answer = glance.patch(
+        f"/images/{image.id}",
+        json=[
+            {"op": "add", "path": f"/{name}", "value": value}
+            for name, value in stable.items()
+        ],
+        headers={"Content-Type": PATCH},
+    )
+    raise_from_response(answer)
+    yield image
+    glance.delete_image(image)
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import pytest
 import rbd
 
-from nova_rbd_backend.ceph import luks
+from nova_rbd_backend.ceph.image import can_decrypt_clones
 
 # 64 random bytes, and as text, as Nova makes one.
 PASSPHRASE = base64.b64encode(random.Random(1).randbytes(64))
 
 needs_encrypted_clones = pytest.mark.skipif(
-    not luks.can_encrypt_clones(),
+    not can_decrypt_clones(),
     reason="this librbd has no encrypted clones; tools/matrix.sh has one",
 )
 

@@ -26,13 +26,13 @@ from oslo_concurrency import lockutils
 from oslo_log import log as logging
 from oslo_utils import units
 
-from nova_rbd_backend import errors
+from nova_rbd_backend import errors, names
 from nova_rbd_backend.ceph.incoming import Incoming
 from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage.bases import make as bases
 from nova_rbd_backend.storage.disks import provision
 from nova_rbd_backend.virt import edge
-from nova_rbd_backend.virt.boot import fetch, staging
+from nova_rbd_backend.virt.boot import fetch, glance_image, staging
 from nova_rbd_backend.virt.boot.beside import Beside
 from nova_rbd_backend.virt.boot.glance_image import WantedBase
 
@@ -99,16 +99,24 @@ class BaseImages:
         size_bytes: int | None,
         metadata: Mapping[str, str],
         old_kept_seconds: int | None = None,
+        passphrase: bytes | None = None,
     ) -> provision.Provisioned:
         """Clone a disk from a base, which is made if it does not exist.
 
+        :param passphrase: encrypt the disk
         :param old_kept_seconds: replace the disk if it exists, and keep it in
             the trash for so long; None: only grow it
         """
         for _attempt in range(_ATTEMPTS):
             verify(self.ensure(wanted, prepare, verify).size_bytes)
+            parent = wanted
+            if passphrase is not None:
+                parent = self.ensure_for_encrypted(
+                    bases.snap(self._pool, wanted.name)
+                )
             made = self._clone_from(
-                wanted.name, disk, size_bytes, metadata, old_kept_seconds
+                *(parent.name, disk, size_bytes, metadata, old_kept_seconds),
+                passphrase,
             )
             if made is not None:
                 return made
@@ -117,6 +125,15 @@ class BaseImages:
             f"{_ATTEMPTS} times while {disk} was made of it"
         )
 
+    def ensure_for_encrypted(self, parent: names.SnapPath) -> WantedBase:
+        """Have a base for encrypted disks that share a parent's data.
+
+        The parent is found to be too big, or not, before.
+        """
+        wanted = glance_image.base_of_encrypted(self._pool, parent)
+        self.ensure(wanted, lambda _path: None, lambda _bytes: None)
+        return wanted
+
     def _clone_from(
         self,
         base: str,
@@ -124,6 +141,7 @@ class BaseImages:
         size_bytes: int | None,
         metadata: Mapping[str, str],
         old_kept_seconds: int | None,
+        passphrase: bytes | None,
     ) -> provision.Provisioned | None:
         """Clone a disk from a base; None: there is no such base."""
         snap = bases.snap(self._pool, base)
@@ -137,6 +155,7 @@ class BaseImages:
                     size_bytes,
                     metadata,
                     old_kept_seconds=old_kept_seconds,
+                    passphrase=passphrase,
                 )
             except errors.NotFound as error:
                 if error.image != base:
@@ -211,11 +230,28 @@ class BaseImages:
             if attempt is None:
                 return _Awaited.MAKER
             try:
-                made = self._make(attempt, wanted, prepare, verify)
+                if wanted.parent is not None:
+                    made = self._make_of_parent(attempt, wanted)
+                else:
+                    made = self._make(attempt, wanted, prepare, verify)
                 return made or _Awaited.MAKER
             except BaseException:
                 edge.run(lambda: bases.give_up(attempt))
                 raise
+
+    def _make_of_parent(
+        self, attempt: bases.BaseAttempt, wanted: WantedBase
+    ) -> Base | None:
+        """See _make()."""
+        parent = wanted.parent
+        assert parent is not None
+        try:
+            made = edge.run(
+                lambda: bases.finish(self._pool, attempt, parent, wanted.facts)
+            )
+        except errors.TakenOver:
+            return None
+        return Base(made.size_bytes, made=True)
 
     def _make(
         self,

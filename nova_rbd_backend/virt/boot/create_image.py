@@ -23,8 +23,9 @@ from oslo_log import log as logging
 from oslo_utils import fileutils, units
 
 from nova_rbd_backend import metadata, names
+from nova_rbd_backend.storage.bases import make as bases_
 from nova_rbd_backend.storage.disks import provision
-from nova_rbd_backend.virt import edge
+from nova_rbd_backend.virt import edge, encryption
 from nova_rbd_backend.virt.boot import bases, fetch, glance_image, staging
 from nova_rbd_backend.virt.disk import Disk
 from nova_rbd_backend.virt.pools import choice
@@ -41,8 +42,16 @@ class Maker:
     within create() with nothing but the image.
     """
 
-    def __init__(self, disk: Disk, nova_image: Any) -> None:
-        """:param nova_image: the Rbd that Nova holds"""
+    def __init__(
+        self,
+        disk: Disk,
+        nova_image: Any,
+        mapping: Mapping[str, Any] | None = None,
+    ) -> None:
+        """:param nova_image: the Rbd that Nova holds
+        :param mapping: Nova's disk_info_mapping, if the disk is in the domain
+        """
+        self._mapping = mapping
         self._disk = disk
         self._nova_image = nova_image
         self._size_bytes: int | None = None
@@ -76,6 +85,7 @@ class Maker:
             old = disk.place
         else:
             self._require_made_of(kwargs.get("image_id"))
+            self._require_encrypted()
             self._grow()
             return
         disk.go_where_it_is_made()
@@ -176,6 +186,11 @@ class Maker:
         staged: staging.StagedFile,
         image_id: str | None,
     ) -> None:
+        if encryption.is_wanted(self._mapping):
+            raise exception.StorageError(
+                reason=f"{self._disk.image} cannot be encrypted: it is to be "
+                "made of a copy of its image, and not of a clone"
+            )
         what = f"Disk {self._disk.image}"
         with (
             fetch.slot(),
@@ -216,6 +231,20 @@ class Maker:
                 "to the trash and unshelve again"
             )
 
+    def _require_encrypted(self) -> None:
+        """Refuse an existing disk that is plain where Nova wants it encrypted.
+
+        :raises nova.exception.StorageError: it is
+        """
+        if not encryption.is_wanted(self._mapping):
+            return
+        if not metadata.data_offset(self._disk.metadata()):
+            raise exception.StorageError(
+                reason=f"{self._disk.pool}/{self._disk.image} exists, and is "
+                "not encrypted. If it is left from an earlier attempt, move "
+                "it to the trash"
+            )
+
     def _verify_size(self, found_bytes: int) -> None:
         self._nova_image.verify_base_size(
             self._disk.image, self._size_bytes, base_size=found_bytes
@@ -236,6 +265,7 @@ class Maker:
             self._size_bytes,
             self._metadata(image_id),
             self._old_kept_seconds,
+            self._passphrase(),
         )
         self._log("Cloned", made, f"base {wanted.name}")
 
@@ -278,6 +308,10 @@ class Maker:
                 "seconds": made.seconds,
             },
         )
+
+    def _passphrase(self) -> bytes | None:
+        """Return what to encrypt the disk with; None: it is to be plain."""
+        return encryption.passphrase(self._mapping, self._disk.image)
 
     def _metadata(self, image_id: str | None) -> dict[str, str]:
         instance = self._disk.instance
@@ -345,9 +379,18 @@ class Maker:
         location = names.GlanceLocation.parse(url)
         limit = edge.settings().clone_depth_hard_limit
         copies = edge.run(lambda: provision.is_deep(pool, location, limit))
+        parent: names.GlanceLocation | names.SnapPath = location
+        passphrase = self._passphrase()
+        if passphrase is not None:
+            base = bases.BaseImages(pool).ensure_for_encrypted(
+                location.snap_path
+            )
+            parent = bases_.snap(pool, base.name)
         made = edge.run(
             lambda: provision.clone_disk(
-                pool, disk, location, size, facts, flatten=copies
+                *(pool, disk, parent, size, facts),
+                flatten=copies,
+                passphrase=passphrase,
             ),
             long=copies,
         )

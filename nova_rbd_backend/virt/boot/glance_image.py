@@ -16,6 +16,7 @@ import nova.conf
 from nova import exception
 
 from nova_rbd_backend import metadata, names
+from nova_rbd_backend.ceph.pool import Pool
 from nova_rbd_backend.storage.disks import parent
 from nova_rbd_backend.virt import edge
 
@@ -31,12 +32,15 @@ class WantedBase:
     :ivar facts: the metadata that it gets when it is made
     :ivar image_id: the image to download; None: it only takes an mkfs
     :ivar raw_bytes: its size, if its bytes are a disk's; None: they may not be
+    :ivar parent: the snap that it is a clone of, with room for the headers of
+        encrypted disks; None: it has data of its own
     """
 
     name: str
     facts: Mapping[str, str]
     image_id: str | None = None
     raw_bytes: int | None = None
+    parent: names.SnapPath | None = None
 
     @property
     def is_fetched(self) -> bool:
@@ -133,6 +137,20 @@ def base_of_image(
 def _raw_bytes(image_meta: Mapping[str, Any]) -> int | None:
     is_raw = image_meta.get("disk_format") in CLONEABLE_FORMATS
     return (image_meta.get("size") or None) if is_raw else None
+
+
+def base_of_encrypted(pool: Pool, parent: names.SnapPath) -> WantedBase:
+    """Return the base for encrypted disks that share a parent's data.
+
+    Disks of another striping would need another one.
+    """
+    source = names.base_source(parent.image) or parent.image
+    content = ["luks2", str(parent), str(pool.options.striping)]
+    return WantedBase(
+        names.base_image(source, json.dumps(content)),
+        metadata.describe_base(),
+        parent=parent,
+    )
 
 
 def base_of_generated(

@@ -10,13 +10,11 @@ from collections.abc import Iterator
 import pytest
 from openstack.compute.v2.flavor import Flavor
 from openstack.compute.v2.server import Server
-from openstack.exceptions import raise_from_response
 from openstack.image.v2.image import Image
 
 from tests.e2e import domain, proof
 from tests.e2e.conftest import FIRST, Images, Tell
 from tests.testbed.ceph import rbd_view
-from tests.testbed.guest import building as guest
 from tests.testbed.guest import console as console_
 from tests.testbed.guest import disk as disk_
 from tests.testbed.host.compute_host import ComputeHost
@@ -31,7 +29,6 @@ pytestmark = pytest.mark.timeout(400)
 # it has read the volume.
 LABEL = "of-cinder"
 SWAP_LABEL, SWAP_MAGIC = (1052, LABEL.encode()), (4086, b"SWAPSPACE2")
-PATCH = "application/openstack-images-v2.1-json-patch"
 SECTOR = 512
 NUMBER_SECTOR = 2048
 GUEST_SECONDS = 60
@@ -62,31 +59,6 @@ def volumes(stack: Testbed) -> Iterator[Volumes]:
         cinder.give_secret(host)
     yield cinder
     cinder.remove_all()
-
-
-@pytest.fixture
-def rescue_image(
-    stack: Testbed, guest_image: guest.GuestImage
-) -> Iterator[Image]:
-    """The guest, as an image for a rescue that keeps the disks' names.
-
-    Nova rescues a volume-backed server only with such an image (2.87).
-    """
-    glance = stack.openstack.connection().image
-    image = stack.servers().upload("rescue", guest_image.raw, "raw", "rbd")
-    stable = {"hw_rescue_bus": "virtio", "hw_rescue_device": "disk"}
-    # update_image() knows only some of an image's properties.
-    answer = glance.patch(
-        f"/images/{image.id}",
-        json=[
-            {"op": "add", "path": f"/{name}", "value": value}
-            for name, value in stable.items()
-        ],
-        headers={"Content-Type": PATCH},
-    )
-    raise_from_response(answer)
-    yield image
-    glance.delete_image(image)
 
 
 def test_attached_to_a_running_server(

@@ -18,6 +18,8 @@ from tests.testbed.openstack.site_facts import Site
 from tests.testbed.process import TestbedError, ended_at_start, wait_for
 
 UP_SECONDS = 90
+# What its configuration may name.
+_IMPORTABLE = pathlib.Path(__file__).parent / "importable"
 
 
 class Host(Protocol):
@@ -95,6 +97,7 @@ class Compute:
         """What nova-compute finds in its environment."""
         env = self._site.environment()
         env["PATH"] = f"{self.host.programs}:{env['PATH']}"
+        env["PYTHONPATH"] = str(_IMPORTABLE)
         return {**env, **(more or {})}
 
     def run_to_end(

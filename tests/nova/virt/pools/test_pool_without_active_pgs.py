@@ -138,10 +138,10 @@ def test_rescue_is_not_stopped(driver, instance, still, monkeypatch):
     monkeypatch.setattr(
         nova_driver.LibvirtDriver,
         "rescue",
-        lambda self, context, instance: rescued.append(instance),
+        lambda self, context, instance, *_: rescued.append(instance),
     )
     with still():
-        driver.rescue(None, instance)
+        driver.rescue(None, instance, [], None, "password", None)
     assert rescued == [instance]
 
 
