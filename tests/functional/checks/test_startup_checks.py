@@ -35,6 +35,7 @@ from tests.support.clients import (
     make_user,
     over_its_quota,
 )
+from tests.support.embedded_secrets import embedded_secrets
 from tests.testbed.ceph import pools, users
 from tests.testbed.process import wait_for
 
@@ -44,14 +45,9 @@ old_librados = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def secrets(tmp_path_factory):
-    """libvirt's secret driver in this process, with its own folder."""
-    libvirt.virEventRegisterDefaultImpl()
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    root = tmp_path_factory.mktemp("libvirt")
-    connection = libvirt.open(f"secret:///embed?root={root}")
-    yield connection
-    connection.close()
+def secrets():
+    """libvirt's secret driver in this process."""
+    return embedded_secrets()
 
 
 @pytest.fixture

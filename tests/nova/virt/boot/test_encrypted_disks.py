@@ -5,10 +5,10 @@
 import types
 import uuid
 
-import libvirt
 import pytest
 
 from tests.nova.images import GIB, MIB, cache, fetcher, generated, never
+from tests.support.embedded_secrets import embedded_secrets
 from tests.support.encrypted import (
     PASSPHRASE,
     decrypted,
@@ -22,14 +22,9 @@ SECRET = (
 
 
 @pytest.fixture(scope="module")
-def secrets(tmp_path_factory):
-    """libvirt's secret driver in this process, with its own folder."""
-    libvirt.virEventRegisterDefaultImpl()
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    root = tmp_path_factory.mktemp("libvirt")
-    connection = libvirt.open(f"secret:///embed?root={root}")
-    yield connection
-    connection.close()
+def secrets():
+    """libvirt's secret driver in this process."""
+    return embedded_secrets()
 
 
 @pytest.fixture
@@ -45,7 +40,7 @@ def secret_uuid(secrets, pools):
     name = str(uuid.uuid4())
     secret = secrets.secretDefineXML(SECRET.format(name))
     secret.setValue(PASSPHRASE)
-    # It stays: virSecretUndefine crashes in an embedded driver (libvirt 9.0).
+    # It stays, see embedded_secrets.
     return name
 
 
