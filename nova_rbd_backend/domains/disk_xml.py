@@ -136,6 +136,8 @@ def encryption_secrets(xml: str) -> list[str]:
 
     Without those of Cinder's volumes, which QEMU decrypts by itself.
     """
+    if _ENGINE not in xml:
+        return []
     path = f"source/encryption[@engine='{_ENGINE}']/secret"
     return [
         str(secret.get("uuid"))

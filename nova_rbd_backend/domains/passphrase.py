@@ -40,7 +40,7 @@ def remove_all(connection: Any, instance: str) -> None:
     :raises errors.LibvirtFault: libvirt refuses
     """
     try:
-        for secret in connection.listAllSecrets():
+        for secret in connection.listAllSecrets(0):
             kind = secret.usageType()
             if kind == libvirt.VIR_SECRET_USAGE_TYPE_VOLUME and (
                 secret.usageID().startswith(f"{instance}_")

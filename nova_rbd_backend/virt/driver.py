@@ -276,10 +276,10 @@ class LibvirtDriver(driver.LibvirtDriver):
         self, context: Any, instance: Any, block_device_info: Any
     ) -> None:
         """Delete passphrases, unless a disk may be restored or made again."""
-        if instance.task_state != task_states.DELETING:
+        keys = encryption.encrypted_disks(block_device_info)
+        if not keys or instance.task_state != task_states.DELETING:
             return
         if edge.settings().trash_retention_seconds:
-            keys = encryption.encrypted_disks(block_device_info)
             for secret_uuid in keys:
                 LOG.info(
                     "Secret %s stays in the key manager, as its disk stays in "
@@ -324,7 +324,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         self, context: Any, migration: Any, instance: Any, network_info: Any
     ) -> None:
         super().confirm_migration(context, migration, instance, network_info)
-        if migration.source_compute != migration.dest_compute:
+        if instance.host != CONF.host:
             encryption.forget(self._host, instance)
 
     def pre_live_migration(
