@@ -41,7 +41,7 @@ _FEATURES = (
 def can_decrypt_clones() -> bool:
     """Return whether this host's librbd can read an encrypted clone.
 
-    Only clients need to know of it, and no OSD. Ceph 16 and 17 cannot.
+    Only clients need to know of it, and no OSD. Ceph 16 cannot.
     """
     return hasattr(rbd.Image, "encryption_load2")
 

@@ -8,7 +8,7 @@ guest. That protects a passphrase which a person can remember. Ours are 64
 random bytes, so this module has cryptsetup make the header with the fewest
 rounds that LUKS allows, and puts it where librbd would.
 
-In a clone, librbd (17 and later) marks its header by another magic: the data
+In a clone, librbd (18 and later) marks its header by another magic: the data
 beside it may be the parent's, which is not encrypted (luks/Magic.cc, 18.2).
 """
 

@@ -18,6 +18,7 @@ CEPH = (
     "functional/storage/images/test_purge_report.py",
     "functional/storage/snapshots/test_snapshots.py",
     "functional/storage/test_fencing.py",
+    "nova/virt/boot/test_encrypted_disks.py",
 )
 # A testbed of its own, beside one that a developer keeps.
 TESTBED = "matrix"

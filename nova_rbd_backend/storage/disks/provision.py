@@ -250,7 +250,6 @@ def _provision(
     """Make the disk, or grow it; ``make`` returns the bytes written.
 
     :param encrypt: encrypts what was made; returns where the data begins
-
     :param old_kept_seconds: make it in any case, and replace the disk that
         exists, which the trash must keep for so long
     """

@@ -18,7 +18,7 @@ def test_tests_of_one_suite_share_a_row():
         "unit": [*test, "tests/unit", "-x"],
         "nova": [*test, "tests/nova/virt", "tests/nova/in_tree", "-x"],
     }
-    assert list(commands("ceph")) == ["contract", "functional"]
+    assert list(commands("ceph")) == ["contract", "functional", "nova"]
 
 
 def test_programs_get_no_options_of_pytest():
